@@ -1,0 +1,1 @@
+"""Bytes and threads: the event loop, sockets and workers. Nothing here knows MQTT."""

@@ -1,0 +1,1 @@
+"""Where sessions, their messages and retained messages are kept: implementations of core.ports.Store."""

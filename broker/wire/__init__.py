@@ -1,0 +1,1 @@
+"""Bytes <-> meaning: the MQTT control packets, without any state or I/O."""
