@@ -1,0 +1,114 @@
+"""Who may connect through one listener: the return codes 2, 4 and 5, and the rights of who is in.
+
+Owns: the order of the questions about a CONNECT. Must not know: connections, sessions, where the answers are computed
+(it is handed somebody who computes them elsewhere).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.auth.acl import Acl
+from broker.auth.passwords import Passwords
+from broker.core.ports import Rights
+from broker.wire.codes import ReturnCode
+from broker.wire.packets import Connect
+
+#: Runs a job elsewhere, and calls back with its result or its exception.
+Submit = Callable[[Callable[[], Any], Callable[[Any, Exception | None], None]], None]
+
+
+@dataclass(slots=True)
+class Policy:
+    """What a listener's configuration says of its clients; replaced as a whole by a reload."""
+
+    passwords: Passwords | None = None
+    acl: Acl | None = None
+    allow_anonymous: bool = True
+    deny_users: Sequence[str] = ()
+    client_ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    client_id_prefixes: Sequence[str] = ()
+    max_client_id: int = 65_535
+    max_keepalive: float = 0.0
+
+
+class Gatekeeper:
+    """Implements core.ports.Gatekeeper by a Policy, which may be replaced at any time."""
+
+    def __init__(self, policy: Policy, submit: Submit) -> None:
+        self.policy = policy
+        self._submit = submit
+
+    @property
+    def max_keepalive(self) -> float:
+        return self.policy.max_keepalive
+
+    def admit(self, connect: Connect, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+        """See core.ports.Gatekeeper. Only checking a password takes time."""
+        policy = self.policy
+        client_id = connect.client_id
+        if len(client_id) > policy.max_client_id:
+            return ReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-9]
+        if client_id and policy.client_id_prefixes and not client_id.startswith(tuple(policy.client_id_prefixes)):
+            return ReturnCode.IDENTIFIER_REJECTED
+        username = connect.username
+        if username is None:
+            return ReturnCode.ACCEPTED if policy.allow_anonymous else ReturnCode.NOT_AUTHORIZED
+        passwords = policy.passwords
+        if passwords is None:
+            # There is nothing to check the name against: it is anonymous, whatever it says.
+            return self._known(connect) if policy.allow_anonymous else ReturnCode.NOT_AUTHORIZED
+        password = connect.password if connect.password is not None else b""
+        if passwords.recall(username, password):
+            return self._known(connect)
+
+        def checked(right: Any, error: Exception | None) -> None:
+            if error is not None:
+                raise error  # a bug: told as one by the loop
+            decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
+
+        self._submit(lambda: passwords.check(username, password), checked)
+        return None
+
+    def replace(self, policy: Policy) -> Callable[[str | None, str], bool]:
+        """Go by another policy from now on. Returns who of those that are in may stay: `stays(username, client_id)`."""
+        old, self.policy = self.policy, policy
+
+        def stays(username: str | None, client_id: str) -> bool:
+            if username is None:
+                return policy.allow_anonymous
+            if policy.passwords is None:
+                return policy.allow_anonymous and self._may(username, client_id)
+            known = old.passwords is not None and policy.passwords.agrees(old.passwords, username)
+            return known and self._may(username, client_id)
+
+        return stays
+
+    def rights(self, username: str | None, client_id: str) -> Rights | None:
+        policy = self.policy
+        if policy.acl is None:
+            return None
+        # A name that nobody has checked gives no rights.
+        return policy.acl.rights(username if policy.passwords is not None else None, client_id)
+
+    def _known(self, connect: Connect) -> ReturnCode:
+        """The user is who they say."""
+        assert connect.username is not None
+        if self._may(connect.username, connect.client_id):
+            return ReturnCode.ACCEPTED
+        return ReturnCode.NOT_AUTHORIZED
+
+    def _may(self, username: str, client_id: str) -> bool:
+        """May this user connect, and under this Client Identifier?"""
+        policy = self.policy
+        if username in policy.deny_users:
+            return False
+        patterns = policy.client_ids.get(username, policy.client_ids.get("*"))
+        return patterns is None or any(_fits(pattern, username, client_id) for pattern in patterns)
+
+
+def _fits(pattern: str, username: str, client_id: str) -> bool:
+    """`*` is any run of characters, `%u` the user's name; everything else stands for itself."""
+    parts = [re.escape(part.replace("%u", username)) for part in pattern.split("*")]
+    return re.fullmatch(".*".join(parts), client_id, re.DOTALL) is not None

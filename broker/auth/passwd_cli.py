@@ -1,0 +1,108 @@
+"""The `passwd` command: set or delete a user's password in a password file.
+
+Owns: its arguments, its questions and its exit codes. Must not know: the file's format (that is passwords.py).
+"""
+
+import argparse
+import getpass
+import sys
+import warnings
+
+from broker.auth import passwords
+from broker.auth.errors import FileError
+
+DONE, REFUSED, WRONG_ARGUMENTS = 0, 1, 2
+
+
+def passwd_command(argv: list[str], *, prog: str) -> int:
+    """Run `passwd` with the arguments that follow the command's name; `prog` is what the user typed before them.
+
+    Returns the exit code: 0 done; 1 refused, and the file is as it was; 2 wrong arguments. Says what it did on standard
+    output, and what went wrong on standard error.
+    """
+    parser = _parser(prog)
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has told the user what is wrong, or has shown the help
+        return DONE if stop.code in (None, 0) else WRONG_ARGUMENTS
+    path, user = arguments.file, arguments.user
+    try:
+        if arguments.delete:
+            passwords.delete_user(path, user)
+            print(f"{path}: deleted user {user!r}")
+        else:
+            fault = passwords.user_fault(user)
+            if fault is not None:  # before anybody types a password for nothing
+                raise FileError(path, None, fault)
+            password = _password(arguments, user)
+            new = passwords.set_password(path, user, password, create=True, iterations=arguments.iterations)
+            print(f"{path}: {'added' if new else 'changed the password of'} user {user!r}")
+    except (FileError, _Refusal) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return REFUSED
+    except (KeyboardInterrupt, EOFError):
+        print(f"\n{prog}: stopped", file=sys.stderr)
+        return REFUSED
+    try:
+        passwords.Passwords.read(path)
+    except FileError as error:  # on another line, or this command would have refused
+        print(f"{prog}: warning: the broker will not accept this file yet: {error}", file=sys.stderr)
+    return DONE
+
+
+class _Refusal(Exception):
+    """There is no password to set. `str()` says why, and what to do."""
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        allow_abbrev=False,
+        description="Set the password of USER in FILE, which is created if it is missing. Asks for the password twice.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a password file, as mosquitto_passwd writes it too")
+    parser.add_argument("user", metavar="USER", help="the user's name")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--delete", action="store_true", help="remove USER from FILE instead")
+    how.add_argument("--stdin", action="store_true", help="read the password, one line, from standard input")
+    how.add_argument(
+        "--batch",
+        metavar="PASSWORD",
+        help="take the password from the command line, where everybody on this machine can see it in the process list",
+    )
+    parser.add_argument(
+        "--iterations",
+        metavar="N",
+        type=int,
+        default=passwords.ITERATIONS,
+        help="what trying one password costs a thief, and each login the broker (default: %(default)s)",
+    )
+    return parser
+
+
+def _password(arguments: argparse.Namespace, user: str) -> bytes:
+    """The new password, as the bytes that a CONNECT will carry. Raises _Refusal."""
+    if arguments.batch is not None:
+        print("warning: --batch shows the password in the process list and in the shell's history; --stdin does not",
+              file=sys.stderr)  # fmt: skip
+        return _encoded(arguments.batch)
+    if arguments.stdin:
+        # One byte more than a line can have, so that an endless input is told from a password.
+        line = sys.stdin.buffer.read(passwords.MAX_BYTES + 3).removesuffix(b"\n").removesuffix(b"\r")
+        if b"\n" in line:
+            raise _Refusal("standard input has more than one line: give the password on one")
+        return line
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            password = getpass.getpass(f"New password for {user}: ")
+            again = getpass.getpass(f"Once more, for {user}: ")
+        except getpass.GetPassWarning:
+            raise _Refusal("there is no terminal to ask for the password on: use --stdin") from None
+    if password != again:
+        raise _Refusal("the two passwords differ: nothing was changed, try again")
+    return _encoded(password)
+
+
+def _encoded(password: str) -> bytes:
+    return password.encode("utf-8", "surrogateescape")  # what was not UTF-8 when it was typed stays what it was

@@ -1,0 +1,127 @@
+"""The command line: `python -m broker`.
+
+Owns: arguments, signals, exit codes. Must not know: how a broker works.
+
+Exit codes: 0 ended as asked; 1 ended by a bug; 2 could not start (one line on standard error says what to do).
+"""
+
+import argparse
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from broker import config, logs, notify
+from broker.auth.errors import FileError
+from broker.auth.passwd_cli import passwd_command
+from broker.options import Config, add_flags
+from broker.server import Server, StartError, read_policy
+from broker.version import __version__
+
+#: How long one thread may keep the others from running, in seconds. By default it is 5 ms, for which a commit would
+#: wait again and again while the loop is busy; this is the smallest value that did not make the loop itself dearer.
+SWITCH_INTERVAL = 0.0005
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `python -m broker ARGUMENTS`, and return its exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv[:1] == ["passwd"]:
+        return passwd_command(argv[1:], prog="python3 -m broker passwd")
+    parser = _parser()
+    given, unknown = parser.parse_known_args(argv)
+    try:
+        if unknown:
+            raise config.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"))
+        overrides = config.from_args(given)
+        settings = config.load(given.config, overrides)
+        if given.check:
+            return _check(settings)
+    except (config.ConfigError, FileError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return _serve(parser.prog, settings, lambda: config.load(given.config, overrides))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m broker",
+        description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.",
+        epilog="`python3 -m broker passwd FILE USER` adds, changes and deletes users of a password file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="read options from this TOML file")
+    parser.add_argument("--check", action="store_true", help="check the configuration and the files it names, and exit")
+    parser.add_argument("--version", action="version", version=f"selectmq {__version__}")
+    add_flags(parser)
+    return parser
+
+
+def _check(settings: Config) -> int:
+    for listener in settings.listeners:
+        read_policy(listener)
+    print("configuration is fine: " + ", ".join(listener.address for listener in settings.listeners))
+    return 0
+
+
+def _serve(prog: str, settings: Config, reread: config.Reload) -> int:
+    logs.configure(settings.log_level, settings.log_format)
+    log = logs.EventLog()
+    _raise_descriptor_limit(settings, log)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        server = Server(settings, log, reread, notify.notify)
+    except StartError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    # What there is now stays: the collector need not look at it again. Packets come and go in blocks of some hundred.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    with _signals(server):
+        server.run()
+    return 0
+
+
+def _raise_descriptor_limit(settings: Config, log: logs.EventLog) -> None:
+    """Each connection needs a descriptor: take as many as the system allows."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    wanted = sum(listener.max_connections for listener in settings.listeners) + 128
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+            soft = enough
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        log.warning("fewer connections than max_connections are possible: raise the limit (ulimit -n)", limit=soft)
+
+
+def _meanings() -> dict[int, str]:
+    meanings: dict[int, str] = {signal.SIGINT: "stop", signal.SIGTERM: "stop"}
+    if hasattr(signal, "SIGHUP"):
+        meanings[signal.SIGHUP] = "reload"
+    if hasattr(signal, "SIGBREAK"):
+        meanings[signal.SIGBREAK] = "stop"
+    return meanings
+
+
+@contextlib.contextmanager
+def _signals(server: Server) -> Iterator[None]:
+    """Let signals ask the server for what they mean, as long as this lasts."""
+    meanings = _meanings()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        server.request(meanings[number])
+
+    before = {number: signal.signal(number, handle) for number in meanings}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

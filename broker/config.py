@@ -1,0 +1,432 @@
+"""Configuration: from a TOML file, flags or keyword arguments to one checked `Config`.
+
+Later sources win: default, top level of the file, its `[[listeners]]`, then the flags or the keyword arguments.
+
+    config = load(args.config, from_args(args))                       # python -m broker; --check does no more than this
+    config = load(None, from_keywords({"port": 0, "memory": True}))   # an embedded Broker(port=0, memory=True)
+    new = load(args.config, from_args(args))                          # SIGHUP: read again what was read at the start,
+    changes, config = config.changes(new), config.reloaded(new)       # and take over what can change while running
+
+This module owns reading, merging and the rules between options; every mistake of a user is a `ConfigError` of one line.
+It must not know any part of the broker: whether a password file is well-formed or an address is free shows later.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from broker.option_kinds import Boolean, Patterns, Refused, Texts, brief, canonical, is_loopback
+from broker.options import (
+    GLOBAL_OPTIONS,
+    LISTENER_OPTIONS,
+    OPTIONS,
+    Change,
+    Config,
+    ListenerConfig,
+    Option,
+    add_flags,
+    markdown_table,
+)
+from broker.toml_lines import Key, key_lines
+
+__all__ = [
+    "Change",
+    "Config",
+    "ConfigError",
+    "ListenerConfig",
+    "Overrides",
+    "add_flags",
+    "from_args",
+    "from_keywords",
+    "load",
+    "markdown_table",
+    "unknown_flag",
+]
+
+_LARGEST_FILE = 4 << 20  # bytes; nobody writes more by hand, and /dev/zero never ends
+
+_MOSQUITTO = {
+    "acl_file": "here it is 'acl'",
+    "autosave_interval": "it is not needed here, because what is acknowledged is already stored",
+    "autosave_on_changes": "it is not needed here, because what is acknowledged is already stored",
+    "bind_address": "here it is 'bind'",
+    "clientid_prefixes": "here it is 'client_id_prefixes', a list",
+    "listener": "here it is a [[listeners]] table with 'bind' and 'port'",
+    "log_type": "here it is 'log_level'",
+    "max_inflight_messages": "here it is 'max_inflight'",
+    "message_size_limit": "here it is 'max_packet_size'",
+    "password_file": "here it is 'passwords'",
+    "per_listener_settings": "it is not needed here, because each [[listeners]] table has its own",
+    "persistence": "here it is 'memory', which is true where persistence is false",
+    "persistence_file": "here it is 'data', a directory",
+    "persistence_location": "here it is 'data'",
+    "persistent_client_expiration": "here it is 'session_expiry'",
+    "set_tcp_nodelay": "it is not needed here, because it is always on",
+}
+# What also begins the lines of a mosquitto.conf, besides these and the names that we share.
+_MOSQUITTO_WORDS = {
+    "address", "allow_zero_length_clientid", "auth_plugin", "cafile", "capath", "certfile", "connection",
+    "connection_messages", "http_dir", "include_dir", "keyfile", "log_dest", "log_timestamp", "log_timestamp_format",
+    "max_inflight_bytes", "memory_limit", "pid_file", "plugin", "protocol", "queue_qos0_messages", "retain_available",
+    "require_certificate", "socket_domain", "tls_version", "topic", "upgrade_outgoing_qos", "user",
+}  # fmt: skip
+
+
+class ConfigError(Exception):
+    """A mistake in the configuration; str() is one line that says where it is, what is wrong and what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
+class Setting(NamedTuple):
+    """A checked value, and where it was set as the beginning of a message: "FILE:3: 'port'", "--port:" or "port=:"."""
+
+    value: Any
+    where: str
+
+
+Settings = Mapping[str, Setting]
+
+
+class Block(NamedTuple):
+    """What was set for one listener, and the place of it: "FILE:7" or "listeners[0]="."""
+
+    settings: Settings
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What flags or keyword arguments set, checked each by itself."""
+
+    settings: Settings = field(default_factory=dict)
+    listeners: tuple[Block, ...] = ()
+
+
+_NO_OVERRIDES = Overrides()
+
+#: Reads the configuration again. Raises ConfigError.
+Reload = Callable[[], Config]
+
+
+# The public functions ------------------------------------------------------------------------------------------------
+
+
+def load(path: str | os.PathLike[str] | None = None, overrides: Overrides = _NO_OVERRIDES) -> Config:
+    """The configuration of the file at `path` (None: without a file) under `overrides`. Raises ConfigError.
+
+    Flags and keyword arguments win over the file, in each of its listeners. Listeners given as a keyword argument
+    replace those of the file, and take the other keyword arguments as their defaults.
+    """
+    top, blocks = _read_file(os.path.expanduser(path)) if path is not None else ({}, ())
+    given = overrides.settings
+    if overrides.listeners:
+        parts = [({**top, **given, **block.settings}, block.place) for block in overrides.listeners]
+    elif blocks:
+        for name in ("bind", "port"):
+            if name in given and len(blocks) > 1:
+                where = given[name].where
+                raise ConfigError(f"{where} fits one listener, and {path} has {len(blocks)}: set '{name}' there")
+        parts = [({**top, **block.settings, **given}, block.place) for block in blocks]
+    else:
+        parts = [({**top, **given}, "")]
+    listeners = tuple(_listener(settings) for settings, _ in parts)
+    _check_distinct(listeners, [place for _, place in parts])
+    memory, data = _storage(top, given)
+    values = _values(GLOBAL_OPTIONS, {**top, **given}) | {"memory": memory, "data": data}
+    return Config(listeners=listeners, **values)
+
+
+def from_args(namespace: Namespace) -> Overrides:
+    """What was given as flags that `add_flags` has added. Raises ConfigError."""
+    settings = {}
+    for name, row in OPTIONS.items():
+        text = getattr(namespace, name, None) if row.has_flag else None
+        if text is not None:
+            no = "no-" if isinstance(row.kind, Boolean) and text is False else ""
+            where = f"--{no}{name.replace('_', '-')}:"
+            try:
+                value = row.kind.read(text) if isinstance(row.kind, Boolean) else row.kind.parse(text)
+                settings[name] = Setting(_resolved(row, value, "", where), where)
+            except Refused as refused:
+                raise ConfigError(f"{where} {refused.why}") from None
+    return Overrides(settings)
+
+
+def from_keywords(keywords: Mapping[str, object]) -> Overrides:
+    """What was given as keyword arguments, named like the options; None is as good as not given. Raises ConfigError.
+
+    `listeners` is a sequence of mappings, each with the options of one listener.
+    """
+    return Overrides(*_read_top(keywords, _Keywords()))
+
+
+def unknown_flag(flag: str, others: Iterable[str] = ()) -> ConfigError:
+    """The error for a flag that argparse does not know; `others` are the flags that are not options ("--check")."""
+    word = flag.partition("=")[0]
+    name = _plain(word.lstrip("-"))
+    if name in OPTIONS and not OPTIONS[name].has_flag:
+        return ConfigError(f"{word}: has no flag; set '{name}' in the configuration file")
+    known = [flag for row in OPTIONS.values() for flag in row.flags if flag.startswith("--")] + list(others)
+    near = difflib.get_close_matches(f"--{name.replace('_', '-')}", known, 1, 0.7)
+    if name in _MOSQUITTO:
+        return ConfigError(f"{word}: unknown flag, a name of Mosquitto's; {_MOSQUITTO[name]}")
+    return ConfigError(f"{word}: unknown flag; " + (f"did you mean '{near[0]}'?" if near else "--help shows all flags"))
+
+
+# Sources: how a place in the configuration is named ------------------------------------------------------------------
+
+
+class _Source(Protocol):
+    """Where options are read from. A key is a path such as ("listeners", 0, "port")."""
+
+    @property
+    def base(self) -> str:
+        """The directory that relative paths start from; "" is the working directory."""
+
+    @property
+    def is_file(self) -> bool: ...
+
+    def place(self, key: Key) -> str:
+        """The beginning of a message about the place of `key`."""
+
+    def where(self, key: Key) -> str:
+        """The beginning of a message about the value of `key`."""
+
+    def unknown(self, key: Key) -> str:
+        """The beginning of a message about a key that should not be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    base: str
+    lines: Mapping[Key, int]
+    is_file = True
+
+    def place(self, key: Key) -> str:
+        while key and key not in self.lines:
+            key = key[:-1]
+        return f"{self.path}:{self.lines[key]}" if key else self.path
+
+    def where(self, key: Key) -> str:
+        return f"{self.place(key)}: '{self._name(key)}'"
+
+    def unknown(self, key: Key) -> str:
+        return f"{self.place(key)}: unknown key '{self._name(key)}'"
+
+    @staticmethod
+    def _name(key: Key) -> str:
+        return ".".join(str(part) for part in (key[2:] if key[0] == "listeners" and len(key) > 2 else key))
+
+
+class _Keywords:
+    base = ""
+    is_file = False
+
+    def place(self, key: Key) -> str:
+        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:] + "="
+
+    def where(self, key: Key) -> str:
+        return f"{self.place(key)}:"
+
+    def unknown(self, key: Key) -> str:
+        return f"{self.place(key)}: unknown keyword argument"
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def _read_file(path: str) -> tuple[Settings, tuple[Block, ...]]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        base = os.path.dirname(os.path.abspath(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a directory; name the configuration file in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > _LARGEST_FILE:
+        raise ConfigError(f"{path}: is larger than 4 MiB; is it a configuration file?")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
+    document = _parse(path, text)
+    return _read_top(document, _File(path, base, key_lines(text)))
+
+
+def _parse(path: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: is not valid TOML: arrays or tables are nested too deep") from None
+    except ValueError as error:  # tomllib.TOMLDecodeError, and what int() raises for thousands of digits
+        why, line, column = str(error), "", ""
+        if at := re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", why, re.DOTALL):
+            why = at[1]
+            line = f":{at[2] or len(text.splitlines()) or 1}"
+            column = f" (column {at[3]})" if at[3] else ""
+        if why == "Cannot overwrite a value":
+            why = "a key is set twice"
+        hint = ""
+        if _looks_like_mosquitto_conf(text):
+            hint = '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README'
+        raise ConfigError(f"{path}{line}: is not valid TOML: {why}{column}{hint}") from None
+
+
+def _looks_like_mosquitto_conf(text: str) -> bool:
+    words = {*_MOSQUITTO, *_MOSQUITTO_WORDS, *OPTIONS}
+    return any(word in words for word in re.findall(r"^[ \t]*([a-z_]+)[ \t]+[^\s=.]", text, re.MULTILINE))
+
+
+def _read_top(table: Mapping[str, object], source: _Source) -> tuple[dict[str, Setting], tuple[Block, ...]]:
+    listeners = table.get("listeners")
+    rest = {name: value for name, value in table.items() if name != "listeners"}
+    settings = _read_table(rest, OPTIONS, source, ())
+    return settings, () if listeners is None else _read_listeners(listeners, source)
+
+
+def _read_listeners(value: object, source: _Source) -> tuple[Block, ...]:
+    where = source.where(("listeners",))
+    form = "[[listeners]] tables" if source.is_file else "a list of mappings"
+    if isinstance(value, Mapping) and source.is_file:
+        raise ConfigError(f"{where} must be {form}: write [[listeners]], in two pairs of brackets, above each listener")
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{where} must be {form}, not {brief(value)}")
+    if not value:
+        raise ConfigError(f"{where} is empty: leave it out for one listener on 'bind' and 'port'")
+    blocks = []
+    for index, table in enumerate(value):
+        key = ("listeners", index)
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{where} must be {form}, and one of them is {brief(table)}")
+        blocks.append(Block(_read_table(table, LISTENER_OPTIONS, source, key), source.place(key)))
+    return tuple(blocks)
+
+
+def _read_table(
+    table: Mapping[str, object], options: Mapping[str, Option], source: _Source, parent: Key
+) -> dict[str, Setting]:
+    settings = {}
+    for name, value in table.items():
+        if name not in options:
+            _raise_unknown(name, value, source, parent)
+        if value is not None:  # only a keyword argument can be None
+            settings[name] = _read_option(options[name], value, source, (*parent, name))
+    return settings
+
+
+def _read_option(row: Option, value: object, source: _Source, key: Key) -> Setting:
+    where = source.where(key)
+    try:
+        checked = row.kind.read(value)
+        resolved = _resolved(row, checked, source.base, where)
+    except Refused as refused:
+        hint = ""
+        if source.is_file and refused.within and refused.within[0] in OPTIONS:
+            hint = f"; to set the option {refused.within[0]}, move it above [{row.name}]"
+        raise ConfigError(f"{source.where((*key, *refused.within))} {refused.why}{hint}") from None
+    if isinstance(row.kind, Patterns) and source.is_file:
+        # A list below [client_ids] that was meant as an option would pass for a user, and silently deny nothing.
+        for user in checked:
+            if user in OPTIONS and isinstance(OPTIONS[user].kind, Texts):
+                inner = source.where((*key, user))
+                raise ConfigError(f"{inner} would be a user's name; to set the option, move it above [{row.name}]")
+    return Setting(resolved, where)
+
+
+def _resolved(row: Option, value: Any, base: str, where: str) -> Any:
+    try:
+        return row.kind.resolve(value, base)
+    except OSError:
+        raise ConfigError(f"{where} must be an absolute path: the working directory is gone") from None
+
+
+def _raise_unknown(name: object, value: object, source: _Source, parent: Key) -> NoReturn:
+    text = str(name)
+    key = (*parent, text)
+    if parent and text in GLOBAL_OPTIONS:
+        move = ": move it above the first [[listeners]]" if source.is_file else ""
+        raise ConfigError(f"{source.where(key)} belongs at the top level, not to a listener{move}")
+    unknown = source.unknown(key)
+    plain = _plain(text)
+    if plain in _MOSQUITTO:
+        raise ConfigError(f"{unknown}, a name of Mosquitto's; {_MOSQUITTO[plain]}")
+    if isinstance(value, Mapping) and any(_plain(str(inner)) in OPTIONS for inner in value):
+        raise ConfigError(f"{unknown}: options stand at the top level, not in a table of their own")
+    near = difflib.get_close_matches(plain, [*OPTIONS, *(() if parent else ("listeners",))], 1, 0.7)
+    if not near:
+        raise ConfigError(f"{unknown}; the README lists all options")
+    place = " at the top level" if parent and near[0] in GLOBAL_OPTIONS else ""
+    raise ConfigError(f"{unknown}; did you mean '{near[0]}'{place}?")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+# Rules between options -----------------------------------------------------------------------------------------------
+
+
+def _values(options: Mapping[str, Option], settings: Settings) -> dict[str, Any]:
+    return {name: settings[name].value if name in settings else row.default for name, row in options.items()}
+
+
+def _listener(settings: Settings) -> ListenerConfig:
+    values = _values(LISTENER_OPTIONS, settings)
+    loopback = is_loopback(values["bind"])
+    if values["passwords"] is None and values["allow_anonymous"] is not True and not loopback:
+        address = ListenerConfig(**values).address
+        raise ConfigError(
+            f"{settings['bind'].where} opens {address} to the network: set passwords to a password file "
+            "(--passwords PATH), or allow_anonymous = true to let everyone in (--allow-anonymous)"
+        )
+    if values["allow_anonymous"] is None:
+        values["allow_anonymous"] = loopback and values["passwords"] is None
+    return ListenerConfig(**values)
+
+
+def _check_distinct(listeners: Iterable[ListenerConfig], places: Iterable[str]) -> None:
+    seen: dict[tuple[str, int], str] = {}
+    for listener, place in zip(listeners, places, strict=True):
+        address = (canonical(listener.bind), listener.port)
+        if address in seen and listener.port != 0:
+            first = seen[address]
+            raise ConfigError(f"{place}: second listener on {listener.address}, beside {first}: give it another port")
+        seen[address] = place
+
+
+def _storage(top: Settings, given: Settings) -> tuple[bool, str | None]:
+    """`memory` and `data`: the stronger source decides, and within one they exclude each other."""
+    memory = None
+    for settings in (given, top):
+        memory, data = memory or settings.get("memory"), settings.get("data")
+        if memory is not None and memory.value:
+            if data is not None:
+                raise ConfigError(f"{memory.where} stores nothing, so it cannot go with data: leave one of them out")
+            return True, None
+        if data is not None:
+            return False, data.value
+    return False, default_data(os.environ, windows=os.name == "nt")
+
+
+def default_data(environ: Mapping[str, str], *, windows: bool) -> str:
+    """The directory for `data` if nobody names one (XDG Base Directory Specification). Raises ConfigError."""
+    if windows:
+        return (environ.get("LOCALAPPDATA") or os.path.expanduser("~") + "\\AppData\\Local") + "\\selectmq"
+    state = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # the specification: a relative path is to be ignored
+        state = os.path.join(os.path.expanduser("~"), ".local", "state")
+    if not os.path.isabs(state):
+        raise ConfigError("data: has no default without a home directory: set data (--data PATH) or memory (--memory)")
+    return os.path.join(state, "selectmq")

@@ -1,0 +1,576 @@
+"""One client's connection: which packet is allowed when, and what it leads to.
+
+Owns: the states of a connection, keep alive, pausing, and the one place where a ProtocolError becomes an answer. Must
+not know: sockets, threads, other clients.
+
+    CONNECTING --CONNECT--> ADMITTING --accepted--> CONNECTED --DISCONNECT, error, takeover--> CLOSED
+                                      --refused---> CLOSED
+
+While ADMITTING (a worker checks the password, or the store commits), nothing is decoded: what the client sent behind
+its CONNECT waits, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.core.exchange import MAX_TURN
+from broker.core.ports import Gatekeeper, Rights, Transport
+from broker.core.session import Discard, Session
+from broker.core.timers import Timer
+from broker.wire import encoder
+from broker.wire.codes import (
+    CONNECT,
+    DISCONNECT,
+    MQTT_3_1,
+    PACKET_NAMES,
+    PINGREQ,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    ProtocolError,
+    ReturnCode,
+)
+from broker.wire.decoder import Decoder
+from broker.wire.packets import Connect, Packet, Will
+
+if TYPE_CHECKING:
+    from broker.core.exchange import Exchange
+
+CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
+
+#: Packets decoded at a time: a flood is served in slices.
+SLICE = 256
+#: The largest CONNECT that can be: its five fields, its fixed part, its header. No client gets more before it is known.
+MAX_CONNECT = 5 * 65_537 + 12 + 5
+#: Acknowledgements that may wait for the store before the client's next packets do.
+MAX_HELD = 10_000
+
+# Why reading is paused: bits.
+_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING = 1, 2, 4, 8, 16, 32
+
+
+class _Finished(Exception):
+    """The client said DISCONNECT: what follows in the same block of bytes is not looked at."""
+
+
+class Connection:
+    """The broker's side of one network connection. All of it runs on the loop's thread."""
+
+    __slots__ = (
+        "_decoder",
+        "_exchange",
+        "_gatekeeper",
+        "_held",
+        "_last_heard",
+        "_max_packet_size",
+        "_patience",
+        "_paused",
+        "_timer",
+        "_transport",
+        "_warned",
+        "congested",
+        "out",
+        "overload",
+        "rights",
+        "session",
+        "state",
+        "will",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        gatekeeper: Gatekeeper,
+        transport: Transport,
+        now: float,
+        connect_timeout: float,
+        max_packet_size: int,
+    ) -> None:
+        self._exchange = exchange
+        self._gatekeeper = gatekeeper
+        self._transport = transport
+        self._decoder = Decoder(min(MAX_CONNECT, max_packet_size))
+        self._max_packet_size = max_packet_size
+        self._held = 0  # acknowledgements that wait for the store
+        self._paused = 0
+        self._warned: set[str] | None = None  # what was logged once about this client
+        self._last_heard = now
+        self._patience = connect_timeout  # seconds of silence that end the connection; 0: any
+        self._timer: Timer | None = exchange.timers.at(now + connect_timeout, self._check_alive)
+        self.out = transport.out
+        self.state = CONNECTING
+        self.session: Session | None = None
+        self.rights: Rights | None = None
+        self.will: Will | None = None
+        self.congested = False  #: is more unsent than the limit?
+        self.overload = False  #: is it one more than the listener takes? Then its CONNECT is answered with code 3
+
+    @property
+    def peer(self) -> str:
+        return self._transport.peer
+
+    @property
+    def client_id(self) -> str | None:
+        return self.session.client_id if self.session is not None else None
+
+    def current_rights(self) -> Rights | None:
+        """What the client may do by the listener's present policy."""
+        session = self.session
+        assert session is not None
+        return self._gatekeeper.rights(session.username, session.client_id)
+
+    # --- bytes come in ---
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take what the client sent."""
+        if self.state == CLOSED:
+            return
+        if self.state == CONNECTED:
+            self._last_heard = now
+        self._exchange.stats.bytes_received += len(data)
+        self._decoder.feed(data)
+        self._process()
+
+    def _process(self) -> None:
+        exchange = self._exchange
+        decode = self._decoder.decode
+        stats = exchange.stats
+        try:
+            while self.state != CLOSED and not self._paused:
+                if exchange.sent + exchange.queued > MAX_TURN:
+                    # Let all that has been produced go out first, and others have their turn.
+                    self._pause(_TURN)
+                    exchange.scheduler.soon(self._next_turn)
+                    return
+                handlers = _HANDLERS[self.state]
+                packets = decode(SLICE if self.state == CONNECTED else 1)
+                if not packets:
+                    return
+                stats.messages_received += len(packets)
+                for packet in packets:
+                    handlers[packet[0] >> 4](self, packet)
+        except _Finished:
+            self.close("DISCONNECT", normal=True)
+        except ProtocolError as error:
+            stats.protocol_errors += 1
+            if self.state != CLOSED:
+                self._violation(error)
+        except Exception as error:
+            stats.bugs += 1
+            exchange.log.exception("bug: it closes this client's connection", error, client=self.client_id)
+            self.close("a bug in the broker")
+
+    def _violation(self, error: ProtocolError) -> None:
+        if error.code is not None and self.state == CONNECTING:
+            self._refuse(error.code, error.why)
+        else:
+            self.close(f"protocol error: {error.why}")  # [MQTT-4.8.0-1] [MQTT-3.1.4-1]
+
+    def _next_turn(self) -> None:
+        self._resume(_TURN)
+
+    # --- pausing ---
+
+    def _pause(self, reason: int) -> None:
+        if not self._paused:
+            self._transport.pause_reading()
+        self._paused |= reason
+
+    def _resume(self, reason: int) -> None:
+        if not self._paused & reason:
+            return
+        self._paused &= ~reason
+        if not self._paused and self.state != CLOSED:
+            # The time in which nothing was read is not the client's silence.
+            self._last_heard = max(self._last_heard, self._exchange.timers.now)
+            self._transport.resume_reading()
+            self._process()
+
+    def quiesce(self) -> None:
+        """The broker ends: take nothing more from a client that is connected."""
+        if self.state == CONNECTED:
+            self._pause(_ENDING)
+
+    # --- connecting ---
+
+    def _on_connect(self, packet: Packet) -> None:
+        connect: Connect = packet[1]
+        self._exchange.stats.other_received += 1
+        if connect.will is not None:
+            self._exchange.router.check(connect.will.topic)
+        self.state = ADMITTING
+        self._pause(_ADMISSION)
+        if self._exchange.closing:
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down")
+        elif self.overload:
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "as many clients as the listener takes are connected")
+        elif not connect.client_id and not connect.clean_session:
+            # [MQTT-3.1.3-8]
+            self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier with CleanSession = 0")
+        elif not connect.client_id and connect.version == MQTT_3_1:
+            self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier in MQTT 3.1")
+        else:
+
+            def decided(code: ReturnCode) -> None:
+                self._admitted(connect, code)
+
+            code = self._gatekeeper.admit(connect, decided)
+            if code is not None:
+                self._admitted(connect, code)
+
+    def _admitted(self, connect: Connect, code: ReturnCode) -> None:
+        if self.state != ADMITTING:
+            return  # it left meanwhile
+        exchange = self._exchange
+        if code != ReturnCode.ACCEPTED:
+            self._refuse(code, _REASONS[code], connect)
+            return
+        if exchange.closing:
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
+            return
+        if exchange.journal.failed and not connect.clean_session:
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
+            return
+        self._decoder.version = connect.version
+        self._decoder.max_size = self._max_packet_size
+        self.will = connect.will
+        self._patience = connect.keep_alive * 1.5  # [MQTT-3.1.2-24]
+        limit = self._gatekeeper.max_keepalive * 1.5
+        if limit and not 0 < self._patience <= limit:
+            self._patience = limit
+        self.rights = self._gatekeeper.rights(connect.username, connect.client_id)
+        exchange.open(self, connect, self.rights)
+        exchange.log.info(
+            "client connected",
+            client=self.client_id,
+            address=self.peer,
+            user=connect.username,
+            clean=connect.clean_session,
+            keep_alive=connect.keep_alive,
+            version="3.1" if connect.version == MQTT_3_1 else "3.1.1",
+        )
+
+    def accept(self, session_present: bool) -> None:
+        """What the CONNACK promises is true: send it. It is the first packet that the client gets [MQTT-3.2.0-1]."""
+        session = self.session
+        if self.state != ADMITTING or session is None:
+            return  # it left meanwhile, or was taken over
+        exchange = self._exchange
+        self.state = CONNECTED
+        # The reserved byte of MQTT 3.1 stays 0.
+        present = session_present and self._decoder.version != MQTT_3_1
+        self.out.append(encoder.connack(ReturnCode.ACCEPTED, present))  # [MQTT-3.1.4-4] [MQTT-3.2.2-2]
+        exchange.stats.other_sent += 1
+        exchange.dirty.add(self)
+        self._last_heard = exchange.timers.now
+        self._set_timer()
+        exchange.attach(session)
+        self._resume(_ADMISSION)
+
+    def _refuse(self, code: ReturnCode, why: str, connect: Connect | None = None) -> None:
+        self.out.append(encoder.connack(code, False))
+        self._exchange.stats.other_sent += 1
+        self._exchange.stats.refused += 1
+        self._exchange.log.warning(
+            "client refused",
+            client=connect.client_id if connect is not None else None,
+            address=self.peer,
+            user=connect.username if connect is not None else None,
+            code=int(code),
+            reason=why,
+        )
+        self._end()  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+
+    # --- packets of a connected client ---
+
+    def _on_publish(self, packet: Packet) -> None:
+        first, topic, frame, payload_at, packet_id = packet
+        exchange = self._exchange
+        route = exchange.router.known(topic) or exchange.router.route(topic)
+        rights = self.rights
+        allowed = not route.reserved and (rights is None or rights.may_publish(topic))
+        if first == 0x30 and allowed:
+            # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
+            if route.size:
+                exchange.sent += route.size
+                if route.marked != exchange.turn:
+                    exchange.mark(route)
+                for target in route.sessions:
+                    target.sink.append(frame)
+            return
+        session = self.session
+        assert session is not None
+        qos = (first >> 1) & 3
+        durable = False
+        if not allowed:
+            # [MQTT-3.3.5-2] It is acknowledged as any other, and goes nowhere.
+            exchange.stats.denied += 1
+            self.warn_once("publish refused: not authorised", topic)
+        elif qos < 2:
+            durable = exchange.publish(topic, frame[payload_at:], qos, bool(first & 1), session)
+        else:
+            received = session.received
+            if received is None:
+                received = session.received = set()
+            if packet_id in received:
+                # [MQTT-4.3.3-2] Known already: answered again, after whatever it waits for, and not delivered again.
+                durable = session.store_id != 0
+            else:
+                received.add(packet_id)
+                durable = exchange.publish(topic, frame[payload_at:], qos, bool(first & 1), session)
+                if session.store_id:
+                    durable = True
+                    exchange.journal.received(session)
+        if qos:
+            self.acknowledge(
+                (b"\x40\x02" if qos == 1 else b"\x50\x02") + packet_id.to_bytes(2, "big"), durable
+            )  # [MQTT-3.3.4-1]
+            if durable and exchange.journal.full:
+                self._pause(_STORE)
+                exchange.journal.when_room(self._store_has_room)
+
+    def _store_has_room(self) -> None:
+        self._resume(_STORE)
+
+    def _on_puback(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        session = self.session
+        if session is not None and session.queue is not None:
+            session.queue.puback(packet[1])
+
+    def _on_pubrec(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        session = self.session
+        if session is not None and session.queue is not None:
+            session.queue.pubrec(packet[1])
+        else:
+            self.acknowledge(encoder.pubrel(packet[1]), False)
+
+    def _on_pubrel(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        session = self.session
+        assert session is not None
+        packet_id = packet[1]
+        durable = False
+        if session.received is not None and packet_id in session.received:
+            session.received.remove(packet_id)
+            if session.store_id:
+                # Were it forgotten after the PUBCOMP, the next message with this identifier would be taken for this
+                # one.
+                self._exchange.journal.received(session)
+                durable = True
+        self.acknowledge(encoder.pubcomp(packet_id), durable)
+
+    def _on_pubcomp(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        session = self.session
+        if session is not None and session.queue is not None:
+            session.queue.pubcomp(packet[1])
+
+    def _on_subscribe(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        self._exchange.subscribe(self, packet[1], packet[2])
+
+    def _on_unsubscribe(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        self._exchange.unsubscribe(self, packet[1], packet[2])
+
+    def _on_pingreq(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        self._exchange.stats.other_sent += 1
+        self.out.append(encoder.PINGRESP)  # [MQTT-3.12.4-1]
+        self._exchange.dirty.add(self)
+
+    def _on_disconnect(self, packet: Packet) -> None:
+        self._exchange.stats.other_received += 1
+        raise _Finished
+
+    def _not_yet(self, packet: Packet) -> None:
+        raise ProtocolError(f"{PACKET_NAMES[packet[0] >> 4]} before CONNECT")  # [MQTT-3.1.0-1]
+
+    def _not_again(self, packet: Packet) -> None:
+        raise ProtocolError("a second CONNECT")  # [MQTT-3.1.0-2]
+
+    # --- answers ---
+
+    def acknowledge(self, acknowledgement: bytes, durable: bool) -> None:
+        """Send this; if it is `durable`, once all that happened up to now is stored. The order is kept."""
+        if durable or self._held:
+            self._held += 1
+            self._exchange.journal.when_stored(self._release, acknowledgement)
+            if self._held > MAX_HELD:
+                self._pause(_HELD)
+        else:
+            self.out.append(acknowledgement)
+            self._exchange.stats.other_sent += 1
+            self._exchange.dirty.add(self)
+
+    def _release(self, acknowledgement: bytes) -> None:
+        self._held -= 1
+        if self.state == CLOSED:
+            return
+        self.out.append(acknowledgement)
+        self._exchange.stats.other_sent += 1
+        self._exchange.dirty.add(self)
+        if self._paused & _HELD and self._held < MAX_HELD // 2:
+            self._resume(_HELD)
+
+    def flush(self) -> None:
+        """Send what has been produced."""
+        self._transport.flush()
+
+    def warn_once(self, event: str, topic: bytes) -> None:
+        """Log this, once for each client and not for each packet."""
+        if self._warned is None:
+            self._warned = set()
+        if event not in self._warned:
+            self._warned.add(event)
+            session = self.session
+            self._exchange.log.warning(
+                event,
+                client=self.client_id,
+                user=session.username if session is not None else None,
+                topic=topic,
+            )
+
+    # --- the transport tells ---
+
+    def congest(self, unsent: int) -> None:
+        """More is unsent than the limit: drop QoS 0, keep QoS 1 and 2 in the queue, read nothing from this client."""
+        if self.congested or self.state == CLOSED:
+            return
+        self.congested = True
+        self._pause(_UNSENT)
+        session = self.session
+        if session is not None:
+            session.sink = Discard()
+            if session.queue is not None:
+                session.queue.congest()
+            if self._warned is None or "slow" not in self._warned:
+                self._warned = (self._warned or set()) | {"slow"}
+                self._exchange.log.warning(
+                    "client reads too slowly: QoS 0 messages for it are dropped until it has caught up",
+                    client=session.client_id,
+                    address=self.peer,
+                    unsent=unsent,
+                )
+
+    def relieve(self) -> None:
+        """The client has taken what was unsent."""
+        if not self.congested or self.state == CLOSED:
+            return
+        self.congested = False
+        session = self.session
+        if session is not None:
+            self._count_discarded(session)
+            session.sink = self.out
+            if session.queue is not None:
+                session.queue.relieve()
+            if session.feeding:
+                self._exchange.feed_soon(session)
+        self._resume(_UNSENT)
+
+    def _count_discarded(self, session: Session) -> None:
+        if isinstance(session.sink, Discard):
+            # They were counted as sent when they were handed over.
+            self._exchange.stats.dropped += session.sink.count
+            self._exchange.stats.publish_sent -= session.sink.count
+
+    def progress(self, now: float) -> None:
+        """The client took some of what was unsent: while it is not read from, that is its sign of life."""
+        self._last_heard = now
+
+    def lost(self, why: str) -> None:
+        """The network connection has ended."""
+        self.close(why)
+
+    # --- the end ---
+
+    def close(self, why: str, normal: bool = False) -> None:
+        """End the connection. Unless it is `normal`, the will is published."""
+        if self.state == CLOSED:
+            return
+        before = self.state
+        session = self.session
+        log = self._exchange.log
+        if before == CONNECTED or session is not None:
+            log.info("client disconnected", client=self.client_id, address=self.peer, reason=why)
+        else:
+            self._exchange.stats.refused += 1
+            log.info("connection closed before it was accepted", address=self.peer, reason=why)
+        if session is not None and self.congested:
+            self._count_discarded(session)
+        self.state = CLOSED
+        self._exchange.close(self, normal)
+        self._end()
+
+    def _end(self) -> None:
+        self.state = CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._transport.close()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._patience:
+            self._timer = self._exchange.timers.at(self._last_heard + self._patience, self._check_alive)
+
+    def _check_alive(self, now: float) -> float | None:
+        if self.state == CLOSED:
+            return None
+        if self._paused & (_STORE | _HELD | _TURN):
+            return now + self._patience  # it is the broker that does not listen
+        due = self._last_heard + self._patience
+        if due > now:
+            return due
+        if self.state == CONNECTED:
+            self.close(f"keep alive: silent for {now - self._last_heard:.1f} s")
+        elif self._paused & _ADMISSION:
+            return now + 1.0  # its CONNECT is there: a worker or the store is what takes so long
+        else:
+            self.close("no CONNECT in time")
+        return None
+
+
+_Handler = Callable[[Connection, Packet], None]
+
+
+def _table(default: _Handler, handlers: dict[int, _Handler]) -> list[_Handler]:
+    return [handlers.get(kind, default) for kind in range(16)]
+
+
+# What each state does with each packet type. (The decoder lets through only what a client may send.)
+_HANDLERS: dict[int, list[_Handler]] = {
+    CONNECTING: _table(Connection._not_yet, {CONNECT: Connection._on_connect}),
+    CONNECTED: _table(
+        Connection._not_again,
+        {
+            PUBLISH: Connection._on_publish,
+            PUBACK: Connection._on_puback,
+            PUBREC: Connection._on_pubrec,
+            PUBREL: Connection._on_pubrel,
+            PUBCOMP: Connection._on_pubcomp,
+            SUBSCRIBE: Connection._on_subscribe,
+            UNSUBSCRIBE: Connection._on_unsubscribe,
+            PINGREQ: Connection._on_pingreq,
+            DISCONNECT: Connection._on_disconnect,
+        },
+    ),
+}
+
+_REASONS = {
+    ReturnCode.IDENTIFIER_REJECTED: "this Client Identifier is not permitted here",
+    ReturnCode.SERVER_UNAVAILABLE: "the server cannot serve now",
+    ReturnCode.BAD_USER_NAME_OR_PASSWORD: "wrong user name or password",
+    ReturnCode.NOT_AUTHORIZED: "not authorised to connect",
+    ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION: "unknown protocol version",
+}

@@ -1,0 +1,442 @@
+"""Where messages change hands: sessions, subscriptions, publishing, delivery.
+
+Owns: all sessions, the router, the retained messages, and what an accepted packet does to them. Must not know: bytes
+of packets, sockets, what kind of store there is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.core.journal import Journal
+from broker.core.limits import Limits
+from broker.core.ports import Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
+from broker.core.queue import Queue
+from broker.core.retained import Retained
+from broker.core.router import Route, Router
+from broker.core.session import Discard, Session
+from broker.core.stats import Stats
+from broker.core.timers import Timers
+from broker.wire.codes import SUBSCRIBE_FAILURE
+from broker.wire.encoder import suback, unsuback
+from broker.wire.message import Message
+from broker.wire.packets import Connect
+
+if TYPE_CHECKING:
+    from broker.core.connection import Connection
+
+#: Deliveries in one turn after which publishers wait for the next, so that all that was produced is sent first.
+MAX_TURN = 200_000
+#: Retained messages that a new subscription gets per turn.
+FEED_SLICE = 256
+
+
+class Exchange:
+    """The heart of the broker. Everything runs on the loop's thread.
+
+    Connections append to their out lists and stand in `dirty`; whoever drives the exchange sends what they hold, and
+    then calls `end_of_turn`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        timers: Timers,
+        limits: Limits,
+        log: Log,
+        scheduler: Scheduler,
+        wall: Callable[[], float],
+    ) -> None:
+        self.journal = journal
+        self.timers = timers
+        self.limits = limits
+        self.log = log
+        self.scheduler = scheduler
+        self.wall = wall  #: seconds since the epoch: for what outlives the process
+        self.stats = Stats()
+        self.sessions: dict[str, Session] = {}
+        self.router = Router(limits)
+        self.retained = Retained()
+        self.connected = 0
+        self.dirty: set[Connection] = set()
+        self.turn = 0
+        self.sent = 0  #: publishes handed to out lists in this turn
+        self.queued = 0  #: publishes handed to queues in this turn
+        self.closing = False  #: shutting down: no new clients
+        self.away = Discard()  #: takes the QoS 0 messages of sessions without a connection
+        self._store_ids = itertools.count(1)
+        self._client_ids = itertools.count(1)
+        self._hungry: list[Session] = []  # sessions whose retained messages go on in the next turn
+        self._retained_full = False
+
+    def restore(self, snapshot: Snapshot, rights: Callable[[str | None, str], Rights | None]) -> None:
+        """Begin with what the store holds."""
+        newest = 0
+        for stored in snapshot.sessions:
+            record = stored.record
+            newest = max(newest, record.id)
+            session = Session(record.client_id, record.id, self.away)
+            session.username = record.username
+            session.rights = rights(record.username, record.client_id)
+            # A session that was connected when the broker died has been away since the restart at the latest.
+            session.disconnected_at = record.disconnected_at or self.wall()
+            session.received = set(stored.received) or None
+            self.sessions[record.client_id] = session
+            for topic_filter, qos in stored.subscriptions.items():
+                self._enter(session, topic_filter, qos)
+            if stored.next_seq:
+                queue = session.queue or self._make_queue(session)
+                queue.restore(stored, record.sent_to)
+        self._store_ids = itertools.count(newest + 1)
+        for retained in snapshot.retained:
+            self.retained.set(retained)
+
+    # --- sessions ---
+
+    def open(self, connection: Connection, connect: Connect, rights: Rights | None) -> None:
+        """The client may connect: give it its session, and tell it so when what that promises is stored."""
+        client_id = connect.client_id or self._new_client_id()  # [MQTT-3.1.3-6]
+        session = self.sessions.get(client_id)
+        if session is not None and session.connection is not None:
+            # [MQTT-3.1.4-2] The older connection ends, and not by its own will.
+            session.connection.close(f"taken over by a new connection from {connection.peer}")
+            session = self.sessions.get(client_id)
+        durable = False
+        if connect.clean_session:
+            if session is not None:
+                self.discard(session)  # [MQTT-3.1.2-6]
+                durable = True
+                session = None
+            present = False
+        else:
+            durable = True
+            present = session is not None
+        if session is None:
+            store_id = 0 if connect.clean_session else next(self._store_ids)
+            session = self.sessions[client_id] = Session(client_id, store_id, self.away)
+        session.connection = connection
+        session.disconnected_at = None
+        if session.subscriptions and (session.rights is not None or rights is not None):
+            self.router.forget_routes()
+        session.username = connect.username
+        session.rights = rights
+        connection.session = session
+        self.connected += 1
+        self.stats.connections += 1
+        self.stats.maximum = max(self.stats.maximum, self.connected)
+        if durable:
+            if session.store_id:
+                self.journal.save_session(self._record(session))
+            self.journal.when_stored(connection.accept, present)
+        else:
+            connection.accept(present)
+
+    def attach(self, session: Session) -> None:
+        """The client has its CONNACK: from here on it gets messages."""
+        connection = session.connection
+        assert connection is not None
+        session.sink = connection.out
+        if session.queue is not None:
+            session.queue.attach()
+
+    def close(self, connection: Connection, normal: bool) -> None:
+        """The connection has ended; `normal`: by a DISCONNECT, so that its will is forgotten [MQTT-3.14.4-3]."""
+        session = connection.session
+        if session is None:
+            return
+        connection.session = None
+        self.connected -= 1
+        session.connection = None
+        session.sink = self.away
+        session.feeding = None
+        if session.store_id:
+            session.disconnected_at = self.wall()
+            if session.queue is not None:
+                session.queue.detach()
+            self.journal.save_session(self._record(session))
+        else:
+            self.discard(session)
+        will = connection.will
+        if will is not None and not normal:
+            connection.will = None  # [MQTT-3.1.2-10]
+            if session.rights is not None and not session.rights.may_publish(will.topic):
+                self.denied(session, "will", will.topic)
+            else:
+                self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
+
+    def discard(self, session: Session) -> None:
+        """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""
+        for topic_filter in session.subscriptions or ():
+            self.router.unsubscribe(session, topic_filter)
+        session.subscriptions = None
+        if self.sessions.get(session.client_id) is session:
+            del self.sessions[session.client_id]
+        if session.store_id:
+            self.journal.forget_session(session.store_id)
+            if session.queue is not None:
+                self.journal.touched.discard(session.queue)
+
+    def expire(self) -> None:
+        """End the persistent sessions that have been away for longer than the limit."""
+        expiry = self.limits.session_expiry
+        if not expiry:
+            return
+        before = self.wall() - expiry
+        for session in list(self.sessions.values()):
+            if session.disconnected_at is not None and session.disconnected_at < before:
+                self.discard(session)
+                self.stats.expired += 1
+                self.log.info("session expired", client=session.client_id)
+
+    def _record(self, session: Session) -> SessionRecord:
+        queue = session.queue
+        connected = session.connection is not None
+        return SessionRecord(
+            session.store_id,
+            session.client_id,
+            session.username,
+            session.disconnected_at,
+            None if connected else (queue.sent_to if queue is not None else 0),
+        )
+
+    def _new_client_id(self) -> str:
+        while True:
+            client_id = f"auto-{next(self._client_ids)}"
+            if client_id not in self.sessions:
+                return client_id
+
+    # --- subscriptions ---
+
+    def subscribe(self, connection: Connection, packet_id: int, wanted: list[tuple[bytes, int]]) -> None:
+        """SUBSCRIBE: enter each filter as if it had come alone [MQTT-3.8.4-4], answer once, send what is retained."""
+        session = connection.session
+        assert session is not None
+        codes: list[int] = []
+        for topic_filter, qos in wanted:
+            refusal = self._refusal(session, topic_filter)
+            if refusal is not None:
+                connection.warn_once(refusal, topic_filter)
+                codes.append(SUBSCRIBE_FAILURE)
+                continue
+            self._enter(session, topic_filter, qos)
+            if session.store_id:
+                self.journal.subscription(session.store_id, topic_filter, qos)
+            codes.append(qos)
+        connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
+        feeding = [
+            (self.retained.matching(topic_filter), qos)
+            for (topic_filter, qos), code in zip(wanted, codes, strict=True)
+            if code != SUBSCRIBE_FAILURE
+        ]
+        if feeding and self.retained.count:
+            feeding.reverse()
+            session.feeding = feeding + (session.feeding or [])
+            if session.store_id:
+                self.journal.when_stored(self._feed_later, session)  # behind the SUBACK
+            else:
+                self._feed(session)
+
+    def _refusal(self, session: Session, topic_filter: bytes) -> str | None:
+        limits = self.limits
+        held = session.subscriptions
+        if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
+            return "subscription refused: the filter is longer or deeper than the limit"
+        if held is not None and len(held) >= limits.max_subscriptions and topic_filter not in held:
+            return "subscription refused: the session has as many as it may"
+        if session.rights is not None and not session.rights.may_subscribe(topic_filter):
+            self.stats.denied += 1
+            return "subscription refused: not authorised"
+        return None
+
+    def _enter(self, session: Session, topic_filter: bytes, qos: int) -> None:
+        if session.subscriptions is None:
+            session.subscriptions = {}
+        session.subscriptions[topic_filter] = qos
+        if qos and session.queue is None:
+            self._make_queue(session)
+        self.router.subscribe(session, topic_filter, qos)
+
+    def _make_queue(self, session: Session) -> Queue:
+        queue = session.queue = Queue(self, session)
+        connection = session.connection
+        if connection is not None:
+            queue.attach()
+            if connection.congested:
+                queue.congest()
+        return queue
+
+    def unsubscribe(self, connection: Connection, packet_id: int, filters: list[bytes]) -> None:
+        """UNSUBSCRIBE: what was queued is still delivered [MQTT-3.10.4-3]."""
+        session = connection.session
+        assert session is not None
+        held = session.subscriptions
+        for topic_filter in filters:
+            if held is not None and held.pop(topic_filter, None) is not None:
+                self.router.unsubscribe(session, topic_filter)
+                if session.store_id:
+                    self.journal.subscription(session.store_id, topic_filter, None)
+        connection.acknowledge(unsuback(packet_id), session.store_id != 0)  # [MQTT-3.10.4-5]
+
+    # --- retained messages for new subscriptions, in slices ---
+
+    def feed_soon(self, session: Session) -> None:
+        """The session has room for more of its retained messages."""
+        if session not in self._hungry:
+            self._hungry.append(session)
+            self.scheduler.soon(self._feed_hungry)
+
+    def _feed_later(self, session: Session) -> None:
+        if session.feeding:
+            self._feed(session)
+
+    def _feed_hungry(self) -> None:
+        hungry, self._hungry = self._hungry, []
+        for session in hungry:
+            if session.feeding:
+                self._feed(session)
+
+    def _feed(self, session: Session) -> None:
+        """Send a slice of the retained messages that a new subscription is owed [MQTT-3.3.1-6]."""
+        feeding = session.feeding
+        connection = session.connection
+        assert feeding is not None
+        if connection is None:
+            session.feeding = None
+            return
+        left = FEED_SLICE
+        while feeding:
+            records, granted = feeding[-1]
+            for record in records:
+                message = record.message
+                if session.rights is not None and not session.rights.may_receive(message.topic):
+                    continue
+                qos = min(message.qos, granted)
+                if qos == 0:
+                    session.sink.append(message.frame())
+                    self.sent += 1
+                    self.dirty.add(connection)
+                elif session.queue is not None:
+                    session.queue.deliver(message, qos)
+                left -= 1
+                if left <= 0 or connection.congested or (qos and session.queue and not session.queue.has_room):
+                    break
+            else:
+                feeding.pop()
+                continue
+            if left <= 0:
+                self.feed_soon(session)
+            return  # else the queue or the connection calls when it has room
+        session.feeding = None
+
+    # --- publishing ---
+
+    def publish(self, topic: bytes, payload: bytes, qos: int, retain: bool, author: Session | None) -> bool:
+        """Deliver a message to all who subscribed [MQTT-4.5.0-1], and retain it if asked. True if any of that must be
+        stored before it may be acknowledged.
+
+        `author`: the session that published it, None for the broker itself.
+        """
+        route = self.router.known(topic) or self.router.route(topic)
+        message = Message(topic, payload, qos)
+        durable = False
+        if retain:
+            durable = self._retain(topic, payload, qos, author)
+        if route.size:
+            self.deliver(message, route)
+        return (durable or route.durable) and qos > 0
+
+    def deliver(self, message: Message, route: Route) -> None:
+        """Hand a message to the sessions of a route, each at the QoS that it was granted at most [MQTT-3.8.4-6]."""
+        qos = message.qos
+        at_most_once = route.sessions if qos == 0 else route.granted0
+        if at_most_once:
+            frame = message.frame()
+            self.mark(route)
+            for session in at_most_once:
+                session.sink.append(frame)
+            self.sent += len(at_most_once)
+            if qos == 0:
+                return
+        self.queued += route.size
+        for session in route.granted1:
+            session.queue.deliver(message, 1)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
+        for session in route.granted2:
+            session.queue.deliver(message, qos)  # type: ignore[union-attr]
+
+    def mark(self, route: Route) -> None:
+        """Note that the connections of a route have something to send: once a turn is enough."""
+        if route.marked != self.turn:
+            route.marked = self.turn
+            for session in route.sessions:
+                if session.connection is not None:
+                    self.dirty.add(session.connection)
+
+    def _retain(self, topic: bytes, payload: bytes, qos: int, author: Session | None) -> bool:
+        """Keep the message for later subscribers [MQTT-3.3.1-5]. True if the store has to know."""
+        retained = self.retained
+        stored = author is not None  # the broker's own topics are made anew after a start
+        if not payload:
+            if retained.remove(topic) and stored:  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+                self.journal.retain(topic, None)
+                return True
+            return False
+        old = retained.get(topic)
+        limits = self.limits
+        added = len(topic) + len(payload) - (old.message.size if old is not None else 0)
+        full = (old is None and retained.count >= limits.max_retained) or (
+            retained.size + added > limits.max_retained_bytes
+        )
+        if full and stored:
+            self.stats.dropped += 1
+            if not self._retained_full:
+                self._retained_full = True
+                self.log.warning(
+                    "no room for more retained messages: this one is delivered, but not kept",
+                    topic=topic,
+                    retained=retained.count,
+                    bytes=retained.size,
+                )
+            if old is None:
+                return False
+            retained.remove(topic)  # an old value would be wrong from now on
+            self.journal.retain(topic, None)
+            return True
+        self._retained_full = False
+        record = RetainedRecord(
+            Message(topic, payload, qos, retain=True),
+            author.username if author is not None else None,
+            author.client_id if author is not None else "",
+        )
+        retained.set(record)
+        if stored:
+            self.journal.retain(topic, record)
+        return stored
+
+    def denied(self, session: Session, what: str, topic: bytes) -> None:
+        """A client wanted to publish where it may not."""
+        self.stats.denied += 1
+        self.log.warning(
+            f"{what} refused: not authorised", client=session.client_id, user=session.username, topic=topic
+        )
+
+    # --- rights ---
+
+    def rights_changed(self, rights: Callable[[Session], Rights | None]) -> None:
+        """The access control list is another one: what follows is judged by it."""
+        for session in self.sessions.values():
+            session.rights = rights(session)
+            if session.connection is not None:
+                session.connection.rights = session.rights
+        self.router.forget_routes()
+
+    # --- the turn ---
+
+    def end_of_turn(self) -> None:
+        """Count, and start the next turn."""
+        self.stats.publish_sent += self.sent - self.away.count
+        self.away.count = 0
+        self.sent = 0
+        self.queued = 0
+        self.turn += 1

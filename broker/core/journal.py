@@ -1,0 +1,209 @@
+"""What must be stored, and who waits for it: the group commit.
+
+Owns: the changes of this turn that the store must have, and the acknowledgements that promise them. Must not know: how
+the store keeps them, or what an acknowledgement looks like.
+
+While one batch is being committed on the store's lane, the next gathers. It gathers final states, not events: what
+was queued and acknowledged within one gathering is never written, because its promise is met already.
+
+When a commit fails, the batch is kept and tried again; until it succeeds, nobody who waits is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from broker.core.ports import (
+    Batch,
+    Lane,
+    Log,
+    QueuedMessage,
+    RetainedRecord,
+    SessionRecord,
+    Store,
+    StoreError,
+)
+from broker.core.timers import Timers
+
+if TYPE_CHECKING:
+    from broker.core.queue import Queue
+    from broker.core.session import Session
+
+#: Bytes that may gather before publishers are made to wait.
+MAX_GATHERED = 8 << 20
+#: Seconds between two attempts of a commit that failed.
+RETRY = 1.0
+#: Sessions whose messages are loaded within one job, so that acknowledgements do not wait for long.
+MAX_FETCHES = 32
+#: Bytes of messages loaded for a session at a time.
+FETCH_SIZE = 1 << 20
+
+
+class Journal:
+    """Gathers changes, hands them to the store, and lets go of who waits.
+
+    `touched` holds the queues that have changes of their own (they keep them, as that is cheaper per message).
+    """
+
+    def __init__(self, store: Store, lane: Lane, timers: Timers, log: Log) -> None:
+        self._store = store
+        self._lane = lane
+        self._timers = timers
+        self._log = log
+        self.touched: set[Queue] = set()
+        self.gathered = 0  #: bytes, roughly
+        self.failed = False  #: did the last commit fail?
+        self.commits = 0
+        self._waiting: list[tuple[Callable[[Any], None], Any]] = []
+        self._clear()
+        self._fetches: list[tuple[Queue, int, int]] = []
+        self._busy: list[tuple[Callable[[Any], None], Any]] | None = None  # who waits for the commit under way
+        self._paused: list[Callable[[], None]] = []
+
+    def _clear(self) -> None:
+        self._forgotten: list[int] = []
+        self._sessions: dict[int, SessionRecord] = {}
+        self._subscriptions: dict[tuple[int, bytes], int | None] = {}
+        self._received: set[Session] = set()
+        self._retained: dict[bytes, RetainedRecord | None] = {}
+
+    # --- what must be stored ---
+
+    def save_session(self, record: SessionRecord) -> None:
+        self._sessions[record.id] = record
+
+    def forget_session(self, session: int) -> None:
+        """Remove all that is stored of a session."""
+        self._forgotten.append(session)
+        self._sessions.pop(session, None)
+
+    def subscription(self, session: int, topic_filter: bytes, qos: int | None) -> None:
+        """Granted at `qos`, or removed (None)."""
+        self._subscriptions[session, topic_filter] = qos
+
+    def received(self, session: Session) -> None:
+        """The identifiers of QoS 2 messages that the session holds have changed."""
+        self._received.add(session)
+
+    def retain(self, topic: bytes, record: RetainedRecord | None) -> None:
+        self._retained[topic] = record
+        if record is not None:
+            self.gathered += record.message.size
+
+    # --- who waits ---
+
+    def when_stored(self, act: Callable[[Any], None], argument: Any) -> None:
+        """Call `act(argument)` when all that was told up to now is stored. Calls come in the order asked for."""
+        self._waiting.append((act, argument))
+
+    def fetch(self, queue: Queue, start: int, count: int) -> None:
+        """Load messages of a queue from place `start` on, and hand them to `queue.fetched`."""
+        self._fetches.append((queue, start, count))
+
+    @property
+    def full(self) -> bool:
+        """Has so much gathered that publishers should wait?"""
+        return self.gathered > MAX_GATHERED
+
+    def when_room(self, act: Callable[[], None]) -> None:
+        """Call `act` when what has gathered is on its way to the store."""
+        self._paused.append(act)
+
+    @property
+    def idle(self) -> bool:
+        """Is everything stored, and nobody waits?"""
+        return not (self._busy is not None or self._waiting or self._fetches or self._has_changes())
+
+    # --- the commit ---
+
+    def end_of_turn(self) -> None:
+        """Start a commit if there is something to store and none is under way."""
+        if self._busy is not None:
+            return
+        waiting = self._waiting
+        if not self._has_changes() and not self._fetches:
+            # Every promise was met before it had to be written.
+            self.touched.clear()
+            self.gathered = 0
+            self._waiting = []
+            for act, argument in waiting:
+                act(argument)
+            self._resume()
+            return
+        queues = [queue for queue in self.touched if queue.changed]
+        batch = Batch(
+            self._forgotten,
+            self._sessions,
+            self._subscriptions,
+            {session.store_id: tuple(session.received or ()) for session in self._received},
+            [queue.take_changes() for queue in queues],
+            self._retained,
+        )
+        fetches = self._fetches[:MAX_FETCHES]
+        del self._fetches[:MAX_FETCHES]
+        self.touched = set()
+        self._clear()
+        self.gathered = 0
+        self._waiting = []
+        self._busy = waiting
+        self._submit(batch, queues, [(queue, start, count, queue.next_seq) for queue, start, count in fetches])
+        self._resume()
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, []
+        for resume in paused:
+            resume()
+
+    def _has_changes(self) -> bool:
+        return bool(
+            any(queue.changed for queue in self.touched)
+            or self._received
+            or self._retained
+            or self._sessions
+            or self._subscriptions
+            or self._forgotten
+        )
+
+    def _submit(self, batch: Batch, queues: list[Queue], fetches: list[tuple[Queue, int, int, int]]) -> None:
+        store = self._store
+        wanted = [(queue.session_id, start, count) for queue, start, count, _ in fetches]
+
+        def job() -> list[list[QueuedMessage]]:
+            if any(batch):
+                store.commit(batch)
+            return [store.fetch(session, start, count, FETCH_SIZE) for session, start, count in wanted]
+
+        def done(result: object, error: Exception | None) -> None:
+            if error is not None:
+                if not isinstance(error, StoreError):
+                    self._log.error("bug: the store failed in an unexpected way", error=repr(error))
+                if not self.failed:
+                    self._log.error(
+                        "the store failed: nothing that depends on it is acknowledged until it works again",
+                        reason=str(error),
+                    )
+                self.failed = True
+
+                def retry(now: float) -> None:
+                    self._submit(batch, queues, fetches)  # before anything that has gathered since
+
+                self._timers.after(RETRY, retry)
+                return
+            if self.failed:
+                self.failed = False
+                self._log.warning("the store works again: what had to wait is stored and acknowledged")
+            self.commits += 1
+            self._finish(queues, fetches, result)
+
+        self._lane.submit(job, done)
+
+    def _finish(self, queues: list[Queue], fetches: list[tuple[Queue, int, int, int]], result: Any) -> None:
+        waiting = self._busy
+        self._busy = None
+        for queue in queues:
+            queue.stored()
+        for act, argument in waiting or ():
+            act(argument)
+        for (queue, _, _, upto), messages in zip(fetches, result, strict=True):
+            queue.fetched(messages, upto)

@@ -1,0 +1,168 @@
+"""What the outside implements for the core: Protocols, and the plain records that cross the border.
+
+Owns: the contracts. Must not know: any implementation.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
+
+from broker.wire.codes import ReturnCode
+from broker.wire.message import Message
+from broker.wire.packets import Connect
+
+
+class Transport(Protocol):
+    """The bytes of one client. All of it is called on the loop's thread only.
+
+    `out` collects what is to be sent: the core appends, the transport takes it at the end of the turn.
+    """
+
+    out: list[bytes]
+    peer: str  #: address and port, for the log
+
+    def flush(self) -> None:
+        """Send what is in `out`, as far as the client takes it without delay; keep the rest for later."""
+
+    def close(self) -> None:
+        """Send what is in `out` as far as the client takes it without delay, then close. May be called twice."""
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`: the client's data stays in the network."""
+
+    def resume_reading(self) -> None: ...
+
+
+class Rights(Protocol):
+    """What one client may do (implemented in broker.auth.acl). Topics and filters are valid."""
+
+    def may_publish(self, topic: bytes) -> bool: ...
+    def may_receive(self, topic: bytes) -> bool: ...
+    def may_subscribe(self, topic_filter: bytes) -> bool: ...
+
+
+class Gatekeeper(Protocol):
+    """Decides about a CONNECT: one for each listener."""
+
+    @property
+    def max_keepalive(self) -> float:
+        """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
+
+    def admit(self, connect: Connect, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+        """The return code, if it can be told without delay; else None, and `decided` is called later on the loop."""
+
+    def rights(self, username: str | None, client_id: str) -> Rights | None:
+        """What this client may do; None where there is no access control list, and everything is allowed."""
+
+
+class Scheduler(Protocol):
+    """The loop, as far as the core needs it."""
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call `function` in the next turn, after other clients had theirs."""
+
+
+class Log(Protocol):
+    """Where the core tells what happened. `event` is a constant text; what varies are the fields."""
+
+    def debug(self, event: str, **fields: object) -> None: ...
+    def info(self, event: str, **fields: object) -> None: ...
+    def warning(self, event: str, **fields: object) -> None: ...
+    def error(self, event: str, **fields: object) -> None: ...
+    def exception(self, event: str, error: BaseException, **fields: object) -> None:
+        """With the traceback: for bugs."""
+
+
+# --- the store ---------------------------------------------------------------------------------------------------
+
+#: A message and the QoS at which a certain client gets it.
+Delivery: TypeAlias = tuple[Message, int]
+
+
+class SessionRecord(NamedTuple):
+    """A persistent session without its subscriptions and messages."""
+
+    id: int  #: never used again for another session
+    client_id: str
+    username: str | None  #: whose rights hold for what is queued
+    disconnected_at: float | None  #: seconds since the epoch; None while it is connected
+    sent_to: int | None  #: the first place in the queue that was never sent; None if that is not known
+
+
+class SessionSnapshot(NamedTuple):
+    """A persistent session as the store knows it at the start."""
+
+    record: SessionRecord
+    subscriptions: dict[bytes, int]  #: Topic Filter -> granted QoS
+    received: tuple[int, ...]  #: Packet Identifiers of QoS 2 messages that the client has not released
+    released: tuple[int, ...]  #: places of messages that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4]
+    first_seq: int  #: place of the first message queued; equal to next_seq if there is none
+    next_seq: int  #: place that the next message gets
+    queued_bytes: int  #: size of what is queued; it may be a little more than is really there
+
+
+class RetainedRecord(NamedTuple):
+    """A retained message, and who published it: whether they still may is asked when it is sent."""
+
+    message: Message  #: its `retain` is True
+    username: str | None
+    client_id: str
+
+
+class Snapshot(NamedTuple):
+    sessions: list[SessionSnapshot]
+    retained: list[RetainedRecord]
+
+
+class QueuedMessage(NamedTuple):
+    """A message in a session's queue."""
+
+    seq: int  #: its place; the Packet Identifier follows from it
+    message: Message
+    qos: int
+
+
+class QueueChanges(NamedTuple):
+    """What happened to one session's queue."""
+
+    session: int
+    added: dict[int, Delivery]  #: by place, in their order
+    settled: list[int]  #: places that the client has acknowledged, in no order
+    released: tuple[int, ...] | None  #: all that now wait for PUBCOMP (see SessionSnapshot); None: as before
+
+
+class Batch(NamedTuple):
+    """All that one commit writes. It holds final states, so the order in which they are written does not matter."""
+
+    forgotten: list[int]  #: ids of sessions of which nothing is to remain, whatever else the batch says of them
+    sessions: dict[int, SessionRecord]
+    subscriptions: dict[tuple[int, bytes], int | None]  #: (session, Topic Filter) -> granted QoS, None: removed
+    received: dict[int, tuple[int, ...]]  #: session -> all Packet Identifiers that it now holds (see SessionSnapshot)
+    queues: list[QueueChanges]
+    retained: dict[bytes, RetainedRecord | None]  #: None: removed
+
+
+class StoreError(Exception):
+    """The store could not do it; nothing of the batch is stored. str() says why, in one line."""
+
+
+class Store(Protocol):
+    """Keeps persistent sessions and retained messages. Blocks; used by one thread at a time."""
+
+    def load(self) -> Snapshot:
+        """Everything but the queues' messages. Raises StoreError."""
+
+    def commit(self, batch: Batch) -> None:
+        """Store all of it or nothing, and return when it is safe. Raises StoreError."""
+
+    def fetch(self, session: int, start: int, count: int, size: int) -> list[QueuedMessage]:
+        """The session's messages from place `start` on, in order: `count` or `size` bytes of them, whichever is less,
+        but at least one if there is one. Raises StoreError."""
+
+    def close(self) -> None: ...
+
+
+class Lane(Protocol):
+    """Runs jobs for the store one after the other, in order, outside the loop's thread."""
+
+    def submit(self, job: Callable[[], object], done: Callable[[object, Exception | None], None]) -> None:
+        """Run `job`; then call `done` with its result, or with what it raised, on the loop's thread."""

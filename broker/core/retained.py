@@ -1,0 +1,112 @@
+"""The retained message of each topic, and which of them a new subscription gets.
+
+Owns: a tree of topics by level, and its limits. Must not know: who subscribed, how the messages are delivered or
+stored.
+"""
+
+from collections.abc import Iterator
+
+from broker.core.ports import RetainedRecord
+
+# A branch of the tree: what stands under each level. A leaf is the record itself, as most topics have none below them;
+# where a topic has a message and others below it, its message stands under _SELF, which no level can be called.
+_SELF = b"/"
+_Branch = dict[bytes, "_Branch | RetainedRecord"]
+
+
+class Retained:
+    """The retained messages by topic."""
+
+    def __init__(self) -> None:
+        self._tree: _Branch = {}
+        self.count = 0
+        self.size = 0  #: bytes of their topics and payloads
+
+    def get(self, topic: bytes) -> RetainedRecord | None:
+        found: _Branch | RetainedRecord | None = self._tree
+        for level in topic.split(b"/"):
+            if not isinstance(found, dict):
+                return None
+            found = found.get(level)
+        return found.get(_SELF) if isinstance(found, dict) else found  # type: ignore[return-value]
+
+    def set(self, record: RetainedRecord) -> None:
+        """Keep this message in place of the topic's older one [MQTT-3.3.1-7]."""
+        self.remove(record.message.topic)
+        levels = record.message.topic.split(b"/")
+        last = levels.pop()
+        branch = self._tree
+        for level in levels:
+            below = branch.get(level)
+            if not isinstance(below, dict):
+                below = branch[level] = {} if below is None else {_SELF: below}
+            branch = below
+        at_last = branch.get(last)
+        if isinstance(at_last, dict):
+            at_last[_SELF] = record
+        else:
+            branch[last] = record
+        self.count += 1
+        self.size += record.message.size
+
+    def remove(self, topic: bytes) -> bool:
+        """Forget the topic's message [MQTT-3.3.1-10]. False if there was none."""
+        path: list[tuple[_Branch, bytes]] = []
+        found: _Branch | RetainedRecord | None = self._tree
+        for level in topic.split(b"/"):
+            if not isinstance(found, dict):
+                return False
+            path.append((found, level))
+            found = found.get(level)
+        if isinstance(found, dict):
+            path.append((found, _SELF))
+            found = found.get(_SELF)
+        if found is None:
+            return False
+        assert isinstance(found, RetainedRecord)
+        self.count -= 1
+        self.size -= found.message.size
+        while path:
+            branch, level = path.pop()
+            del branch[level]
+            if branch:
+                break
+        return True
+
+    def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord]:
+        """The messages whose topics match. Others may be set and removed while it is consumed slowly; it then yields
+        what is there when it comes by."""
+        return self._walk(self._tree, topic_filter.split(b"/"), 0)
+
+    def _walk(self, branch: _Branch, levels: list[bytes], depth: int) -> Iterator[RetainedRecord]:
+        level = levels[depth]
+        last = depth == len(levels) - 1
+        if level == b"#":
+            yield from self._everything(branch, depth == 0)
+            return
+        for name in list(branch) if level == b"+" else (level,):
+            if name == _SELF or (level == b"+" and depth == 0 and name.startswith(b"$")):  # [MQTT-4.7.2-1]
+                continue
+            found = branch.get(name)
+            if isinstance(found, dict):
+                if not last:
+                    yield from self._walk(found, levels, depth + 1)
+                elif isinstance(own := found.get(_SELF), RetainedRecord):
+                    yield own
+            elif found is not None and (last or levels[depth + 1 :] == [b"#"]):  # `sport/#` matches `sport` too
+                yield found
+
+    def _everything(self, branch: _Branch, at_top: bool) -> Iterator[RetainedRecord]:
+        # A stack of our own: topics may be deeper than Python likes to recurse.
+        stack = [iter([(branch, name) for name in list(branch) if not (at_top and name.startswith(b"$"))])]
+        while stack:
+            step = next(stack[-1], None)
+            if step is None:
+                stack.pop()
+                continue
+            where, name = step
+            found = where.get(name)
+            if isinstance(found, dict):
+                stack.append(iter([(found, below) for below in list(found)]))
+            elif found is not None:
+                yield found

@@ -1,0 +1,206 @@
+"""Who gets a message: Topic Filters, the sessions behind them, and the answer per topic, remembered.
+
+Owns: the subscriptions by filter, and the routes made from them. Must not know: connections, queues, the network.
+
+Filters without a wildcard stand in one dict. Those with a wildcard stand in a tree by level, in which a match visits
+only the branches that the topic can reach; so it does not matter how many others there are. What was matched is
+remembered per topic until a subscription or a right changes, which is what makes a publish cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core.limits import Limits
+from broker.wire.codes import ProtocolError
+from broker.wire.packets import check_topic_name
+
+if TYPE_CHECKING:
+    from broker.core.session import Session
+
+#: How many topics are remembered at the most: some megabytes.
+MAX_ROUTES = 10_000
+
+
+class Route:
+    """The sessions that get what is published to one topic, sorted by the QoS that they were granted."""
+
+    __slots__ = ("durable", "granted0", "granted1", "granted2", "marked", "reserved", "sessions", "size")
+
+    def __init__(self, targets: dict[Session, int], reserved: bool) -> None:
+        self.sessions = list(targets)
+        self.size = len(self.sessions)
+        self.granted0 = [session for session, qos in targets.items() if qos == 0]
+        self.granted1 = [session for session, qos in targets.items() if qos == 1]
+        self.granted2 = [session for session, qos in targets.items() if qos == 2]
+        #: Is any of those that get QoS 1 or 2 persistent, so that the publisher's acknowledgement waits for the store?
+        self.durable = any(qos and session.store_id for session, qos in targets.items())
+        #: Is it the broker's own topic, to which no client may publish?
+        self.reserved = reserved
+        #: The turn in which its connections were last noted for flushing.
+        self.marked = -1
+
+
+class _Node:
+    """One level of the tree of filters with wildcards."""
+
+    __slots__ = ("children", "here", "rest")
+
+    def __init__(self) -> None:
+        self.children: dict[bytes, _Node] = {}  # by level; `+` is one of them
+        self.here: dict[Session, int] | None = None  # filters that end here
+        self.rest: dict[Session, int] | None = None  # filters that go on with `#`
+
+
+class Router:
+    """Subscriptions, and the routes that follow from them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._exact: dict[bytes, dict[Session, int]] = {}
+        self._tree = _Node()
+        self._routes: dict[bytes, Route] = {}
+        self.count = 0  #: subscriptions in all
+        #: `known(topic)` is the route if it is remembered; such a topic is known to be a valid Topic Name.
+        self.known = self._routes.get
+
+    def subscribe(self, session: Session, topic_filter: bytes, qos: int) -> bool:
+        """Enter a subscription, or replace the one with the same filter [MQTT-3.8.4-3]. True if it is new."""
+        if b"+" in topic_filter or b"#" in topic_filter:
+            holders = self._place(topic_filter)
+            self._routes.clear()
+        else:
+            holders = self._exact.setdefault(topic_filter, {})
+            self._routes.pop(topic_filter, None)
+        new = session not in holders
+        holders[session] = qos
+        self.count += new
+        return new
+
+    def unsubscribe(self, session: Session, topic_filter: bytes) -> bool:
+        """Remove the subscription with exactly this filter [MQTT-3.10.4-1]. False if there is none."""
+        if b"+" in topic_filter or b"#" in topic_filter:
+            removed = self._remove(session, topic_filter)
+            if removed:
+                self._routes.clear()
+        else:
+            holders = self._exact.get(topic_filter)
+            removed = holders is not None and holders.pop(session, None) is not None
+            if removed and not holders:
+                del self._exact[topic_filter]
+            self._routes.pop(topic_filter, None)
+        self.count -= removed
+        return removed
+
+    def forget_routes(self) -> None:
+        """Rights have changed: ask again."""
+        self._routes.clear()
+
+    def route(self, topic: bytes) -> Route:
+        """The route of a topic that is not remembered. Raises ProtocolError if nobody can publish to it."""
+        self.check(topic)
+        targets = self._match(topic)
+        route = Route(targets, topic.startswith(b"$SYS/") or topic == b"$SYS")
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        self._routes[topic] = route
+        return route
+
+    def check(self, topic: bytes) -> None:
+        """Raise ProtocolError unless `topic` is a Topic Name within the limits."""
+        check_topic_name(topic)
+        limits = self._limits
+        if len(topic) > limits.max_topic_length:
+            raise ProtocolError(f"a Topic Name of {len(topic)} bytes, over the limit of {limits.max_topic_length}")
+        if topic.count(b"/") >= limits.max_topic_levels:
+            raise ProtocolError(f"a Topic Name of more than {limits.max_topic_levels} levels")
+
+    def _match(self, topic: bytes) -> dict[Session, int]:
+        """The sessions with a filter that matches and the right to receive, each with its highest QoS
+        [MQTT-3.3.5-1]: who subscribed twice gets one message."""
+        found: list[dict[Session, int]] = []
+        exact = self._exact.get(topic)
+        if exact is not None:
+            found.append(exact)
+        tree = self._tree
+        if tree.children or tree.rest:
+            self._match_tree(topic, found)
+        targets: dict[Session, int] = {}
+        for holders in found:
+            for session, qos in holders.items():
+                if targets.get(session, -1) < qos:
+                    targets[session] = qos
+        return {
+            session: qos
+            for session, qos in targets.items()
+            if session.rights is None or session.rights.may_receive(topic)
+        }
+
+    def _match_tree(self, topic: bytes, found: list[dict[Session, int]]) -> None:
+        nodes = [self._tree]
+        # A filter that begins with a wildcard has no part in topics that begin with `$` [MQTT-4.7.2-1].
+        wildcard = not topic.startswith(b"$")
+        for level in topic.split(b"/"):
+            below: list[_Node] = []
+            for node in nodes:
+                if wildcard and node.rest is not None:
+                    found.append(node.rest)
+                child = node.children.get(level)
+                if child is not None:
+                    below.append(child)
+                if wildcard:
+                    child = node.children.get(b"+")
+                    if child is not None:
+                        below.append(child)
+            if not below:
+                return
+            nodes = below
+            wildcard = True
+        for node in nodes:
+            if node.here is not None:
+                found.append(node.here)
+            if node.rest is not None:  # `sport/#` matches `sport` too
+                found.append(node.rest)
+
+    def _place(self, topic_filter: bytes) -> dict[Session, int]:
+        """Where the holders of a filter with wildcards are kept; made if need be."""
+        node = self._tree
+        for level in topic_filter.split(b"/"):
+            if level == b"#":
+                if node.rest is None:
+                    node.rest = {}
+                return node.rest
+            child = node.children.get(level)
+            if child is None:
+                child = node.children[level] = _Node()
+            node = child
+        if node.here is None:
+            node.here = {}
+        return node.here
+
+    def _remove(self, session: Session, topic_filter: bytes) -> bool:
+        levels = topic_filter.split(b"/")
+        rest = levels[-1] == b"#"
+        if rest:
+            levels.pop()
+        node = self._tree
+        path: list[tuple[_Node, bytes]] = []
+        for level in levels:
+            child = node.children.get(level)
+            if child is None:
+                return False
+            path.append((node, level))
+            node = child
+        holders = node.rest if rest else node.here
+        if holders is None or holders.pop(session, None) is None:
+            return False
+        if not holders:
+            if rest:
+                node.rest = None
+            else:
+                node.here = None
+        # Branches that nobody needs any more go, from the leaf upwards.
+        while path and not node.children and node.here is None and node.rest is None:
+            node, level = path.pop()
+            del node.children[level]
+        return True

@@ -1,0 +1,65 @@
+"""What the broker knows of one Client Identifier.
+
+Owns: the session's state (MQTT 3.1.1, section 4.1). Must not know: how a connection comes to be, or how messages are
+routed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from broker.core.ports import RetainedRecord, Rights
+
+if TYPE_CHECKING:
+    from broker.core.connection import Connection
+    from broker.core.queue import Queue
+
+
+class Sink(Protocol):
+    """Takes the frames of QoS 0: a connection's out list, or a Discard while there is none that takes more."""
+
+    def append(self, frame: bytes, /) -> None: ...
+
+
+class Discard:
+    """Takes frames that nobody gets, and counts them."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def append(self, frame: bytes, /) -> None:
+        self.count += 1
+
+
+class Session:
+    """The state of one client. What is seldom needed is made on demand: most clients are idle ones."""
+
+    __slots__ = (
+        "client_id",
+        "connection",
+        "disconnected_at",
+        "feeding",
+        "queue",
+        "received",
+        "rights",
+        "sink",
+        "store_id",
+        "subscriptions",
+        "username",
+    )
+
+    def __init__(self, client_id: str, store_id: int, sink: Sink) -> None:
+        self.client_id = client_id
+        self.store_id = store_id  #: 0: CleanSession = 1, ends with its connection; else its key in the store
+        self.connection: Connection | None = None
+        self.disconnected_at: float | None = None  #: seconds since the epoch
+        self.username: str | None = None
+        self.rights: Rights | None = None
+        self.sink = sink  #: where frames of QoS 0 go
+        self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> granted QoS
+        self.queue: Queue | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
+        self.received: set[int] | None = None  #: identifiers of QoS 2 messages that it has not released [MQTT-4.3.3-2]
+        self.feeding: list[tuple[Iterator[RetainedRecord], int]] | None = None  #: retained messages on their way to it

@@ -1,0 +1,89 @@
+"""The broker's own topics, `$SYS/broker/...`, with Mosquitto's names.
+
+Owns: which numbers are published, and the load averages. Must not know: when they are asked for.
+"""
+
+import math
+
+from broker.core.exchange import Exchange
+
+#: Minutes over which the load averages go.
+_AVERAGES = (1, 5, 15)
+
+
+class SysTopics:
+    """Publishes the state of an exchange as retained messages."""
+
+    def __init__(self, exchange: Exchange, version: str, started: float) -> None:
+        """`started` is a time of the same clock as `publish`'s `now`."""
+        self._exchange = exchange
+        self._started = started
+        self._last = started
+        self._published: dict[str, str] = {}
+        self._before: dict[str, int] = {}
+        self._load: dict[str, list[float]] = {}
+        self._version = version
+
+    def publish(self, now: float) -> None:
+        """Publish what has changed since the last time."""
+        exchange = self._exchange
+        stats = exchange.stats
+        queued = sum(session.queue.count for session in exchange.sessions.values() if session.queue is not None)
+        queued_bytes = sum(session.queue.size for session in exchange.sessions.values() if session.queue is not None)
+        publishes_received = stats.messages_received - stats.other_received
+        messages_sent = stats.publish_sent + stats.other_sent
+        values: dict[str, object] = {
+            "version": f"selectmq version {self._version}",
+            "uptime": f"{int(now - self._started)} seconds",
+            "clients/total": len(exchange.sessions),
+            "clients/connected": exchange.connected,
+            "clients/active": exchange.connected,
+            "clients/disconnected": len(exchange.sessions) - exchange.connected,
+            "clients/inactive": len(exchange.sessions) - exchange.connected,
+            "clients/maximum": stats.maximum,
+            "clients/expired": stats.expired,
+            "clients/refused": stats.refused,
+            "messages/received": stats.messages_received,
+            "messages/sent": messages_sent,
+            "messages/stored": queued + exchange.retained.count,
+            "publish/messages/received": publishes_received,
+            "publish/messages/sent": stats.publish_sent,
+            "publish/messages/dropped": stats.dropped,
+            "publish/messages/denied": stats.denied,
+            "store/messages/count": queued + exchange.retained.count,
+            "store/messages/bytes": queued_bytes + exchange.retained.size,
+            "store/commits": exchange.journal.commits,
+            "store/failed": int(exchange.journal.failed),
+            "retained messages/count": exchange.retained.count,
+            "subscriptions/count": exchange.router.count,
+            "bytes/received": stats.bytes_received,
+            "bytes/sent": stats.bytes_sent,
+            "errors/protocol": stats.protocol_errors,
+            "errors/bugs": stats.bugs,
+        }
+        rates = {
+            "messages/received": stats.messages_received,
+            "messages/sent": messages_sent,
+            "publish/received": publishes_received,
+            "publish/sent": stats.publish_sent,
+            "publish/dropped": stats.dropped,
+            "bytes/received": stats.bytes_received,
+            "bytes/sent": stats.bytes_sent,
+            "sockets": stats.sockets,
+            "connections": stats.connections,
+        }
+        elapsed = now - self._last
+        if elapsed > 0:
+            for name, count in rates.items():
+                per_minute = (count - self._before.get(name, 0)) / elapsed * 60
+                load = self._load.setdefault(name, [0.0] * len(_AVERAGES))
+                for i, minutes in enumerate(_AVERAGES):
+                    load[i] += (per_minute - load[i]) * (1 - math.exp(-elapsed / 60 / minutes))
+                    values[f"load/{name}/{minutes}min"] = f"{load[i]:.2f}"
+            self._last = now
+            self._before = rates
+        for name, value in values.items():
+            text = str(value)
+            if self._published.get(name) != text:
+                self._published[name] = text
+                exchange.publish(f"$SYS/broker/{name}".encode(), text.encode(), 0, True, None)

@@ -1,0 +1,89 @@
+"""The broker inside of a program: in a thread of its own, with the options as keyword arguments.
+
+Owns: that thread. Must not know: how a broker is built (server).
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from broker import config
+from broker.logs import EventLog
+from broker.server import Server, StartError
+
+
+class Broker:
+    """An MQTT broker that runs in a thread.
+
+        with Broker(port=0) as broker:
+            client.connect("127.0.0.1", broker.port)
+
+    Takes the options of the configuration file as keyword arguments, and of the file `config_file` if one is given.
+    Unlike `python -m broker`, it keeps everything in memory unless `data` is given. It logs to the logger "selectmq".
+    """
+
+    def __init__(self, *, config_file: str | None = None, **options: object) -> None:
+        """Check the options: raises ConfigError (a ValueError) for what is wrong with them."""
+        if options.get("data") is None and options.get("memory") is None and config_file is None:
+            options["memory"] = True
+        overrides = config.from_keywords(options)
+        self._config = config.load(config_file, overrides)
+        self._reread = lambda: config.load(config_file, overrides)
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> Broker:
+        """Bind and serve; when this returns, clients can connect. Raises StartError."""
+        if self._thread is not None:
+            raise RuntimeError("the broker runs already")
+        self._server = Server(self._config, EventLog(), self._reread)
+        self._thread = threading.Thread(target=self._server.run, name="selectmq", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End as on SIGTERM: clients get what is on its way to them, and what must be stored is stored.
+
+        May be called twice.
+        """
+        if self._server is not None and self._thread is not None:
+            self._server.request("stop")
+            self._thread.join()
+            self._thread = None
+
+    def reload(self) -> None:
+        """Read the configuration file, passwords and access control lists again, as on SIGHUP."""
+        self._running.request("reload")
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener: with `port=0` the one that was free."""
+        return self.addresses[0][1]
+
+    @property
+    def host(self) -> str:
+        """The address of the first listener."""
+        return self.addresses[0][0]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each listener."""
+        return self._running.addresses
+
+    @property
+    def _running(self) -> Server:
+        if self._server is None or self._thread is None:
+            raise RuntimeError("the broker does not run: use it in a `with` block, or call start()")
+        return self._server
+
+    def __enter__(self) -> Broker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+__all__ = ["Broker", "StartError"]

@@ -1,0 +1,123 @@
+"""A listening socket: accepts connections, and keeps accepting when there are too many.
+
+Owns: the listening socket, what happens when descriptors run out. Must not know: MQTT, what becomes of a connection.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from broker.net.loop import READ, Loop
+
+#: Connections accepted per turn, so that a rush of them does not hold up those who are there.
+BATCH = 64
+#: Seconds without accepting after descriptors ran out.
+PAUSE = 0.5
+
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class ListenError(Exception):
+    """The address cannot be listened on. str() is one line that says what to do."""
+
+
+def listen(bind: str, port: int) -> socket.socket:
+    """A listening TCP socket. `bind` is an address or a host name, `port` 0 for any free one.
+
+    Raises ListenError.
+    """
+    where = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            bind or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ListenError(f"cannot listen on {where}: no such address ({error.strerror or error})") from None
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            # Only there does it mean: though old connections linger. On Windows it would steal the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind == "::" else 1)
+        sock.bind(address)
+        sock.listen(4096)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            advice = "the port is taken; stop the program that holds it, or choose another with --port"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            advice = "permission denied; ports below 1024 need privileges, choose another with --port"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            advice = "this machine has no such address; choose another with --bind"
+        else:
+            advice = error.strerror or str(error)
+        raise ListenError(f"cannot listen on {where}: {advice}") from None
+    return sock
+
+
+class Listener:
+    """Accepts what comes in on a listening socket."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket, str, int], None],
+        starved: Callable[[str], None],
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        """`accepted` gets each new socket with the peer's address and port; `starved` hears that descriptors ran out;
+        `later(seconds, function)` calls back."""
+        self._loop = loop
+        self._sock = sock
+        self._accepted = accepted
+        self._starved = starved
+        self._later = later
+        self._watched = True
+        self._closed = False
+        loop.register(sock, READ, self)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on."""
+        name = self._sock.getsockname()
+        return name[0], name[1]
+
+    def ready(self, events: int, now: float) -> None:
+        for _ in range(BATCH):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTORS:
+                    self._starved(f"cannot accept a connection: {error.strerror or error}")
+                    return
+                self._starved(f"no more connections for now: {error.strerror}; raise the limit (ulimit -n)")
+                self._loop.unregister(self._sock)
+                self._watched = False
+                self._later(PAUSE, self._resume)
+                return
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._accepted(sock, address[0], address[1])
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self._loop.register(self._sock, READ, self)
+            self._watched = True
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._watched:
+            self._loop.unregister(self._sock)
+        self._sock.close()

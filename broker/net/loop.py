@@ -1,0 +1,165 @@
+"""The event loop: waits for sockets, deadlines and posted calls, and gives each its turn.
+
+Owns: the selector, the wake-up, the order of things within a turn. Must not know: MQTT, or what its callbacks do.
+
+A turn: wait; every ready socket; what other threads posted; what is due; `before_sleep` (where the program sends what
+it has produced). `post` is the one door for other threads.
+"""
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+#: Ready sockets that are served before `before_sleep` gets its turn, so that what they produce stays bounded.
+SLICE = 256
+
+
+class Ready(Protocol):
+    """What is registered for a socket."""
+
+    def ready(self, events: int, now: float) -> None:
+        """The socket can be read (READ) or written (WRITE), or both."""
+
+
+class Deadlines(Protocol):
+    """What is due when (broker.core.timers)."""
+
+    now: float
+
+    def next_due(self) -> float | None: ...
+    def run(self, now: float) -> None: ...
+
+
+class Loop:
+    """One thread's event loop. All but `post` and `stop` is for that thread only."""
+
+    def __init__(self, deadlines: Deadlines, failed: Callable[[BaseException], None]) -> None:
+        """`failed` hears of exceptions that callbacks let through: bugs. The loop goes on."""
+        self._selector = selectors.DefaultSelector()
+        self._deadlines = deadlines
+        self._failed = failed
+        self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._lock = threading.Lock()
+        self._wakened = False
+        # A socket pair, as Windows can wait for nothing else.
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, READ, None)
+        self._soon: list[Callable[[], None]] = []
+        self._stopping = False
+        self.before_sleep: Callable[[], None] = lambda: None
+
+    # --- sockets ---
+
+    def register(self, sock: socket.socket, events: int, handler: Ready) -> None:
+        self._selector.register(sock, events, handler)
+
+    def modify(self, sock: socket.socket, events: int, handler: Ready) -> None:
+        self._selector.modify(sock, events, handler)
+
+    def unregister(self, sock: socket.socket) -> None:
+        self._selector.unregister(sock)
+
+    # --- calls ---
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call `function` in the next turn."""
+        self._soon.append(function)
+
+    def post(self, function: Callable[..., None], *args: Any) -> None:
+        """Call `function(*args)` on the loop's thread. From any thread."""
+        with self._lock:
+            self._posted.append((function, args))
+            wake = not self._wakened
+            self._wakened = True
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the wait. Safe in a signal handler."""
+        with contextlib.suppress(OSError):  # full: it is awake anyway; closed: it is over
+            self._wake_writer.send(b"\0")
+
+    @property
+    def wake_descriptor(self) -> int:
+        """For signal.set_wakeup_fd."""
+        return self._wake_writer.fileno()
+
+    def stop(self) -> None:
+        """End `run` after the present turn. From any thread."""
+        self._stopping = True
+        self.wake()
+
+    # --- the turns ---
+
+    def run(self) -> None:
+        """Run turns until `stop`."""
+        select = self._selector.select
+        deadlines = self._deadlines
+        monotonic = time.monotonic
+        while not self._stopping:
+            if self._soon or self._posted:
+                timeout: float | None = 0.0
+            else:
+                due = deadlines.next_due()
+                timeout = None if due is None else max(0.0, due - monotonic())
+            events = select(timeout)
+            now = deadlines.now = monotonic()
+            left = SLICE
+            for key, mask in events:
+                handler = key.data
+                try:
+                    if handler is None:
+                        self._clear_wake()
+                    else:
+                        handler.ready(mask, now)
+                except Exception as error:
+                    self._failed(error)
+                left -= 1
+                if left == 0:
+                    left = SLICE
+                    self._call(self.before_sleep)
+            if self._posted:
+                self._run_posted()
+            if self._soon:
+                soon, self._soon = self._soon, []
+                for function in soon:
+                    self._call(function)
+            due = deadlines.next_due()
+            if due is not None and due <= now:
+                self._call(deadlines.run, now)
+            self._call(self.before_sleep)
+
+    def _run_posted(self) -> None:
+        with self._lock:
+            posted = list(self._posted)
+            self._posted.clear()
+            self._wakened = False
+        for function, args in posted:
+            self._call(function, *args)
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as error:
+            self._failed(error)
+
+    def _clear_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_reader.recv(4096):
+                pass
+
+    def close(self) -> None:
+        """Free the descriptors. What is still registered is its owner's to close."""
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()

@@ -1,0 +1,311 @@
+"""The table of options: every option's name, kind, range, default, help, flag, and whether a reload may change it.
+
+The table is written as the fields of two dataclasses. `ListenerConfig` holds what every listener may have for itself:
+in the file it stands at the top level, as the default for all listeners, and in each `[[listeners]]`. `Config` holds
+what the broker has once. Defaults, flags, `--help` and the README's table follow: a new option is one new field.
+
+This module owns the table and what follows from it alone. It must not know where a value comes from (a file, a flag, a
+keyword argument: that is `broker.config`), nor any other part of the broker.
+"""
+
+from argparse import ArgumentParser, BooleanOptionalAction
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from broker.option_kinds import (
+    NOTATION,
+    Address,
+    Boolean,
+    Choice,
+    Duration,
+    Integer,
+    Kind,
+    Path,
+    Patterns,
+    Size,
+    Texts,
+    is_loopback,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table. `default` is None where the option may be unset; `unset` says what holds then."""
+
+    kind: Kind
+    default: Any
+    help: str
+    has_flag: bool
+    short_flag: str | None
+    reload: bool
+    unset: str
+    name: str = ""
+    per_listener: bool = False
+
+    @property
+    def flag(self) -> str | None:
+        """The long flag, such as "--max-inflight"."""
+        return "--" + self.name.replace("_", "-") if self.has_flag else None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All flags that argparse is to know."""
+        return tuple(flag for flag in (self.short_flag, self.flag) if flag)
+
+
+def option(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    flag: bool = False,
+    short: str | None = None,
+    reload: bool = False,
+    unset: str = "none",
+) -> dict[str, Option]:
+    """The metadata of a field; `_table` adds the name and the scope."""
+    return {"option": Option(kind, default, help, flag, short, reload, unset)}
+
+
+def _table(rows: Iterable[Field[Any]], *, per_listener: bool) -> Mapping[str, Option]:
+    return {
+        row.name: replace(row.metadata["option"], name=row.name, per_listener=per_listener)
+        for row in rows
+        if "option" in row.metadata
+    }
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+# The constructors have no defaults: `config.load` alone makes these objects, so whoever holds one holds a checked one.
+
+_MANY = 1_000_000_000
+_KIB, _MIB, _GIB, _TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+_DAY = 86400
+
+# The longest Remaining Length is 268,435,455 bytes [MQTT 3.1.1, 2.2.3], after a fixed header of 5.
+_LARGEST_PACKET = 268_435_460
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """The options of one listener. Paths are absolute, sizes bytes, durations seconds."""
+
+    # fmt: off
+    bind: str = field(metadata=option("127.0.0.1", Address(), "address to listen on", flag=True))
+    port: int = field(metadata=option(
+        1883, Integer(0, 65535), "TCP port to listen on; 0 takes any free one", flag=True, short="-p"))
+    passwords: str | None = field(metadata=option(
+        None, Path(), "password file; without one no password is checked", flag=True, reload=True))
+    acl: str | None = field(metadata=option(
+        None, Path(), "access control file: who may publish and subscribe to what", flag=True, reload=True))
+    allow_anonymous: bool = field(metadata=option(
+        None, Boolean(), "admit clients without a user name; must be set to listen beyond loopback without passwords",
+        flag=True, reload=True, unset="true on a loopback address without passwords, else false"))
+    deny_users: tuple[str, ...] = field(metadata=option(
+        (), Texts(), "user names that may not connect (return code 5)", reload=True))
+    client_ids: Mapping[str, tuple[str, ...]] = field(metadata=option(
+        MappingProxyType({}), Patterns(),
+        'which ClientIds a user may have (else return code 5): "*" in a pattern is any run of characters, "%u" the '
+        'user\'s name; the user "*" is every user not named', reload=True))
+    client_id_prefixes: tuple[str, ...] = field(metadata=option(
+        (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
+    # A ClientId of 23 bytes must be accepted [MQTT-3.1.3-5].
+    max_client_id: int = field(metadata=option(
+        65535, Integer(23, 65535), "longest ClientId in characters (else return code 2)", reload=True))
+    connect_timeout: float = field(metadata=option(
+        10.0, Duration(0.1, 3600), "time from the connection to a complete CONNECT", flag=True, reload=True))
+    max_keepalive: float = field(metadata=option(
+        0.0, Duration(0, 65535), "longest keep alive that a client may ask for; 0 is no limit", reload=True))
+    max_connections: int = field(metadata=option(
+        10_000, Integer(1, _MANY), "connections at the same time on a listener", flag=True, reload=True))
+    max_packet_size: int = field(metadata=option(
+        16 * _MIB, Size(_KIB, _LARGEST_PACKET), "largest packet that a client may send", flag=True, reload=True))
+    # fmt: on
+
+    @property
+    def address(self) -> str:
+        """bind and port as "127.0.0.1:1883" or "[::1]:1883"."""
+        return f"[{self.bind}]:{self.port}" if ":" in self.bind else f"{self.bind}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the listener: 127.0.0.0/8, ::1 or "localhost"."""
+        return is_loopback(self.bind)
+
+
+class Change(NamedTuple):
+    """One difference between two configurations. `listener` is its address; "" for an option of the whole broker."""
+
+    name: str
+    old: object
+    new: object
+    reloadable: bool
+    listener: str = ""
+
+    def __str__(self) -> str:
+        kind = OPTIONS[self.name].kind if self.name in OPTIONS else Texts()
+        old, new = ("none" if value is None else kind.toml(value) for value in (self.old, self.new))
+        return f"{self.name}{f' of listener {self.listener}' if self.listener else ''}: {old} -> {new}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The options of the broker. Paths are absolute, sizes bytes, durations seconds; `data` is None with `memory`."""
+
+    listeners: tuple[ListenerConfig, ...]
+
+    # fmt: off
+    data: str | None = field(metadata=option(
+        None, Path(), "directory of everything that is stored", flag=True,
+        unset="$XDG_STATE_HOME/selectmq or ~/.local/state/selectmq; on Windows %LOCALAPPDATA%\\selectmq"))
+    memory: bool = field(metadata=option(
+        False, Boolean(), "store nothing on disk: a restart forgets everything; excludes data", flag=True))
+    session_expiry: float = field(metadata=option(
+        0.0, Duration(0, 36500 * _DAY), "time after which the session of an absent client is deleted; 0 is never",
+        flag=True, reload=True))
+    sys_interval: float = field(metadata=option(
+        10.0, Duration(0, _DAY), "time between two publications of $SYS; 0 is no $SYS", flag=True, reload=True))
+    log_level: Literal["error", "warning", "info", "debug"] = field(metadata=option(
+        "info", Choice(("error", "warning", "info", "debug")), "what is logged", flag=True, reload=True))
+    log_format: Literal["text", "json"] = field(metadata=option(
+        "text", Choice(("text", "json")), "how a line of the log is written", flag=True))
+    workers: int = field(metadata=option(4, Integer(1, 64), "worker threads for what blocks"))
+
+    max_topic_levels: int = field(metadata=option(
+        200, Integer(1, 65536), "levels of a Topic Name or Topic Filter", reload=True))
+    max_topic_length: int = field(metadata=option(
+        65535, Size(1, 65535), "bytes of a Topic Name or Topic Filter", reload=True))
+    max_subscriptions: int = field(metadata=option(
+        10_000, Integer(1, _MANY), "subscriptions of a session", flag=True, reload=True))
+    max_inflight: int = field(metadata=option(
+        100, Integer(1, 65535), "messages of QoS 1 and 2 in flight to a client", flag=True, reload=True))
+    max_queued_messages: int = field(metadata=option(
+        1_000_000, Integer(1, _MANY), "messages waiting in a session", flag=True, reload=True))
+    max_queued_bytes: int = field(metadata=option(
+        _GIB, Size(_KIB, _TIB), "bytes waiting in a session", flag=True, reload=True))
+    max_memory_queue: int = field(metadata=option(
+        1000, Integer(1, _MANY), "waiting messages of a session that are held in memory: a persistent session keeps "
+        "the rest on disk, one with CleanSession = 1 has no more", flag=True, reload=True))
+    max_unsent: int = field(metadata=option(
+        _MIB, Size(_KIB, _TIB), "bytes not yet sent to a client; above it messages of QoS 0 are dropped",
+        flag=True, reload=True))
+    max_retained: int = field(metadata=option(
+        100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
+    max_retained_bytes: int = field(metadata=option(
+        256 * _MIB, Size(_KIB, _TIB), "bytes of all retained messages", reload=True))
+    max_connect_rate: int = field(metadata=option(
+        1000, Integer(0, _MANY), "connection attempts per second from an address; 0 is no limit",
+        flag=True, reload=True))
+    # fmt: on
+
+    def changes(self, new: "Config") -> list[Change]:
+        """What differs in `new`.
+
+        Listeners are compared if they have the same `bind` and `port`; the others show as one change of "listeners".
+        """
+        found = [
+            Change(name, getattr(self, name), getattr(new, name), row.reload)
+            for name, row in GLOBAL_OPTIONS.items()
+            if getattr(self, name) != getattr(new, name)
+        ]
+        pairs, added = _pairs(self.listeners, new.listeners)
+        for listener, successor in pairs:
+            if successor is not None:
+                found += [
+                    Change(name, getattr(listener, name), getattr(successor, name), row.reload, listener.address)
+                    for name, row in LISTENER_OPTIONS.items()
+                    if getattr(listener, name) != getattr(successor, name)
+                ]
+        removed = tuple(listener.address for listener, successor in pairs if successor is None)
+        if removed or added:
+            found.append(Change("listeners", removed, tuple(listener.address for listener in added), False))
+        return found
+
+    def reloaded(self, new: "Config") -> "Config":
+        """This configuration with all that a reload may take over from `new`.
+
+        A listener takes values only from one with the same `bind` and `port`: what is safe on a loopback address
+        (anonymous clients, no passwords) must never reach a listener that still stands open to the network.
+        """
+        pairs, _ = _pairs(self.listeners, new.listeners)
+        listeners = tuple(
+            listener if successor is None else replace(listener, **_reloadable(LISTENER_OPTIONS, successor))
+            for listener, successor in pairs
+        )
+        return replace(self, listeners=listeners, **_reloadable(GLOBAL_OPTIONS, new))
+
+    def toml(self) -> str:
+        """This configuration as a file that says everything explicitly; `config.load` of it gives an equal one."""
+        blocks = [_toml_lines(GLOBAL_OPTIONS, self)]
+        blocks += [["[[listeners]]", *_toml_lines(LISTENER_OPTIONS, listener)] for listener in self.listeners]
+        return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
+
+
+def _pairs(
+    old: Iterable[ListenerConfig], new: Iterable[ListenerConfig]
+) -> tuple[list[tuple[ListenerConfig, ListenerConfig | None]], list[ListenerConfig]]:
+    """Each old listener with its successor, and the new ones that succeed none. Several on port 0 pair up in order."""
+    added = list(new)
+    pairs: list[tuple[ListenerConfig, ListenerConfig | None]] = []
+    for listener in old:
+        place = (listener.bind, listener.port)
+        index = next((i for i, other in enumerate(added) if (other.bind, other.port) == place), None)
+        pairs.append((listener, None if index is None else added.pop(index)))
+    return pairs, added
+
+
+def _reloadable(table: Mapping[str, Option], source: object) -> dict[str, Any]:
+    return {name: getattr(source, name) for name, row in table.items() if row.reload}
+
+
+def _toml_lines(table: Mapping[str, Option], source: object) -> list[str]:
+    values = ((name, row, getattr(source, name)) for name, row in table.items())
+    return [f"{name} = {row.kind.toml(value)}" for name, row, value in values if value is not None]
+
+
+LISTENER_OPTIONS = _table(fields(ListenerConfig), per_listener=True)
+GLOBAL_OPTIONS = _table(fields(Config), per_listener=False)
+OPTIONS: Mapping[str, Option] = {**LISTENER_OPTIONS, **GLOBAL_OPTIONS}
+
+
+# What is derived from the table --------------------------------------------------------------------------------------
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """Add a flag for every option that has one, as a group of its own.
+
+    The values stay texts (None if not given; bool for a Boolean): `config.from_args` reads them, so that a mistake in a
+    flag is told in the same way as one in a file.
+    """
+    group = parser.add_argument_group("options", f"Each can stand in FILE too, with _ for -. {NOTATION}")
+    for row in OPTIONS.values():
+        text = f"{row.help} (default: {_default_text(row)})".replace("%", "%%")
+        if isinstance(row.kind, Boolean):
+            group.add_argument(*row.flags, dest=row.name, action=BooleanOptionalAction, default=None, help=text)
+        elif row.has_flag:
+            metavar = "|".join(row.kind.words) if isinstance(row.kind, Choice) else row.kind.metavar
+            group.add_argument(*row.flags, dest=row.name, metavar=metavar, default=None, help=text)
+
+
+def _default_text(row: Option) -> str:
+    return row.unset if row.default is None else row.kind.text(row.default)
+
+
+def markdown_table() -> str:
+    """The README's table of options: one row each, the default as the file takes it."""
+    lines = [
+        "| Option | Flag | Default | Allowed | In `[[listeners]]` | Reload | Meaning |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in OPTIONS.values():
+        default = row.unset if row.default is None else f"`{row.kind.toml(row.default)}`"
+        flag = ", ".join(f"`{flag}`" for flag in row.flags)
+        flag += f", `--no-{row.flags[-1][2:]}`" if isinstance(row.kind, Boolean) else ""
+        cells = [
+            f"`{row.name}`", flag, default, row.kind.values,
+            "yes" if row.per_listener else "", "yes" if row.reload else "", row.help,
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,359 @@
+"""The composition root: builds a broker out of its parts, starts it, reloads it, ends it.
+
+Owns: who is connected to whom, and the order of start and end. It is the one file that knows every part; none knows
+it but the command line and the embedded Broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import fields
+
+from broker import config as configuration
+from broker.auth.acl import Acl
+from broker.auth.errors import FileError
+from broker.auth.gatekeeper import Gatekeeper, Policy
+from broker.auth.passwords import Passwords
+from broker.core.connection import CLOSED, Connection
+from broker.core.exchange import Exchange
+from broker.core.journal import Journal
+from broker.core.limits import Limits
+from broker.core.ports import Log, Rights, Store, StoreError
+from broker.core.session import Session
+from broker.core.sys_topics import SysTopics
+from broker.core.timers import Timers
+from broker.net.listener import Listener, ListenError, listen
+from broker.net.loop import Loop
+from broker.net.transport import Transport
+from broker.net.workers import Workers
+from broker.notify import watchdog_interval
+from broker.options import Config, ListenerConfig
+from broker.storage.memory import MemoryStore
+from broker.storage.sqlite import DataError, SqliteStore
+from broker.version import __version__
+
+#: Seconds that clients get to take what is unsent, and the store to write, before the broker ends without.
+GRACE = 5.0
+#: Connections above a listener's limit that are kept for as long as it takes to tell them so.
+OVERLOAD = 64
+#: Seconds between two looks for sessions that have expired.
+EXPIRY_CHECK = 10.0
+#: Addresses remembered for max_connect_rate within one second.
+MAX_ADDRESSES = 100_000
+
+
+class StartError(Exception):
+    """The broker cannot start. str() is one line that says what to do."""
+
+
+class Server:
+    """A broker: bound and ready when constructed, at work while `run` runs."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        reread: configuration.Reload | None = None,
+        notify: Callable[..., object] = lambda *lines: None,
+    ) -> None:
+        """Bind all listeners and open the store. Raises StartError, and leaves nothing open then.
+
+        `reread` gives the configuration for a reload; without it, only the files that it names are read again.
+        `notify` hears such lines as "READY=1" (broker.notify).
+        """
+        self.config = config
+        self._notify = notify
+        self._reread = reread or (lambda: self.config)
+        self.log = log
+        self.timers = Timers()
+        self.timers.now = time.monotonic()
+        self.loop = Loop(self.timers, self._bug)
+        self._workers = Workers(self.loop, config.workers, "selectmq-worker")
+        self._lane = Workers(self.loop, 1, "selectmq-store")
+        self._ports: list[_Port] = []
+        self._requests: deque[str] = deque()
+        self._deadline: float | None = None  # of the end, once it has begun
+        self._draining = False
+        store: Store | None = None
+        try:
+            policies = [read_policy(listener) for listener in config.listeners]
+            store = MemoryStore() if config.data is None else SqliteStore(config.data)
+            self._store = store
+            snapshot = store.load()
+            journal = Journal(store, self._lane, self.timers, log)
+            self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time)
+            self._apply_limits()
+            for listener, policy in zip(config.listeners, policies, strict=True):
+                self._ports.append(_Port(self, listener, policy))
+            self.exchange.restore(snapshot, self._absent_rights)
+        except (FileError, DataError, StoreError, ListenError) as error:
+            self._close_all(store)
+            raise StartError(str(error)) from None
+        except BaseException:
+            self._close_all(store)
+            raise
+        self._sys = SysTopics(self.exchange, __version__, self.timers.now)
+        self.loop.before_sleep = self._before_sleep
+        self.timers.after(0.0, self._publish_sys)
+        self.timers.after(EXPIRY_CHECK, self._expire)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each listener, in the order of the configuration."""
+        return [port.listener.address for port in self._ports]
+
+    # --- at work ---
+
+    def run(self) -> None:
+        """Serve until `stop`. Frees everything before it returns."""
+        for host, number in self.addresses:
+            self.log.info("listening", address=f"{host}:{number}")
+        kept = len(self.exchange.sessions)
+        self.log.info(
+            "started", version=__version__, data=self.config.data or "memory", sessions=kept,
+            retained=self.exchange.retained.count,
+        )  # fmt: skip
+        where = ", ".join(f"{host}:{number}" for host, number in self.addresses)
+        self._notify("READY=1", f"STATUS=listening on {where}")
+        interval = watchdog_interval()
+        if interval is not None:
+            self.timers.after(0.0, lambda now: (self._notify("WATCHDOG=1"), now + interval)[1])
+        try:
+            self.loop.run()
+        finally:
+            self._close_all(self._store)
+            self.log.info("ended")
+
+    def request(self, what: str) -> None:
+        """Ask for "reload", "stop" or "abort". From any thread, and from signal handlers."""
+        self._requests.append(what)
+        self.loop.wake()
+
+    def _before_sleep(self) -> None:
+        exchange = self.exchange
+        exchange.journal.end_of_turn()
+        while exchange.dirty:
+            dirty, exchange.dirty = exchange.dirty, set()
+            for connection in dirty:
+                connection.flush()
+        exchange.end_of_turn()
+        while self._requests:
+            self._obey(self._requests.popleft())
+        if self._deadline is not None:
+            self._go_on_ending()
+
+    def _obey(self, what: str) -> None:
+        if what == "reload":
+            self.reload()
+        elif what == "abort" or self._deadline is not None:
+            self.loop.stop()
+        else:
+            self._begin_ending()
+
+    def _bug(self, error: BaseException) -> None:
+        self.exchange.stats.bugs += 1
+        self.log.exception("bug: the broker goes on without what it wanted to do", error)
+
+    def _publish_sys(self, now: float) -> float | None:
+        interval = self.config.sys_interval
+        if not interval:
+            return now + 10.0  # a reload may switch it on
+        self._sys.publish(now)
+        return now + interval
+
+    def _expire(self, now: float) -> float | None:
+        self.exchange.expire()
+        return now + EXPIRY_CHECK
+
+    # --- configuration ---
+
+    def _apply_limits(self) -> None:
+        limits = self.exchange.limits
+        for row in fields(Limits):
+            setattr(limits, row.name, getattr(self.config, row.name))
+
+    def reload(self) -> None:
+        """Take over what the configuration now says, as far as that is possible; if it is wrong, keep the old one."""
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            wanted = self._reread()
+            config = self.config.reloaded(wanted)
+            policies = [read_policy(listener) for listener in config.listeners]
+        except (configuration.ConfigError, FileError) as error:
+            self.log.error("reload failed: everything stays as it was", reason=str(error))
+            self._notify("READY=1", "STATUS=the last reload failed: see the log")
+            return
+        changes = self.config.changes(wanted)
+        self.config = config
+        for port, listener, policy in zip(self._ports, config.listeners, policies, strict=True):
+            port.replace(listener, policy)
+        self._apply_limits()
+        self.exchange.rights_changed(self._rights)
+        for change in changes:
+            if change.reloadable:
+                self.log.info("changed", option=str(change))
+            else:
+                self.log.warning("this change needs a restart", option=str(change))
+        self.log.info("reloaded")
+        self._notify("READY=1")
+
+    def _rights(self, session: Session) -> Rights | None:
+        if session.connection is None:
+            return self._absent_rights(session.username, session.client_id)
+        return session.connection.current_rights()
+
+    def _absent_rights(self, username: str | None, client_id: str) -> Rights | None:
+        """The rights by which messages are queued for a client that is away: those of the access control list, if all
+        listeners have the same. If not, everything is queued; it is judged again when the client comes for it."""
+        if len({port.config.acl for port in self._ports}) > 1:
+            return None
+        return self._ports[0].gatekeeper.rights(username, client_id)
+
+    # --- the end ---
+
+    def _begin_ending(self) -> None:
+        """Take nothing more in, and give clients the time to take what is on its way to them."""
+        self._notify("STOPPING=1")
+        self.log.info("ending", clients=self.exchange.connected)
+        self.exchange.closing = True
+        self._draining = True
+        self._deadline = time.monotonic() + GRACE
+        for port in self._ports:
+            for connection in port.connections.values():
+                connection.quiesce()
+        self.timers.after(GRACE, lambda now: None)  # wakes the loop
+        self._go_on_ending()
+
+    def _go_on_ending(self) -> None:
+        assert self._deadline is not None
+        late = time.monotonic() >= self._deadline
+        if self._draining:
+            waits = self.exchange.journal.idle is False or any(
+                transport.unsent for port in self._ports for transport in port.connections
+            )
+            if waits and not late:
+                return
+            self._draining = False
+            self._deadline = time.monotonic() + GRACE
+            self.timers.after(GRACE, lambda now: None)
+            for port in self._ports:
+                for connection in list(port.connections.values()):
+                    if connection.state != CLOSED:
+                        connection.close("the broker is shutting down")
+            self.exchange.journal.end_of_turn()
+        if self.exchange.journal.idle:
+            self.loop.stop()
+        elif late:
+            self.log.error("ending without the store: what was not acknowledged is lost")
+            self.loop.stop()
+
+    def _close_all(self, store: Store | None) -> None:
+        for port in self._ports:
+            port.close()
+        self._workers.close()
+        self._lane.close()
+        if store is not None:
+            store.close()
+        self.loop.close()
+
+
+class _Port:
+    """A listener with its clients."""
+
+    def __init__(self, server: Server, config: ListenerConfig, policy: Policy) -> None:
+        self.config = config
+        self.gatekeeper = Gatekeeper(policy, server._workers.submit)
+        self.connections: dict[Transport, Connection] = {}
+        self._server = server
+        self._second = 0
+        self._attempts: dict[str, int] = {}
+        self._told: set[str] = set()
+        self.listener = Listener(
+            server.loop, listen(config.bind, config.port), self._accepted, self._starved, self._later
+        )
+
+    def replace(self, config: ListenerConfig, policy: Policy) -> None:
+        """Go by another configuration, and close the connections of who may not connect any more."""
+        self.config = config
+        stays = self.gatekeeper.replace(policy)
+        for connection in list(self.connections.values()):
+            session = connection.session
+            if session is not None and not stays(session.username, session.client_id):
+                connection.close("no longer authorised to connect")
+
+    def _accepted(self, sock: socket.socket, host: str, port: int) -> None:
+        server = self._server
+        exchange = server.exchange
+        exchange.stats.sockets += 1
+        held = len(self.connections)
+        limit = self.config.max_connections
+        rate = server.config.max_connect_rate
+        if (rate and self._too_often(host, rate)) or held >= limit + OVERLOAD:
+            exchange.stats.refused += 1
+            sock.close()
+            if host not in self._told:
+                if len(self._told) >= MAX_ADDRESSES:
+                    self._told.clear()
+                self._told.add(host)
+                why = "too many clients are connected" if held >= limit else "too many attempts from this address"
+                server.log.warning("connections closed unheard", address=host, reason=why)
+            return
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        transport = Transport(server.loop, sock, peer, exchange.limits.max_unsent, self._closed)
+        connection = Connection(
+            exchange,
+            self.gatekeeper,
+            transport,
+            server.timers.now,
+            self.config.connect_timeout,
+            self.config.max_packet_size,
+        )
+        connection.overload = held >= limit
+        transport.client = connection
+        self.connections[transport] = connection
+
+    def _too_often(self, host: str, rate: int) -> bool:
+        second = int(self._server.timers.now)
+        if second != self._second or len(self._attempts) >= MAX_ADDRESSES:
+            self._second = second
+            self._attempts.clear()
+            if second % 60 == 0:
+                self._told.clear()
+        attempts = self._attempts[host] = self._attempts.get(host, 0) + 1
+        return attempts > rate
+
+    def _closed(self, transport: Transport) -> None:
+        self.connections.pop(transport, None)
+
+    def _starved(self, why: str) -> None:
+        self._server.log.error(why, connections=len(self.connections))
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        def call(now: float) -> None:
+            function()
+
+        self._server.timers.after(seconds, call)
+
+    def close(self) -> None:
+        self.listener.close()
+        for transport in list(self.connections):
+            with contextlib.suppress(OSError):
+                transport.close()
+
+
+def read_policy(listener: ListenerConfig) -> Policy:
+    """What a listener's configuration and files say of its clients. Raises FileError."""
+    return Policy(
+        passwords=None if listener.passwords is None else Passwords.read(listener.passwords),
+        acl=None if listener.acl is None else Acl.read(listener.acl),
+        allow_anonymous=listener.allow_anonymous,
+        deny_users=listener.deny_users,
+        client_ids=listener.client_ids,
+        client_id_prefixes=listener.client_id_prefixes,
+        max_client_id=listener.max_client_id,
+        max_keepalive=listener.max_keepalive,
+    )

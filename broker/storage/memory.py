@@ -1,0 +1,82 @@
+"""A store that forgets everything when the process ends: for tests, and for `--memory`.
+
+Owns: the queues of sessions that are away. Must not know: who asks, or on which thread.
+"""
+
+from broker.core.ports import (
+    Batch,
+    Delivery,
+    QueuedMessage,
+    RetainedRecord,
+    SessionRecord,
+    SessionSnapshot,
+    Snapshot,
+)
+
+
+class MemoryStore:
+    """Implements core.ports.Store in dicts."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, SessionRecord] = {}
+        self._subscriptions: dict[int, dict[bytes, int]] = {}
+        self._received: dict[int, tuple[int, ...]] = {}
+        self._released: dict[int, tuple[int, ...]] = {}
+        self._queues: dict[int, dict[int, Delivery]] = {}
+        self._retained: dict[bytes, RetainedRecord] = {}
+
+    def load(self) -> Snapshot:
+        return Snapshot([self._snapshot(record) for record in self._sessions.values()], list(self._retained.values()))
+
+    def _snapshot(self, record: SessionRecord) -> SessionSnapshot:
+        queue = self._queues.get(record.id) or {}
+        return SessionSnapshot(
+            record,
+            dict(self._subscriptions.get(record.id, {})),
+            self._received.get(record.id, ()),
+            self._released.get(record.id, ()),
+            min(queue, default=0),
+            max(queue, default=-1) + 1,
+            sum(message.size for message, _ in queue.values()),
+        )
+
+    def commit(self, batch: Batch) -> None:
+        self._sessions.update(batch.sessions)
+        for (session, topic_filter), qos in batch.subscriptions.items():
+            held = self._subscriptions.setdefault(session, {})
+            if qos is None:
+                held.pop(topic_filter, None)
+            else:
+                held[topic_filter] = qos
+        self._received.update(batch.received)
+        for changes in batch.queues:
+            queue = self._queues.setdefault(changes.session, {})
+            queue.update(changes.added)
+            for seq in changes.settled:
+                queue.pop(seq, None)
+            if changes.released is not None:
+                self._released[changes.session] = changes.released
+        for topic, record in batch.retained.items():
+            if record is None:
+                self._retained.pop(topic, None)
+            else:
+                self._retained[topic] = record
+        for session in batch.forgotten:
+            for table in (self._sessions, self._subscriptions, self._received, self._released, self._queues):
+                table.pop(session, None)
+
+    def fetch(self, session: int, start: int, count: int, size: int) -> list[QueuedMessage]:
+        queue = self._queues.get(session) or {}
+        found: list[QueuedMessage] = []
+        # Places are added in their order, so that they stand in it.
+        for seq, (message, qos) in queue.items():
+            if seq < start:
+                continue
+            if found and (len(found) >= count or size <= 0):
+                break
+            found.append(QueuedMessage(seq, message, qos))
+            size -= message.size
+        return found
+
+    def close(self) -> None:
+        """Nothing to free."""

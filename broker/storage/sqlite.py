@@ -1,0 +1,436 @@
+"""The store on disk: one SQLite file, written by group commits.
+
+Owns: the file, its schema and versions, the lock against a second broker. Must not know: who asks, or on which thread
+(one at a time).
+
+A queue is not kept as a row for each message, which would cost more than delivering it. What one commit adds to one
+queue is a segment: one row with the messages packed one behind the other. A segment goes when all of its messages are
+settled; until then `gone` tells which are. Large payloads stand alone in `body`, once for all queues that hold them.
+
+Settings: WAL with synchronous=FULL, so that a commit that has returned survives a crash of the system; an exclusive
+lock, so that a second broker on the same data fails at once.
+"""
+
+import contextlib
+import errno
+import os
+import sqlite3
+import stat
+from array import array
+from collections.abc import Iterator
+from struct import Struct
+from typing import Any
+
+from broker.core.ports import (
+    Batch,
+    QueueChanges,
+    QueuedMessage,
+    RetainedRecord,
+    SessionRecord,
+    SessionSnapshot,
+    Snapshot,
+    StoreError,
+)
+from broker.wire.message import Message
+
+FILE_NAME = "selectmq.db"
+#: "SMQ1": tells our files from other SQLite files.
+APPLICATION_ID = 0x534D5131
+VERSION = 1
+
+#: Payloads of this size are kept once for all queues, not in each.
+LARGE = 16_384
+#: Messages, bytes and places in one segment at the most: so much is read again when it was half sent.
+SEGMENT_COUNT = 1_000
+SEGMENT_SIZE = 1 << 18
+SEGMENT_SPAN = 1 << 16
+
+# One message in a segment: place relative to the segment's first, flags (QoS, 4 = retain), length of topic, of payload.
+_RECORD = Struct("<IBHI")
+_RETAIN = 4
+
+_SCHEMA = """
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL UNIQUE,
+    username TEXT,
+    disconnected_at REAL,           -- seconds since the epoch; NULL: connected
+    sent_to INTEGER,                -- NULL: not known
+    received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each
+    released BLOB NOT NULL DEFAULT x''   -- places, 64 bits each
+);
+CREATE TABLE subscription (
+    session INTEGER NOT NULL, filter BLOB NOT NULL, qos INTEGER NOT NULL,
+    PRIMARY KEY (session, filter)
+) WITHOUT ROWID;
+CREATE TABLE segment (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    first INTEGER NOT NULL,         -- places of its first and last message
+    last INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    start INTEGER NOT NULL,         -- bytes queued in this session before it, ever
+    size INTEGER NOT NULL,          -- bytes of its messages
+    data BLOB NOT NULL,             -- packed messages
+    body INTEGER                    -- where the payload of its only message is, if it is large
+);
+CREATE UNIQUE INDEX segment_place ON segment (session, first);
+CREATE INDEX segment_body ON segment (body) WHERE body IS NOT NULL;
+CREATE TABLE gone (segment INTEGER PRIMARY KEY, places BLOB NOT NULL);  -- relative to the first, 32 bits each
+CREATE TABLE body (id INTEGER PRIMARY KEY, payload BLOB NOT NULL);
+CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
+    DELETE FROM gone WHERE segment = old.id;
+    DELETE FROM body WHERE id = old.body AND NOT EXISTS (SELECT 1 FROM segment WHERE body = old.body);
+END;
+CREATE TABLE retained (
+    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, username TEXT, client_id TEXT NOT NULL
+);
+"""
+
+
+class DataError(Exception):
+    """The data directory cannot be used. str() is one line that says what to do; nothing in it was changed."""
+
+
+class SqliteStore:
+    """Implements core.ports.Store on the file selectmq.db in a directory."""
+
+    def __init__(self, directory: str) -> None:
+        """Open or make the store. Raises DataError."""
+        self.path = os.path.join(directory, FILE_NAME)
+        _prepare(directory, self.path)
+        self._queued: dict[int, int] = {}  # session -> bytes ever queued
+        self._next_body = 1
+        try:
+            # One thread at a time uses it, but not always the same one.
+            self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
+        except sqlite3.Error as error:
+            raise DataError(f"{self.path}: {error}") from None
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise DataError(self._explain(error)) from None
+        except DataError:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        db = self._db
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {16 << 20}")
+        db.execute("BEGIN EXCLUSIVE")  # takes the lock, which stays until the end
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if application != APPLICATION_ID and (tables or version or application):
+                raise DataError(f"{self.path} is not a file of this broker; choose another directory with --data")
+            if version > VERSION:
+                raise DataError(
+                    f"{self.path} was written by a newer version of this broker (format {version}, this one knows "
+                    f"{VERSION}); upgrade, or choose another directory with --data"
+                )
+            if not tables:
+                for statement in _statements(_SCHEMA):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        problems = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
+        if problems != ["ok"]:
+            raise DataError(self._damaged(problems[0]))
+
+    # --- core.ports.Store ---
+
+    def load(self) -> Snapshot:
+        try:
+            return self._load()
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error)) from None
+
+    def _load(self) -> Snapshot:
+        db = self._db
+        (body,) = db.execute("SELECT max(id) FROM body").fetchone()
+        self._next_body = (body or 0) + 1
+        subscriptions: dict[int, dict[bytes, int]] = {}
+        for session, topic_filter, qos in db.execute("SELECT session, filter, qos FROM subscription"):
+            subscriptions.setdefault(session, {})[topic_filter] = qos
+        sessions = []
+        for id, client_id, username, disconnected_at, sent_to, received, released in db.execute(
+            "SELECT id, client_id, username, disconnected_at, sent_to, received, released FROM session"
+        ).fetchall():
+            first = db.execute(
+                "SELECT first, start FROM segment WHERE session = ? ORDER BY first LIMIT 1", (id,)
+            ).fetchone()
+            last = db.execute(
+                "SELECT last, start + size FROM segment WHERE session = ? ORDER BY first DESC LIMIT 1", (id,)
+            ).fetchone()
+            first_seq, start = first or (0, 0)
+            last_seq, end = last or (-1, 0)
+            self._queued[id] = end
+            sessions.append(
+                SessionSnapshot(
+                    SessionRecord(id, client_id, username, disconnected_at, sent_to),
+                    subscriptions.get(id, {}),
+                    tuple(_unpack("H", received)),
+                    tuple(_unpack("Q", released)),
+                    first_seq,
+                    last_seq + 1,
+                    end - start,
+                )
+            )
+        retained = [
+            RetainedRecord(Message(topic, payload, qos, retain=True), username, client_id)
+            for topic, payload, qos, username, client_id in db.execute(
+                "SELECT topic, payload, qos, username, client_id FROM retained"
+            )
+        ]
+        return Snapshot(sessions, retained)
+
+    def commit(self, batch: Batch) -> None:
+        db = self._db
+        queued: dict[int, int] = {}
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for table, column in (("session", "id"), ("subscription", "session"), ("segment", "session")):
+                db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(id,) for id in batch.forgotten])
+            gone = set(batch.forgotten)
+            self._write_sessions(batch, gone)
+            for changes in batch.queues:
+                if changes.session not in gone:
+                    self._write_queue(changes, queued)
+            self._write_retained(batch)
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise StoreError(self._explain(error)) from None
+        self._queued.update(queued)
+        for id in batch.forgotten:
+            self._queued.pop(id, None)
+
+    def fetch(self, session: int, start: int, count: int, size: int) -> list[QueuedMessage]:
+        found: list[QueuedMessage] = []
+        try:
+            rows = self._db.execute(
+                "SELECT first, data, gone.places, body.payload FROM segment"
+                " LEFT JOIN gone ON gone.segment = segment.id LEFT JOIN body ON body.id = segment.body"
+                " WHERE session = ?1 AND first >= coalesce("
+                "   (SELECT max(first) FROM segment WHERE session = ?1 AND first <= ?2), 0)"
+                " ORDER BY first",
+                (session, start),
+            )
+            for first, data, places, body in rows:
+                settled = set(_unpack("I", places)) if places else ()
+                for offset, qos, message in _messages(data, body):
+                    if first + offset < start or offset in settled:
+                        continue
+                    if found and (len(found) >= count or size <= 0):
+                        rows.close()
+                        return found
+                    found.append(QueuedMessage(first + offset, message, qos))
+                    size -= message.size
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error)) from None
+        return found
+
+    def close(self) -> None:
+        """Leave one whole file behind, without a log beside it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA optimize")
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    # --- writing ---
+
+    def _write_sessions(self, batch: Batch, gone: set[int]) -> None:
+        db = self._db
+        db.executemany(
+            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to) VALUES (?1, ?2, ?3, ?4, ?5)"
+            " ON CONFLICT (id) DO UPDATE SET username = ?3, disconnected_at = ?4, sent_to = ?5",
+            [record for id, record in batch.sessions.items() if id not in gone],
+        )
+        db.executemany(
+            "UPDATE session SET received = ? WHERE id = ?",
+            [(array("H", held).tobytes(), id) for id, held in batch.received.items()],
+        )
+        removed = []
+        granted = []
+        for (session, topic_filter), qos in batch.subscriptions.items():
+            if qos is None:
+                removed.append((session, topic_filter))
+            elif session not in gone:
+                granted.append((session, topic_filter, qos))
+        db.executemany("DELETE FROM subscription WHERE session = ? AND filter = ?", removed)
+        db.executemany("INSERT OR REPLACE INTO subscription (session, filter, qos) VALUES (?, ?, ?)", granted)
+
+    def _write_retained(self, batch: Batch) -> None:
+        kept = []
+        removed = []
+        for topic, record in batch.retained.items():
+            if record is None:
+                removed.append((topic,))
+            else:
+                kept.append((topic, record.message.payload, record.message.qos, record.username, record.client_id))
+        self._db.executemany("DELETE FROM retained WHERE topic = ?", removed)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO retained (topic, payload, qos, username, client_id) VALUES (?, ?, ?, ?, ?)", kept
+        )
+
+    def _write_queue(self, changes: QueueChanges, queued: dict[int, int]) -> None:
+        session = changes.session
+        if changes.added:
+            start = self._queued.get(session, 0)
+            for first, last, count, size, data, body in self._segments(changes):
+                self._db.execute(
+                    "INSERT INTO segment (session, first, last, count, start, size, data, body)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (session, first, last, count, start, size, data, body),
+                )
+                start += size
+            queued[session] = start
+        if changes.settled:
+            self._settle(session, sorted(changes.settled))
+        if changes.released is not None:
+            self._db.execute(
+                "UPDATE session SET released = ? WHERE id = ?", (array("Q", changes.released).tobytes(), session)
+            )
+
+    def _segments(self, changes: QueueChanges) -> Iterator[tuple[int, int, int, int, bytes, int | None]]:
+        """What was added, packed: (first, last, count, size, data, body) of each segment."""
+        pack = _RECORD.pack
+        parts: list[bytes] = []
+        first = last = count = size = 0
+        for seq, (message, qos) in changes.added.items():
+            topic = message.topic
+            payload = message.payload
+            flags = qos | _RETAIN if message.retain else qos
+            large = len(payload) >= LARGE
+            if count and (large or count >= SEGMENT_COUNT or size >= SEGMENT_SIZE or seq - first >= SEGMENT_SPAN):
+                yield first, last, count, size, b"".join(parts), None
+                parts = []
+                count = size = 0
+            if large:
+                data = pack(0, flags, len(topic), 0) + topic
+                yield seq, seq, 1, message.size, data, self._keep_body(message)
+                continue
+            if not count:
+                first = seq
+            parts += (pack(seq - first, flags, len(topic), len(payload)), topic, payload)
+            last = seq
+            count += 1
+            size += message.size
+        if count:
+            yield first, last, count, size, b"".join(parts), None
+
+    def _keep_body(self, message: Message) -> int:
+        """Write the payload, unless another queue has it already."""
+        if not message.body_id:
+            message.body_id = self._next_body
+            self._next_body += 1
+        self._db.execute("INSERT OR IGNORE INTO body (id, payload) VALUES (?, ?)", (message.body_id, message.payload))
+        return message.body_id
+
+    def _settle(self, session: int, places: list[int]) -> None:
+        """Remove these messages: whole segments where that is possible, else by noting it."""
+        db = self._db
+        segments = db.execute(
+            "SELECT id, first, last, count, places FROM segment LEFT JOIN gone ON gone.segment = id"
+            " WHERE session = ?1 AND first <= ?3 AND first >= coalesce("
+            "   (SELECT max(first) FROM segment WHERE session = ?1 AND first <= ?2), 0) ORDER BY first",
+            (session, places[0], places[-1]),
+        ).fetchall()
+        done = []
+        at = 0
+        for id, first, last, count, noted in segments:
+            while at < len(places) and places[at] < first:
+                at += 1
+            begin = at
+            while at < len(places) and places[at] <= last:
+                at += 1
+            if begin == at:
+                continue
+            gone = array("I", noted or b"")
+            gone.extend([seq - first for seq in places[begin:at]])
+            if len(gone) >= count:
+                done.append((id,))
+            else:
+                db.execute("INSERT OR REPLACE INTO gone (segment, places) VALUES (?, ?)", (id, gone.tobytes()))
+        db.executemany("DELETE FROM segment WHERE id = ?", done)
+
+    # --- errors ---
+
+    def _explain(self, error: sqlite3.Error) -> str:
+        text = str(error)
+        if "locked" in text:
+            return f"{self.path} is in use by another broker; stop that one, or choose another directory with --data"
+        if "full" in text:
+            return f"{self.path}: the disk is full; make room"
+        if "malformed" in text or "not a database" in text:
+            return self._damaged(text)
+        if "unable to open" in text or "readonly" in text:
+            return f"{self.path} cannot be written ({text}); check its owner and permissions"
+        return f"{self.path}: {text}"
+
+    def _damaged(self, what: str) -> str:
+        return f"{self.path} is damaged ({what}); put back a copy of it, or move it away to start with nothing stored"
+
+
+def _prepare(directory: str, path: str) -> None:
+    """Make the directory and the file, readable by their owner only."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        # SQLite gives its log the permissions of this file.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            why = "it is not a directory"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            why = "permission denied; check its owner and permissions"
+        elif error.errno == errno.EISDIR:
+            why = f"{FILE_NAME} in it is a directory"
+        else:
+            why = error.strerror or str(error)
+        raise DataError(f"data directory {directory} cannot be used: {why}, or choose another with --data") from None
+    try:
+        if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+            with contextlib.suppress(OSError):
+                os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one: executescript would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _unpack(kind: str, data: bytes) -> "array[Any]":
+    return array(kind, data)
+
+
+def _messages(data: bytes, body: bytes | None) -> Iterator[tuple[int, int, Message]]:
+    """The messages of a segment: (place relative to its first, QoS, message)."""
+    unpack = _RECORD.unpack_from
+    pos = 0
+    while pos < len(data):
+        offset, flags, topic_size, payload_size = unpack(data, pos)
+        pos += _RECORD.size
+        topic = data[pos : pos + topic_size]
+        pos += topic_size
+        payload = body if body is not None else data[pos : pos + payload_size]
+        pos += payload_size
+        qos = flags & 3
+        yield offset, qos, Message(topic, payload, qos, bool(flags & _RETAIN))

@@ -1,0 +1,217 @@
+"""Cuts a stream of bytes into packets.
+
+Owns: the fixed header, packet boundaries, and what of a packet has arrived. Must not know: what a packet does, or
+whether this is the moment for it.
+
+Rules of the house: the stream may arrive in any pieces, and gives the same packets, or the same one ProtocolError
+behind the same packets. Nothing is allocated because a header announces it: memory grows only with what arrived.
+Each byte is copied at most twice however it was cut.
+"""
+
+from broker.wire.codes import (
+    CONNECT,
+    DISCONNECT,
+    MQTT_3_1,
+    MQTT_3_1_1,
+    PACKET_NAMES,
+    PINGREQ,
+    PUBACK,
+    PUBCOMP,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    ProtocolError,
+)
+from broker.wire.encoder import remaining_length
+from broker.wire.packets import Packet, parse_connect, parse_subscribe, parse_unsubscribe
+
+# The first bytes that a client may send, PUBLISH aside [MQTT-2.2.2-1]. PUBREL, SUBSCRIBE and UNSUBSCRIBE carry the
+# flags 0010 [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1], the others 0000.
+_FIRST_BYTES = frozenset({0x10, 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0, 0xE0})
+# MQTT 3.1 allowed a DUP flag on these three.
+_FIRST_BYTES_3_1 = _FIRST_BYTES | {0x6A, 0x8A, 0xAA}
+
+# Bytes that may be copied again at the next read; more than that is collected, and joined once.
+_SMALL = 4096
+
+
+class Decoder:
+    """Turns what one client sends into packets (their shapes: broker.wire.packets).
+
+    `max_size` is the largest whole packet, header included, in bytes; `version` the protocol level spoken. Both may
+    be changed at any time, and hold from the next packet on.
+    """
+
+    __slots__ = ("_chunks", "_data", "_error", "_missing", "_pos", "max_size", "version")
+
+    def __init__(self, max_size: int, version: int = MQTT_3_1_1) -> None:
+        self.max_size = max_size
+        self.version = version
+        self._data = b""
+        self._pos = 0
+        self._chunks: list[bytes] | None = None  # what has come of a packet that spans many reads
+        self._missing = 0  # how many bytes it lacks
+        self._error: ProtocolError | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that have arrived and are not decoded yet."""
+        size = len(self._data) - self._pos
+        if self._chunks is not None:
+            size += sum(map(len, self._chunks))
+        return size
+
+    def feed(self, data: bytes) -> None:
+        """Take what has just arrived."""
+        chunks = self._chunks
+        if chunks is not None:
+            if len(chunks[-1]) + len(data) < _SMALL:
+                chunks[-1] += data  # a packet that trickles in shall not cost an object per byte
+            else:
+                chunks.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return  # the packet is not whole yet: joining now would copy its beginning once per read
+            data = b"".join(chunks)
+            self._chunks = None
+        elif self._pos < len(self._data):
+            data = self._data[self._pos :] + data
+        self._data = data
+        self._pos = 0
+
+    def decode(self, limit: int) -> list[Packet]:
+        """The next packets that are whole, `limit` of them at most; an empty list when more bytes are needed.
+
+        Raises ProtocolError where the next packet is malformed, and again at every later call.
+        """
+        if self._error is not None:
+            raise self._error
+        packets: list[Packet] = []
+        try:
+            self._decode_into(packets, limit)
+        except ProtocolError as error:
+            self._error = error
+            self._data, self._pos, self._chunks = b"", 0, None
+            if not packets:
+                raise
+        return packets
+
+    def _decode_into(self, packets: list[Packet], limit: int) -> None:
+        data = self._data
+        pos = self._pos
+        size = len(data)
+        max_size = self.max_size
+        append = packets.append
+        while pos + 1 < size:
+            first = data[pos]
+            length = data[pos + 1]
+            body = pos + 2
+            if length > 127:
+                length &= 127
+                shift = 7
+                while body < size:
+                    byte = data[body]
+                    body += 1
+                    length |= (byte & 127) << shift
+                    if byte < 128:
+                        break
+                    shift += 7
+                    if shift > 21:
+                        raise ProtocolError("a Remaining Length of more than four bytes")
+                else:
+                    break  # the header is not whole yet
+            end = body + length
+            if end - pos > max_size:
+                raise ProtocolError(f"a packet of {end - pos} bytes, over the limit of {max_size}")
+            kind = first >> 4
+            if kind == 3:
+                # PUBLISH is written out here: it is what a broker does all day.
+                qos = first & 6
+                if qos == 0:
+                    if first & 8:
+                        raise ProtocolError("PUBLISH with DUP at QoS 0")  # [MQTT-3.3.1-2]
+                elif qos == 6:
+                    raise ProtocolError("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
+                if end > size:
+                    self._await(data, pos, end)
+                    return
+                topic_at = body + 2
+                topic_end = topic_at + ((data[body] << 8) | data[body + 1]) if length > 1 else end + 1
+                if qos:
+                    payload_at = topic_end + 2
+                    if payload_at > end:
+                        raise ProtocolError("PUBLISH ends before its Packet Identifier")
+                    packet_id = (data[topic_end] << 8) | data[topic_end + 1]
+                    if packet_id == 0:
+                        raise ProtocolError("PUBLISH with Packet Identifier 0")  # [MQTT-2.3.1-1]
+                elif topic_end > end:
+                    raise ProtocolError("PUBLISH ends inside its Topic Name")
+                else:
+                    payload_at = topic_end
+                    packet_id = 0
+                if body - pos > 2 and data[body - 1] == 0:
+                    # A Remaining Length longer than need be. The frame may go out again, so it is put right here.
+                    frame = data[pos : pos + 1] + remaining_length(length) + data[body:end]
+                    append((first, data[topic_at:topic_end], frame, len(frame) - (end - payload_at), packet_id))
+                else:
+                    append((first, data[topic_at:topic_end], data[pos:end], payload_at - pos, packet_id))
+            else:
+                known = _FIRST_BYTES if self.version != MQTT_3_1 else _FIRST_BYTES_3_1
+                if first not in known:
+                    raise _bad_first_byte(first)
+                if end > size:
+                    self._await(data, pos, end)
+                    return
+                if PUBACK <= kind <= PUBCOMP:
+                    if length != 2:
+                        raise ProtocolError(f"{PACKET_NAMES[kind]} with Remaining Length {length}")
+                    packet_id = (data[body] << 8) | data[body + 1]
+                    if packet_id == 0:
+                        raise ProtocolError(f"{PACKET_NAMES[kind]} with Packet Identifier 0")
+                    append((first, packet_id))
+                else:
+                    append(_parse_rare(kind, first, data, body, end))
+            pos = end
+            limit -= 1
+            if limit == 0:
+                break
+        if pos == size:
+            self._data = b""
+            self._pos = 0
+        else:
+            self._pos = pos
+
+    def _await(self, data: bytes, pos: int, end: int) -> None:
+        """The packet at `pos` is not whole: keep what there is of it until `end` has arrived."""
+        size = len(data)
+        if size - pos < _SMALL:
+            self._data, self._pos = data, pos
+        else:
+            self._chunks = [data[pos:]]
+            self._missing = end - size
+            self._data, self._pos = b"", 0
+
+
+def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Packet:
+    if kind == CONNECT:
+        return first, parse_connect(data, body, end)
+    if kind in (PINGREQ, DISCONNECT):
+        if body != end:
+            raise ProtocolError(f"{PACKET_NAMES[kind]} with a payload")
+        return (first,)
+    if end - body < 2:
+        raise ProtocolError(f"{PACKET_NAMES[kind]} ends before its Packet Identifier")
+    packet_id = (data[body] << 8) | data[body + 1]
+    if packet_id == 0:
+        raise ProtocolError(f"{PACKET_NAMES[kind]} with Packet Identifier 0")  # [MQTT-2.3.1-1]
+    if kind == SUBSCRIBE:
+        return first, packet_id, parse_subscribe(data, body + 2, end)
+    assert kind == UNSUBSCRIBE
+    return first, packet_id, parse_unsubscribe(data, body + 2, end)
+
+
+def _bad_first_byte(first: int) -> ProtocolError:
+    kind = first >> 4
+    name = PACKET_NAMES[kind]
+    if any(known >> 4 == kind for known in _FIRST_BYTES):
+        return ProtocolError(f"{name} with header flags {first & 15:04b}")  # [MQTT-2.2.2-2] [MQTT-3.14.1-1]
+    return ProtocolError(f"{name} sent by a client")

@@ -1,0 +1,165 @@
+"""What the rarer packets mean, as typed records; and the shape of every packet the decoder yields.
+
+Owns: the parsing of CONNECT, SUBSCRIBE and UNSUBSCRIBE bodies. Must not know: how packets are cut out of a
+stream (decoder), what they do (core).
+
+A packet is a tuple that begins with the first byte of its fixed header (type and flags). There is no object per
+PUBLISH, because creating one costs more than all the rest of its decoding:
+
+    PUBLISH                        (first, topic, frame, payload_at, packet_id)     packet_id is 0 at QoS 0
+    PUBACK PUBREC PUBREL PUBCOMP   (first, packet_id)
+    SUBSCRIBE                      (first, packet_id, [(filter, qos), ...])
+    UNSUBSCRIBE                    (first, packet_id, [filter, ...])
+    CONNECT                        (first, Connect)
+    PINGREQ DISCONNECT             (first,)
+
+`frame` is the whole packet as it came, and `frame[payload_at:]` its payload: at QoS 0 the frame goes out again
+as it is. A topic is bytes; whether it is a valid Topic Name is checked by whoever looks it up first.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+from broker.wire import topics
+from broker.wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReturnCode
+
+Packet: TypeAlias = tuple[Any, ...]
+
+_LEVELS = {b"MQTT": MQTT_3_1_1, b"MQIsdp": MQTT_3_1}
+
+
+class Will(NamedTuple):
+    """The will of a CONNECT (MQTT 3.1.1, section 3.1.2.5)."""
+
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+class Connect(NamedTuple):
+    """A CONNECT that keeps to the format. `keep_alive` is in seconds, 0 for none."""
+
+    version: int
+    client_id: str
+    clean_session: bool
+    keep_alive: int
+    will: Will | None
+    username: str | None
+    password: bytes | None
+
+
+def parse_connect(data: bytes, pos: int, end: int) -> Connect:
+    """Read the CONNECT whose variable header starts at `pos`.
+
+    Raises ProtocolError with UNACCEPTABLE_PROTOCOL_VERSION for an unknown level, and without a code for all that
+    breaks the format (MQTT 3.1.1, section 3.1).
+    """
+    name, pos = _field(data, pos, end, "protocol name")
+    level = _LEVELS.get(name)
+    if level is None:
+        raise ProtocolError("CONNECT with an unknown protocol name")  # [MQTT-3.1.2-1]
+    if pos >= end:
+        raise ProtocolError("CONNECT ends before the protocol level")
+    if data[pos] != level:
+        # Nothing behind the level is read: a later version may lay it out differently.
+        raise ProtocolError(
+            f"CONNECT with protocol level {data[pos]}", ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION
+        )  # [MQTT-3.1.2-2]
+    if end - pos < 4:
+        raise ProtocolError("CONNECT ends before the keep alive")
+    flags = data[pos + 1]
+    keep_alive = (data[pos + 2] << 8) | data[pos + 3]
+    pos += 4
+
+    if flags & 0x01:
+        raise ProtocolError("CONNECT with the reserved flag set")  # [MQTT-3.1.2-3]
+    will_qos = (flags >> 3) & 3
+    if not flags & 0x04 and flags & 0x38:
+        raise ProtocolError("CONNECT with a will QoS or will retain, but no will flag")  # [MQTT-3.1.2-11]
+    if will_qos == 3:
+        raise ProtocolError("CONNECT with will QoS 3")  # [MQTT-3.1.2-14]
+    if flags & 0x40 and not flags & 0x80:
+        raise ProtocolError("CONNECT with a password, but no user name")  # [MQTT-3.1.2-22]
+
+    client_id, pos = _text(data, pos, end, "Client Identifier")  # [MQTT-3.1.3-3] [MQTT-3.1.3-4]
+    will = None
+    if flags & 0x04:
+        will_topic, pos = _field(data, pos, end, "will topic")  # [MQTT-3.1.2-9]
+        check_topic_name(will_topic)  # [MQTT-3.1.3-10]
+        will_payload, pos = _field(data, pos, end, "will message")
+        will = Will(will_topic, will_payload, will_qos, bool(flags & 0x20))
+    username = password = None
+    # An MQTT 3.1 client may set these two flags and leave the fields away: its remaining length takes precedence.
+    lenient = level == MQTT_3_1
+    if flags & 0x80 and not (lenient and pos == end):
+        username, pos = _text(data, pos, end, "user name")  # [MQTT-3.1.2-19] [MQTT-3.1.3-11]
+    if flags & 0x40 and not (lenient and pos == end):
+        password, pos = _field(data, pos, end, "password")  # [MQTT-3.1.2-21]
+    if pos != end:
+        raise ProtocolError("CONNECT with bytes after its last field")  # [MQTT-3.1.2-18] [MQTT-3.1.2-20]
+    return Connect(level, client_id, bool(flags & 0x02), keep_alive, will, username, password)
+
+
+def parse_subscribe(data: bytes, pos: int, end: int) -> list[tuple[bytes, int]]:
+    """Read the payload of a SUBSCRIBE: Topic Filters with the QoS that each asks for, in order."""
+    wanted: list[tuple[bytes, int]] = []
+    while pos < end:
+        topic_filter, pos = _field(data, pos, end, "Topic Filter")
+        _check_filter(topic_filter)
+        if pos >= end:
+            raise ProtocolError("SUBSCRIBE ends before the QoS of a Topic Filter")
+        qos = data[pos]
+        if qos > 2:
+            raise ProtocolError("SUBSCRIBE with a QoS above 2 or reserved bits set")  # [MQTT-3.8.3-4]
+        pos += 1
+        wanted.append((topic_filter, qos))
+    if not wanted:
+        raise ProtocolError("SUBSCRIBE without a Topic Filter")  # [MQTT-3.8.3-3]
+    return wanted
+
+
+def parse_unsubscribe(data: bytes, pos: int, end: int) -> list[bytes]:
+    """Read the payload of an UNSUBSCRIBE: Topic Filters in order."""
+    filters: list[bytes] = []
+    while pos < end:
+        topic_filter, pos = _field(data, pos, end, "Topic Filter")
+        _check_filter(topic_filter)
+        filters.append(topic_filter)
+    if not filters:
+        raise ProtocolError("UNSUBSCRIBE without a Topic Filter")  # [MQTT-3.10.3-2]
+    return filters
+
+
+def check_topic_name(topic: bytes) -> None:
+    """Raise ProtocolError unless `topic` is a Topic Name that may be published to."""
+    if not topics.is_valid_topic(topic):
+        # [MQTT-3.3.2-1] [MQTT-3.3.2-2] [MQTT-4.7.1-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2]
+        raise ProtocolError("a Topic Name that is empty, not UTF-8, or holds a wildcard or NUL")
+
+
+def _check_filter(topic_filter: bytes) -> None:
+    if not topics.is_valid_filter(topic_filter):
+        # [MQTT-3.8.3-1] [MQTT-3.10.3-1] [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.3-1] [MQTT-4.7.3-2]
+        raise ProtocolError("a Topic Filter that is empty, not UTF-8, holds NUL or a misplaced wildcard")
+
+
+def _field(data: bytes, pos: int, end: int, name: str) -> tuple[bytes, int]:
+    """The length-prefixed bytes at `pos`, and where the next field begins."""
+    start = pos + 2
+    if start > end:
+        raise ProtocolError(f"the packet ends before its {name}")
+    stop = start + ((data[pos] << 8) | data[pos + 1])
+    if stop > end:
+        raise ProtocolError(f"the packet ends inside its {name}")
+    return data[start:stop], stop
+
+
+def _text(data: bytes, pos: int, end: int, name: str) -> tuple[str, int]:
+    raw, pos = _field(data, pos, end, name)
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(f"the {name} is not valid UTF-8") from None  # [MQTT-1.5.3-1]
+    if "\0" in text:
+        raise ProtocolError(f"the {name} holds NUL")  # [MQTT-1.5.3-2]
+    return text, pos
