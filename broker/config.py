@@ -168,12 +168,15 @@ def from_keywords(keywords: Mapping[str, object]) -> Overrides:
 
 
 def unknown_flag(flag: str, others: Iterable[str] = ()) -> ConfigError:
-    """The error for a flag that argparse does not know; `others` are the flags that are not options ("--check")."""
+    """The error for an argument that argparse does not know; `others` are flags that are not options ("--check")."""
+    if not flag.startswith("-"):
+        return ConfigError(f"{flag}: unexpected argument; a configuration file is given as -c FILE")
     word = flag.partition("=")[0]
     name = _plain(word.lstrip("-"))
     if name in OPTIONS and not OPTIONS[name].has_flag:
         return ConfigError(f"{word}: has no flag; set '{name}' in the configuration file")
-    known = [flag for row in OPTIONS.values() for flag in row.flags if flag.startswith("--")] + list(others)
+    known = [row.flag for row in OPTIONS.values() if row.flag is not None] + list(others)
+    known += [f"--no-{row.flag[2:]}" for row in OPTIONS.values() if row.flag and isinstance(row.kind, Boolean)]
     near = difflib.get_close_matches(f"--{name.replace('_', '-')}", known, 1, 0.7)
     if name in _MOSQUITTO:
         return ConfigError(f"{word}: unknown flag, a name of Mosquitto's; {_MOSQUITTO[name]}")

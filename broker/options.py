@@ -51,7 +51,7 @@ class Option:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """All flags that argparse is to know."""
+        """All flags that argparse is to know; for a Boolean it adds the one with `--no-`."""
         return tuple(flag for flag in (self.short_flag, self.flag) if flag)
 
 

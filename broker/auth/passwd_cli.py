@@ -29,14 +29,14 @@ def passwd_command(argv: list[str], *, prog: str) -> int:
     try:
         if arguments.delete:
             passwords.delete_user(path, user)
-            print(f"{path}: deleted user {user!r}")
+            _say(f"{path}: deleted user {user!r}")
         else:
             fault = passwords.user_fault(user)
             if fault is not None:  # before anybody types a password for nothing
                 raise FileError(path, None, fault)
             password = _password(arguments, user)
             new = passwords.set_password(path, user, password, create=True, iterations=arguments.iterations)
-            print(f"{path}: {'added' if new else 'changed the password of'} user {user!r}")
+            _say(f"{path}: {'added' if new else 'changed the password of'} user {user!r}")
     except (FileError, _Refusal) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return REFUSED
@@ -87,6 +87,8 @@ def _password(arguments: argparse.Namespace, user: str) -> bytes:
               file=sys.stderr)  # fmt: skip
         return _encoded(arguments.batch)
     if arguments.stdin:
+        if sys.stdin is None:  # closed by the shell
+            raise _Refusal("standard input is closed: give the password on it")
         # One byte more than a line can have, so that an endless input is told from a password.
         line = sys.stdin.buffer.read(passwords.MAX_BYTES + 3).removesuffix(b"\n").removesuffix(b"\r")
         if b"\n" in line:
@@ -102,6 +104,12 @@ def _password(arguments: argparse.Namespace, user: str) -> bytes:
     if password != again:
         raise _Refusal("the two passwords differ: nothing was changed, try again")
     return _encoded(password)
+
+
+def _say(text: str) -> None:
+    """Print to standard output, which may not be able to show every path."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _encoded(password: str) -> bytes:

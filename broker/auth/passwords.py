@@ -67,7 +67,7 @@ class Passwords:
         self._entries = dict(entries)
         # The price of every check, whoever it is for: that of the dearest line.
         self._iterations = max((entry.iterations for entry in entries.values()), default=0) or 1
-        # An unknown user gets checked as well, against a hash that nobody has the password for.
+        # An unknown user gets checked as well: against random bytes, which are no password's hash.
         self._nobody = _Entry(self._iterations, secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
         self._key = secrets.token_bytes(32)
         self._remember = remember
@@ -122,8 +122,7 @@ class Passwords:
         first = entry.iterations or 1
         slow = hashlib.pbkdf2_hmac("sha512", password, entry.salt, first)
         hashlib.pbkdf2_hmac("sha512", password, entry.salt, self._iterations + 1 - first)
-        equal = hmac.compare_digest(slow if entry.iterations else plain, entry.hash)
-        if not equal or entry is self._nobody:
+        if not hmac.compare_digest(slow if entry.iterations else plain, entry.hash):
             return False
         digest = self._digest(username, password)
         with self._lock:

@@ -1,0 +1,591 @@
+"""The password file and the passwd command, together with mosquitto's own tools for the same file."""
+
+import base64
+import errno
+import hashlib
+import io
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.auth import passwords
+from broker.auth.passwd_cli import passwd_command
+from broker.auth.passwords import FileError, Passwords, delete_user, set_password
+
+PROG = "selectmq passwd"
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def pbkdf2_line(user: str, password: bytes, *, iterations: int = 1, salt: bytes = b"twelve bytes") -> str:
+    digest = hashlib.pbkdf2_hmac("sha512", password, salt, iterations)
+    return f"{user}:$7${iterations}${b64(salt)}${b64(digest)}\n"
+
+
+def sha512_line(user: str, password: bytes, salt: bytes = b"twelve bytes") -> str:
+    return f"{user}:$6${b64(salt)}${b64(hashlib.sha512(password + salt).digest())}\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "users")
+
+
+def written(path: str, text: str) -> str:
+    Path(path).write_bytes(text.encode())
+    return path
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def test_reads_both_kinds_between_comments_and_blank_lines(path: str) -> None:
+    text = "# a comment\n\n" + pbkdf2_line("bob", b"one") + "   \r\n" + sha512_line("al", b"two") + "#x:y\n"
+    known = Passwords.read(written(path, text))
+    answers = {(user, pw): known.check(user, pw) for user in ("bob", "al", "#x") for pw in (b"one", b"two", b"")}
+    assert [pair for pair, right in answers.items() if right] == [("bob", b"one"), ("al", b"two")]
+
+
+def test_blanks_around_names_and_hashes_do_not_count(path: str) -> None:
+    line = pbkdf2_line("bob", b"one").replace("bob:", " bob\t: ").replace("\n", " \r\n")
+    known = Passwords.read(written(path, line))
+    assert (known.check("bob", b"one"), known.check(" bob\t", b"one")) == (True, False)
+
+
+def test_names_and_passwords_are_any_text(path: str) -> None:
+    password = bytes(range(256))
+    known = Passwords.read(written(path, pbkdf2_line("J\u00f6rg \u2028 x", password, salt=bytes(64))))
+    assert (known.check("J\u00f6rg \u2028 x", password), known.check("Jo\u0308rg \u2028 x", password)) == (True, False)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "# one line\r:$7$\n"])
+def test_an_empty_file_admits_nobody(path: str, text: str) -> None:
+    known = Passwords.read(written(path, text))
+    assert [known.check(user, pw) for user in ("", "bob") for pw in (b"", b"x")] == [False, False, False, False]
+
+
+HASH = b64(bytes(64))
+SET = "set the password of 'bob' with the passwd command"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("bob", "there is no ':' between a user name and a hash: write the line with the passwd command"),
+        (f":$7$1$AAAA${HASH}", "the user name is empty: choose one"),
+        (f"  #x:$7$1$AAAA${HASH}", "the user name '#x' begins with '#', as comments do: choose another"),
+        (f"a\0b:$7$1$AAAA${HASH}", "the user name 'a\\x00b' contains a control character: choose one without"),
+        ("bob:", f"the hash is missing: {SET}"),
+        ("bob:secret", f"this is no $7$ or $6$ hash; if it is a plain password: {SET}"),
+        ("bob:$ecret$", f"this is no $7$ or $6$ hash; if it is a plain password: {SET}"),
+        ("bob:$", f"this is no $7$ or $6$ hash; if it is a plain password: {SET}"),
+        ("bob:$argon2id$v=19$m=1", f"a hash of the kind argon2id cannot be checked here, only $7$ and $6$: {SET}"),
+        ("bob:$2b$12$abc", f"a hash of the kind 2b cannot be checked here, only $7$ and $6$: {SET}"),
+        (f"bob:$7$1${HASH}", f"a $7$ hash has 3 fields, not 2: {SET}"),
+        (f"bob:$6$1$AAAA${HASH}", f"a $6$ hash has 2 fields, not 3: {SET}"),
+        (f"bob:$7$0$AAAA${HASH}", f"the iterations must be a number from 1 to 10000000: {SET}"),
+        (f"bob:$7$10000001$AAAA${HASH}", f"the iterations must be a number from 1 to 10000000: {SET}"),
+        (f"bob:$7$-1$AAAA${HASH}", f"the iterations must be a number from 1 to 10000000: {SET}"),
+        (f"bob:$7$\u0661$AAAA${HASH}", f"the iterations must be a number from 1 to 10000000: {SET}"),
+        (f"bob:$7$1$A$A${HASH}", f"a $7$ hash has 3 fields, not 4: {SET}"),
+        (f"bob:$7$1$A!AA${HASH}", f"the salt is not valid base64: {SET}"),
+        (f"bob:$7$1$\u00e9AAA${HASH}", f"the salt is not valid base64: {SET}"),
+        (f"bob:$7$1$${HASH}", f"the salt is empty: {SET}"),
+        (f"bob:$7$1$AAAA${HASH}:x", f"the hash is not valid base64: {SET}"),
+        ("bob:$6$AAAA$AAAA", f"the hash has 3 bytes, not 64: {SET}"),
+    ],
+)
+def test_a_bad_line_is_an_error_that_says_where_and_what_to_do(path: str, line: str, why: str) -> None:
+    written(path, "# one\n" + pbkdf2_line("al", b"x") + line + "\n")
+    with pytest.raises(FileError) as caught:
+        Passwords.read(path)
+    assert (caught.value.path, caught.value.line, caught.value.why) == (path, 3, why)
+    assert str(caught.value) == f"{path}:3: {why}"
+
+
+def test_a_user_twice_is_an_error_that_names_both_lines(path: str) -> None:
+    written(path, pbkdf2_line("bob", b"x") + "\n" + pbkdf2_line("bob ", b"y"))
+    with pytest.raises(FileError) as caught:
+        Passwords.read(path)
+    assert str(caught.value) == f"{path}:3: user 'bob' is on line 1 already: remove one of the two"
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "why"),
+    [
+        (b"\xef\xbb\xbfbob:x", ":1", "it begins with a byte-order mark: save the file as UTF-8 without one"),
+        (b"\nb\xf6b:x\n", ":2", "this line is not valid UTF-8: save the file as UTF-8"),
+    ],
+)
+def test_other_encodings_are_errors(path: str, data: bytes, where: str, why: str) -> None:
+    Path(path).write_bytes(data)
+    with pytest.raises(FileError) as caught:
+        Passwords.read(path)
+    assert str(caught.value) == f"{path}{where}: {why}"
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    messages = []
+    for name in (tmp_path / "missing", tmp_path, "a\0b"):
+        with pytest.raises(FileError) as caught:
+            Passwords.read(str(name))
+        messages.append(str(caught.value))
+    monkeypatch.setattr("builtins.open", refuse)  # root may read everything
+    with pytest.raises(FileError) as caught:
+        Passwords.read("secret")
+    messages.append(str(caught.value))
+    assert messages == [
+        f"{tmp_path}/missing: there is no such file: create it, or correct its name",
+        f"{tmp_path}: this is a directory: name a file",
+        "a\0b: it cannot be read: embedded null byte",
+        "secret: it may not be read: give the user that runs this process read permission",
+    ]
+
+
+# --- checking ----------------------------------------------------------------------------------------------------
+
+
+def test_recall_knows_what_check_found_right(path: str) -> None:
+    known = Passwords.read(written(path, pbkdf2_line("bob", b"one") + sha512_line("al", b"two")))
+    before = known.recall("bob", b"one")
+    checked = [known.check(user, pw) for user, pw in (("bob", b"one"), ("al", b"one"), ("eve", b"one"))]
+    after = [known.recall(user, pw) for user, pw in (("bob", b"one"), ("al", b"one"), ("eve", b"one"), ("bo", b"bone"))]
+    assert (before, checked, after) == (None, [True, False, False], [True, None, None, None])
+
+
+def test_another_reading_of_the_file_recalls_nothing_and_shares_no_digest(path: str) -> None:
+    written(path, pbkdf2_line("bob", b"one"))
+    first, second = Passwords.read(path), Passwords.read(path)
+    first.check("bob", b"one")
+    recalled = second.recall("bob", b"one")
+    second.check("bob", b"one")
+    assert (recalled, len(first._remembered.keys() | second._remembered.keys())) == (None, 2)
+
+
+@pytest.mark.parametrize(("remember", "expected"), [(2, [True, None, True]), (1, [None, None, True]), (0, [None] * 3)])
+def test_only_the_last_used_pairs_are_remembered(path: str, remember: int, expected: list[bool | None]) -> None:
+    users = ("a", "b", "c")
+    known = Passwords.read(written(path, "".join(pbkdf2_line(u, b"x") for u in users)), remember=remember)
+    for user in ("a", "b", "a", "c"):
+        known.recall(user, b"x") or known.check(user, b"x")
+    assert [known.recall(user, b"x") for user in users] == expected
+
+
+def test_a_check_costs_the_same_for_every_user_and_for_nobody(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = pbkdf2_line("cheap", b"x", iterations=3) + pbkdf2_line("dear", b"x", iterations=50)
+    known = Passwords.read(written(path, text + sha512_line("old", b"x")))
+    work: list[tuple[str, int]] = []
+    pbkdf2, sha512 = hashlib.pbkdf2_hmac, hashlib.sha512
+
+    def counting_pbkdf2(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+        work.append(("pbkdf2", iterations))
+        return pbkdf2(name, password, salt, iterations)
+
+    def counting_sha512(data: bytes) -> Any:
+        work.append(("sha512", len(data)))
+        return sha512(data)
+
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counting_pbkdf2)
+    monkeypatch.setattr(hashlib, "sha512", counting_sha512)
+    costs = []
+    for user in ("cheap", "dear", "old", "nobody", ""):
+        work.clear()
+        assert known.check(user, b"wrong") is False
+        costs.append((len(work), sum(n for kind, n in work if kind == "pbkdf2"), work[0]))
+    assert costs == [(3, 51, ("sha512", len(b"wrong") + 12))] * 5
+
+
+def test_threads_may_check_and_recall_together(path: str) -> None:
+    users = [f"u{i}" for i in range(8)]
+    known = Passwords.read(written(path, "".join(pbkdf2_line(u, u.encode()) for u in users)), remember=3)
+
+    def work(i: int) -> tuple[bool, bool]:
+        user = users[i % 8]
+        known.recall(user, b"wrong")
+        return known.check(user, user.encode()), known.check(user, b"wrong")
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, range(400)))
+    assert (results, len(known._remembered)) == ([(True, False)] * 400, 3)
+
+
+# --- changing ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_file_is_for_its_owner_only(path: str) -> None:
+    new = set_password(path, "bob", b"one", create=True, iterations=5)
+    first, _, rest = Path(path).read_text().partition("$7$5$")
+    assert (new, first, len(rest), stat.S_IMODE(os.stat(path).st_mode)) == (True, "bob:", 16 + 1 + 88 + 1, 0o600)
+    assert Passwords.read(path).check("bob", b"one") is True
+
+
+def test_the_default_price_is_the_documented_one(path: str) -> None:
+    set_password(path, "bob", b"one", create=True)
+    assert Path(path).read_text().startswith("bob:$7$210000$") is True
+
+
+def test_other_lines_mode_and_owner_stay(path: str) -> None:
+    before = "# mine\r\n\r\n" + pbkdf2_line("al", b"x") + "bob:plain\r\nbroken line\n" + "bob :again\nlast:no end"
+    owner = (1, 1) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(written(path, before), *owner)
+    os.chmod(path, 0o640)
+    new = set_password(path, "bob", b"one", create=False, iterations=1)
+    after = os.stat(path)
+    lines = Path(path).read_bytes().decode().split("\n")
+    line = lines.pop(3)
+    assert lines == ["# mine\r", "\r", pbkdf2_line("al", b"x").rstrip(), "broken line", "last:no end", ""]
+    assert (new, line[:9], line[-1]) == (False, "bob:$7$1$", "\r")
+    assert (stat.S_IMODE(after.st_mode), (after.st_uid, after.st_gid)) == (0o640, owner)
+    assert os.listdir(os.path.dirname(path)) == ["users"]
+
+
+def test_delete_takes_the_user_and_nothing_else(path: str) -> None:
+    written(path, "# bob:x\nbob:1\nbobby:2\n bob :3\n")
+    delete_user(path, "bob")
+    assert Path(path).read_text() == "# bob:x\nbobby:2\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "hint"),
+    [("bobb", "; did you mean 'bobby' or 'bob'?"), ("zzz", ""), ("b\udcffb", "; did you mean 'bob'?")],
+)
+def test_delete_of_an_unknown_user_names_the_nearest(path: str, user: str, hint: str) -> None:
+    text = "# bobb:x\nbob:1\nbobby:2\n"
+    with pytest.raises(FileError) as caught:
+        delete_user(written(path, text), user)
+    assert (str(caught.value), Path(path).read_text()) == (f"{path}: there is no user {user!r}{hint}", text)
+
+
+@pytest.mark.parametrize(
+    ("user", "why"),
+    [
+        ("", "the user name is empty: choose one"),
+        ("a:b", "the user name 'a:b' contains ':', which ends a name in this file: choose one without"),
+        ("a\nb", "the user name 'a\\nb' contains a control character: choose one without"),
+        ("a\x7f", "the user name 'a\\x7f' contains a control character: choose one without"),
+        ("a\x85", "the user name 'a\\x85' contains a control character: choose one without"),
+        ("#a", "the user name '#a' begins with '#', as comments do: choose another"),
+        (" a", "the user name ' a' begins or ends with a space, which this file does not keep: leave it out"),
+        ("\udcff", "the user name '\\udcff' is not valid UTF-8: choose another"),
+        ("a" * 65536, f"the user name '{'a' * 57}...' has 65536 bytes: choose one of at most 65535"),
+    ],
+)
+def test_names_that_a_file_cannot_hold_are_refused(path: str, user: str, why: str) -> None:
+    with pytest.raises(FileError) as caught:
+        set_password(path, user, b"x", create=True, iterations=1)
+    assert (str(caught.value), os.path.exists(path)) == (f"{path}: {why}", False)
+
+
+@pytest.mark.parametrize(
+    ("password", "iterations", "why"),
+    [
+        (b"", 1, "the password is empty: choose one"),
+        (b"a\0", 1, "the password contains a NUL character, which mosquitto does not accept: choose one without"),
+        (b"a" * 65536, 1, "the password has 65536 bytes: choose one of at most 65535"),
+        (b"a", 0, "0 iterations: choose a number from 1 to 10000000"),
+        (b"a", 10_000_001, "10000001 iterations: choose a number from 1 to 10000000"),
+    ],
+)
+def test_passwords_that_nobody_should_have_are_refused(path: str, password: bytes, iterations: int, why: str) -> None:
+    with pytest.raises(FileError) as caught:
+        set_password(path, "bob", password, create=True, iterations=iterations)
+    assert (str(caught.value), os.path.exists(path)) == (f"{path}: {why}", False)
+
+
+def test_without_create_a_missing_file_is_an_error(path: str) -> None:
+    with pytest.raises(FileError) as at_set:
+        set_password(path, "bob", b"x", create=False, iterations=1)
+    with pytest.raises(FileError) as at_delete:
+        delete_user(path, "bob")
+    expected = f"{path}: there is no such file: create it, or correct its name"
+    assert (str(at_set.value), str(at_delete.value)) == (expected, expected)
+
+
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as caught:
+        set_password(f"{tmp_path}/no/users", "bob", b"x", create=True, iterations=1)
+    why = f"there is no directory '{tmp_path}/no': create it, or correct its name"
+    assert str(caught.value) == f"{tmp_path}/no/users: {why}"
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(FileError) as caught:
+        set_password(written(path, "al:1\n"), "bob", b"x", create=True, iterations=1)
+    assert str(caught.value) == f"{path}: it cannot be written: No space left on device"
+    assert (Path(path).read_text(), os.listdir(os.path.dirname(path))) == ("al:1\n", ["users"])
+
+
+def test_a_file_whose_owner_would_change_is_left_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.stat(written(path, "al:1\n"))
+    real = os.fstat
+
+    def somebody_elses(handle: int) -> os.stat_result:
+        fields = list(real(handle))
+        fields[4] += 1
+        return os.stat_result(fields)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fstat", somebody_elses)
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(FileError) as caught:
+        set_password(path, "bob", b"x", create=True, iterations=1)
+    who = f"user {owner.st_uid} and group {owner.st_gid}"
+    assert caught.value.why == f"it belongs to {who}, which it would not after this: run this as that user or as root"
+    assert (Path(path).read_text(), os.listdir(os.path.dirname(path))) == ("al:1\n", ["users"])
+
+
+def test_a_link_stays_a_link(path: str, tmp_path: Path) -> None:
+    os.symlink("users", tmp_path / "link")
+    set_password(str(tmp_path / "link"), "bob", b"one", create=True, iterations=1)
+    assert (os.readlink(tmp_path / "link"), Passwords.read(path).check("bob", b"one")) == ("users", True)
+
+
+def test_changes_at_the_same_time_lose_none(path: str) -> None:
+    users = [f"u{i}" for i in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        new = list(pool.map(lambda user: set_password(path, user, b"x", create=True, iterations=1), users))
+    names = sorted(line.partition(":")[0] for line in Path(path).read_text().splitlines())
+    assert (new, names) == ([True] * 16, sorted(users))
+
+
+# --- with mosquitto ----------------------------------------------------------------------------------------------
+
+
+def test_files_of_mosquitto_passwd_are_accepted(path: str) -> None:
+    for arguments in (["-c", "-b", path, "bob", "one"], ["-H", "sha512", "-b", path, "J\u00f6rg x", "z\u00fc"]):
+        subprocess.run(["mosquitto_passwd", *arguments], check=True)
+    known = Passwords.read(path)
+    pairs = (("bob", "one"), ("bob", "two"), ("J\u00f6rg x", "z\u00fc"), ("J\u00f6rg x", "zu"))
+    assert [known.check(user, pw.encode()) for user, pw in pairs] == [True, False, True, False]
+
+
+def test_mosquitto_accepts_our_files(path: str, start_mosquitto: Callable[[str], str]) -> None:
+    users = [("bob", "one"), ("J\u00f6rg x", "z\u00fc:$7$"), ("long", "p" * 1000), ("a/+#", "x")]
+    for user, password in users:
+        set_password(path, user, password.encode(), create=True, iterations=1)
+    set_password(path, "bob", b"two", create=False)  # at the default price
+    socket = start_mosquitto(f"allow_anonymous false\npassword_file {path}")
+
+    def publishes(user: str, password: str) -> bool:
+        who = ["-u", user, "-P", password]
+        done = subprocess.run(["mosquitto_pub", "--unix", socket, *who, "-t", "t", "-m", "m"], capture_output=True)
+        return done.returncode == 0
+
+    assert [publishes(*pair) for pair in users] == [False, True, True, True]
+    assert (publishes("bob", "two"), publishes("long", "p" * 999)) == (True, False)
+
+
+def test_mosquitto_passwd_and_we_change_the_same_file(path: str) -> None:
+    set_password(path, "ours", b"one", create=True, iterations=7)
+    subprocess.run(["mosquitto_passwd", "-b", path, "theirs", "two"], check=True)
+    subprocess.run(["mosquitto_passwd", "-b", path, "gone", "three"], check=True)
+    delete_user(path, "gone")
+    known = Passwords.read(path)
+    pairs = (("ours", b"one"), ("theirs", b"two"), ("gone", b"three"))
+    assert [known.check(*pair) for pair in pairs] == [True, True, False]
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+CHEAP = ["--iterations", "1"]
+SEEN = "warning: --batch shows the password in the process list and in the shell's history; --stdin does not\n"
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, *answers: str | BaseException) -> list[str]:
+    """Let the questions for a password be answered so; the list collects the questions."""
+    left, asked = list(answers), []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        reply = left.pop(0)
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
+
+    monkeypatch.setattr("getpass.getpass", answer)
+    return asked
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_batch_adds_then_changes_and_warns(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = [passwd_command([path, "bob", "--batch", pw, *CHEAP], prog=PROG) for pw in ("one", "z\u00fc\udcff")]
+    assert codes == [0, 0]
+    out, err = capsys.readouterr()
+    assert out == f"{path}: added user 'bob'\n{path}: changed the password of user 'bob'\n"
+    assert err == SEEN * 2
+    assert Passwords.read(path).check("bob", "z\u00fc".encode() + b"\xff") is True
+
+
+def test_a_path_that_is_not_text_is_shown_escaped(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = passwd_command([path + "\udcff", "bob", "--batch", "x", *CHEAP], prog=PROG)
+    assert (code, capsys.readouterr().out) == (0, f"{path}\\udcff: added user 'bob'\n")
+
+
+@pytest.mark.parametrize("data", [b"one", b"one\n", b"one\r\n"])
+def test_stdin_is_one_line(path: str, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    feed(monkeypatch, data)
+    assert passwd_command([path, "bob", "--stdin", *CHEAP], prog=PROG) == 0
+    assert Passwords.read(path).check("bob", b"one") is True
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "PATH: the password is empty: choose one"),
+        (b"\n", "PATH: the password is empty: choose one"),
+        (b"one\ntwo\n", "standard input has more than one line: give the password on one"),
+        (b"x" * 100_000, "PATH: the password has 65538 bytes: choose one of at most 65535"),
+    ],
+)
+def test_stdin_refused(
+    path: str, data: bytes, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed(monkeypatch, data)
+    code = passwd_command([path, "bob", "--stdin", *CHEAP], prog=PROG)
+    expected = f"{PROG}: {why}\n".replace("PATH", path)
+    assert (code, capsys.readouterr(), os.path.exists(path)) == (1, ("", expected), False)
+
+
+def test_stdin_closed(path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    code = passwd_command([path, "bob", "--stdin"], prog=PROG)
+    why = "standard input is closed: give the password on it"
+    assert (code, capsys.readouterr().err) == (1, f"{PROG}: {why}\n")
+
+
+def test_it_asks_twice(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = type_in(monkeypatch, "z\u00fc", "z\u00fc")
+    assert passwd_command([path, "bob", *CHEAP], prog=PROG) == 0
+    assert asked == ["New password for bob: ", "Once more, for bob: "]
+    assert Passwords.read(path).check("bob", "z\u00fc".encode()) is True
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (("one", "two"), f"{PROG}: the two passwords differ: nothing was changed, try again\n"),
+        ((KeyboardInterrupt(),), f"\n{PROG}: stopped\n"),
+        (("one", EOFError()), f"\n{PROG}: stopped\n"),
+    ],
+)
+def test_questions_without_an_answer(
+    path: str,
+    answers: tuple[str | BaseException, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    type_in(monkeypatch, *answers)
+    code = passwd_command([path, "bob"], prog=PROG)
+    assert (code, capsys.readouterr(), os.path.exists(path)) == (1, ("", said), False)
+
+
+def test_a_bad_name_is_refused_before_a_question(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = type_in(monkeypatch)
+    code = passwd_command([path, "a:b"], prog=PROG)
+    why = "the user name 'a:b' contains ':', which ends a name in this file: choose one without"
+    assert (code, asked, capsys.readouterr()) == (1, [], ("", f"{PROG}: {path}: {why}\n"))
+
+
+def test_delete(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    written(path, pbkdf2_line("bob", b"x") + pbkdf2_line("al", b"x"))
+    codes = [passwd_command([path, user, "--delete"], prog=PROG) for user in ("bob", "bbo", "all")]
+    faults = ("there is no user 'bbo'", "there is no user 'all'; did you mean 'al'?")
+    assert codes == [0, 1, 1]
+    said = "".join(f"{PROG}: {path}: {fault}\n" for fault in faults)
+    assert capsys.readouterr() == (f"{path}: deleted user 'bob'\n", said)
+    assert Path(path).read_text() == pbkdf2_line("al", b"x")
+
+
+def test_it_says_when_the_rest_of_the_file_is_no_good(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    written(path, "# users\nal:plain\n")
+    code = passwd_command([path, "bob", "--batch", "x", *CHEAP], prog=PROG)
+    why = "this is no $7$ or $6$ hash; if it is a plain password: set the password of 'al' with the passwd command"
+    warning = f"{PROG}: warning: the broker will not accept this file yet: {path}:2: {why}\n"
+    assert (code, capsys.readouterr().err) == (0, SEEN + warning)
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        ([], "the following arguments are required: FILE, USER"),
+        (["f"], "the following arguments are required: USER"),
+        (["f", "u", "more"], "unrecognized arguments: more"),
+        (["f", "u", "--batch"], "argument --batch: expected one argument"),
+        (["f", "u", "--batch", "x", "--stdin"], "argument --stdin: not allowed with argument --batch"),
+        (["f", "u", "--delete", "--stdin"], "argument --stdin: not allowed with argument --delete"),
+        (["f", "u", "--iterations", "x"], "argument --iterations: invalid int value: 'x'"),
+        (["f", "u", "--del"], "unrecognized arguments: --del"),
+    ],
+)
+def test_wrong_arguments(argv: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = passwd_command(argv, prog=PROG)
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, f"{PROG}: error: {what}")
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code = passwd_command(["--help"], prog=PROG)
+    assert (code, capsys.readouterr().out.split("\n", 1)[0][: 7 + len(PROG)]) == (0, f"usage: {PROG}")
+
+
+# --- as a process ------------------------------------------------------------------------------------------------
+
+COMMAND = (
+    "import sys; from broker.auth.passwd_cli import passwd_command; "
+    f"sys.exit(passwd_command(sys.argv[1:], prog={PROG!r}))"
+)
+ROOT = str(Path(passwords.__file__).parents[2])
+
+
+def test_on_a_terminal_nothing_typed_is_shown(path: str) -> None:
+    master, slave = os.openpty()
+    # The first terminal that the leader of a new session opens becomes its /dev/tty, where getpass asks.
+    code = "import os; os.open(os.ttyname(0), os.O_RDWR); " + COMMAND
+    argv = [sys.executable, "-c", code, path, "bob", *CHEAP]
+    process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=ROOT)
+    os.close(slave)
+    try:
+        seen = b""
+        for prompt in (b"New password for bob: ", b"Once more, for bob: "):
+            while not seen.endswith(prompt):
+                seen += os.read(master, 1000)  # at the prompt, the echo is off already
+            os.write(master, b"s3cret\n")
+        while b"added" not in seen or not seen.endswith(b"\n"):
+            seen += os.read(master, 1000)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    assert seen.decode() == f"New password for bob: \r\nOnce more, for bob: \r\n{path}: added user 'bob'\r\n"
+    assert Passwords.read(path).check("bob", b"s3cret") is True
+
+
+def test_without_a_terminal_it_does_not_ask(path: str) -> None:
+    argv, nothing = [sys.executable, "-c", COMMAND, path, "bob"], subprocess.DEVNULL
+    done = subprocess.run(argv, stdin=nothing, capture_output=True, start_new_session=True, cwd=ROOT, text=True)
+    why = "there is no terminal to ask for the password on: use --stdin"
+    assert (done.returncode, done.stderr, os.path.exists(path)) == (1, f"{PROG}: {why}\n", False)

@@ -1,0 +1,362 @@
+"""The workloads: one table, one entry each. A new row of the benchmark is a new entry of WORKLOADS.
+
+Owns: what each workload does, and what is read from the broker before and after it.
+Must not know: how a broker is started, how results are combined over rounds and shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import generator
+from generator import GeneratorError, Lane, Loop, Sink, Source
+from targets import Broker, TargetError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how large. The defaults are the full run."""
+
+    seconds: float = 2.5  # measured per round, after a tenth of it as warm-up
+    connections: int = 10_000
+    backlog: int = 1_000_000
+    subscriptions: int = 100_000
+    descriptors: int = 65_536  # how many this process and the broker may each have
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one round of one workload gave. Where the broker's process is unknown, what is read from it is None."""
+
+    part: str  # empty, or which part of the workload this is
+    unit: str  # of `cost`: the figure by which brokers are compared, lower is better
+    cost: float | None
+    seconds: float
+    rate: float | None  # messages delivered (connections made, messages stored) per second
+    broker_busy: float | None  # share of its core, 1 is all of it
+    generator_busy: float
+    p50: float | None  # milliseconds
+    p99: float | None
+    memory: float | None  # MiB resident at the end, with all connections open
+    notes: dict[str, float]
+
+
+class Meter:
+    """The broker's and the generator's CPU time from its creation on."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.cpu = broker.cpu_seconds()
+        self.own_cpu = time.process_time()
+        self.start = time.perf_counter()
+
+    def figures(
+        self,
+        count: int,
+        latencies: list[int],
+        unit: str = "us/message",
+        part: str = "",
+        cost: float | None = None,
+        notes: dict[str, float] | None = None,
+    ) -> Figures:
+        """
+        count: of what the rate and the cost are per one
+        latencies: nanoseconds, sorted
+        cost: instead of CPU microseconds per one
+        """
+        seconds = time.perf_counter() - self.start
+        own_cpu = time.process_time() - self.own_cpu
+        cpu = self.broker.cpu_seconds()
+        used = None if cpu is None or self.cpu is None else cpu - self.cpu
+        memory = self.broker.memory()
+        if cost is None and used is not None and count:
+            cost = used / count * 1e6
+        return Figures(
+            part=part,
+            unit=unit,
+            cost=cost,
+            seconds=seconds,
+            rate=count / seconds if count else None,
+            broker_busy=None if used is None else used / seconds,
+            generator_busy=own_cpu / seconds,
+            p50=percentile(latencies, 0.50),
+            p99=percentile(latencies, 0.99),
+            memory=None if memory is None else memory / 2**20,
+            notes=notes or {},
+        )
+
+
+def percentile(ordered: list[int], share: float) -> float | None:
+    """Milliseconds from sorted nanoseconds; None without a sample."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1e6 if ordered else None
+
+
+class Kind(Protocol):
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        """One round against a fresh broker.
+
+        Raises GeneratorError when not every published message was delivered once, or the broker went away.
+        """
+        ...
+
+
+class TooFewDescriptors(GeneratorError):
+    """Not the broker's fault."""
+
+
+def need_descriptors(connections: int, plan: Plan) -> None:
+    if plan.descriptors < connections + 200:
+        raise TooFewDescriptors(
+            f"needs {connections + 200:,} file descriptors, the limit is {plan.descriptors:,}: raise it with "
+            f"`ulimit -n {connections + 200}` (as root, or in limits.conf), or give a lower --connections"
+        )
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Closed loop: publishers send only while fewer than `window` messages are under way in all."""
+
+    publishers: int
+    subscribers: int
+    window: int
+    paired: bool = False  # each publisher has a subscriber and a topic of its own, and its share of the window
+    qos: int = 0
+    payload: int = 64  # bytes
+    burst: int = 1  # messages that a publisher sends at once, when many share one window
+    persistent: bool = False  # the subscribers have CleanSession = 0
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        token = secrets.token_hex(4)
+        sink_ids = [f"{token}s{number}" for number in range(self.subscribers)]
+        with contextlib.ExitStack() as stack:
+            sinks = generator.open_clients(stack, broker.address, sink_ids, clean=not self.persistent)
+            sources = generator.open_clients(
+                stack, broker.address, [f"{token}p{number}" for number in range(self.publishers)]
+            )
+            lane_count = self.publishers if self.paired else 1
+            lanes = []
+            for number in range(lane_count):
+                topic = f"bench/{token}/{number:04d}"
+                window = self.window // lane_count
+                lane_sources = [
+                    Source(sock, [topic], self.qos, self.payload, window) for sock in sources[number::lane_count]
+                ]
+                lane_sinks = []
+                for sock in sinks[number::lane_count]:
+                    generator.subscribe(sock, [topic], self.qos)
+                    lane_sinks.append(Sink(sock, lane_sources[0]))
+                lanes.append(Lane(lane_sources, lane_sinks, window, self.burst))
+            loop = stack.enter_context(Loop(lanes))
+            loop.run(plan.seconds / 10)
+            loop.latencies()
+            delivered = loop.delivered()
+            meter = Meter(broker)
+            loop.run(plan.seconds)
+            figures = meter.figures(loop.delivered() - delivered, loop.latencies())
+            loop.check_nothing_follows()
+        if self.persistent:
+            generator.forget_sessions(broker.address, sink_ids)
+        return [figures]
+
+
+@dataclass(frozen=True)
+class Connects:
+    """Closed loop of connections that do nothing: the cost is of one connect with its disconnect."""
+
+    window: int
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        token = secrets.token_hex(4)
+        client_ids = (f"{token}c{number}" for number in itertools.count())
+        generator.connect_and_disconnect(broker.address, client_ids, plan.seconds / 10, self.window)
+        meter = Meter(broker)
+        latencies = generator.connect_and_disconnect(broker.address, client_ids, plan.seconds, self.window)
+        return [meter.figures(len(latencies), sorted(latencies), unit="us/connect")]
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Connections that only stay; the cost is the growth of the resident memory, divided by them."""
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        need_descriptors(plan.connections, plan)
+        token = secrets.token_hex(4)
+        with contextlib.ExitStack() as stack:
+            generator.open_clients(stack, broker.address, [f"{token}w{number}" for number in range(100)])
+            before = broker.memory()
+            client_ids = [f"{token}i{number}" for number in range(plan.connections)]
+            start = time.perf_counter()
+            generator.open_clients(stack, broker.address, client_ids)
+            connect_rate = plan.connections / (time.perf_counter() - start)
+            after = broker.memory()
+            each = None if before is None or after is None else (after - before) / plan.connections / 1024
+            meter = Meter(broker)
+            time.sleep(plan.seconds)
+            return [
+                meter.figures(
+                    0, [], unit="KiB/connection", cost=each, notes={"connections made per second": connect_rate}
+                )
+            ]
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """Open loop: every connection publishes once a second, whatever the broker does; one subscriber gets all."""
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        need_descriptors(plan.connections, plan)
+        token = secrets.token_hex(4)
+        with contextlib.ExitStack() as stack:
+            (subscriber,) = generator.open_clients(stack, broker.address, [f"{token}s"])
+            generator.subscribe(subscriber, [f"bench/{token}/+"], 0)
+            publishers = generator.open_clients(
+                stack, broker.address, [f"{token}p{number}" for number in range(plan.connections)]
+            )
+            sources = [
+                Source(sock, [f"bench/{token}/{number:06d}"], 0, 64, 1) for number, sock in enumerate(publishers)
+            ]
+            loop = stack.enter_context(Loop([Lane(sources, [Sink(subscriber, sources[0])], plan.connections)]))
+            loop.run_clocked(plan.seconds / 2.5)
+            loop.latencies()
+            delivered = loop.delivered()
+            meter = Meter(broker)
+            late = loop.run_clocked(plan.seconds * 4)
+            figures = meter.figures(
+                loop.delivered() - delivered, loop.latencies(), notes={"ms late at worst, the generator": late * 1000}
+            )
+            loop.check_nothing_follows()
+            return [figures]
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """QoS 1 messages for a persistent Session whose client is away; then it returns and takes them all."""
+
+    window: int
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        token, count = secrets.token_hex(4), plan.backlog
+        topic = f"bench/{token}"
+        with contextlib.ExitStack() as stack:
+            (absent,) = generator.open_clients(stack, broker.address, [f"{token}s"], clean=False)
+            generator.subscribe(absent, [topic], 1)
+            generator.leave(absent)
+            (publisher,) = generator.open_clients(stack, broker.address, [f"{token}p"])
+            source = Source(publisher, [topic], 1, 64, self.window)
+            before = broker.memory()
+            with Loop([Lane([source], [], self.window)]) as loop:
+                meter = Meter(broker)
+                loop.run(messages=count)
+                stored = meter.figures(count, [], part="stored")
+            if before is not None and stored.memory is not None:
+                stored.notes["MiB more with the backlog"] = stored.memory - before / 2**20
+            meter = Meter(broker)
+            (returned,) = generator.open_clients(stack, broker.address, [f"{token}s"], clean=False)
+            sink = Sink(returned, source)
+            lane = Lane([], [sink], count)
+            lane.sent = count
+            with Loop([lane]) as loop:
+                loop.run_drain(count)
+                drained = meter.figures(sink.received, [], part="drained")
+                loop.check_nothing_follows()
+        generator.forget_sessions(broker.address, [f"{token}s"])
+        return [stored, drained]
+
+
+@dataclass(frozen=True)
+class Subscriptions:
+    """Each message matches exactly one of many subscriptions; beside the same with a hundred of them."""
+
+    connections: int
+    window: int
+    few: int = 100
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        few = self._measure(broker, plan, self.few)
+        many = self._measure(broker, plan, plan.subscriptions)
+        if few.cost and many.cost:
+            many.notes[f"times the cost of {self.few} subscriptions"] = many.cost / few.cost
+        return [few, many]
+
+    def _measure(self, broker: Broker, plan: Plan, count: int) -> Figures:
+        token = secrets.token_hex(4)
+        topics, filters = [], []
+        for number in range(count):
+            topics.append(f"{token}/{number:06d}/a/b")
+            # One in a hundred holds a wildcard: at the end, in the middle and at the beginning in turn.
+            wild = (f"{token}/{number:06d}/#", f"{token}/{number:06d}/+/b", f"+/{number:06d}/a/b")
+            filters.append(topics[-1] if number % 100 else wild[number // 100 % 3])
+        # Neighbours in the order of publishing belong to different connections and branches.
+        topics = [topics[number * 7919 % count] for number in range(count)]
+        with contextlib.ExitStack() as stack:
+            client_ids = [f"{token}s{number}" for number in range(self.connections)]
+            subscribers = generator.open_clients(stack, broker.address, client_ids)
+            (publisher,) = generator.open_clients(stack, broker.address, [f"{token}p"])
+            source = Source(publisher, topics, 0, 64, self.window)
+            for number, sock in enumerate(subscribers):
+                generator.subscribe(sock, filters[number :: self.connections], 0)
+            sinks = [Sink(sock, source) for sock in subscribers]
+            loop = stack.enter_context(Loop([Lane([source], sinks, self.window, spread=True)]))
+            loop.run(plan.seconds / 10)
+            loop.latencies()
+            delivered = loop.delivered()
+            meter = Meter(broker)
+            loop.run(plan.seconds)
+            figures = meter.figures(
+                loop.delivered() - delivered, loop.latencies(), part=f"{count:,} subscriptions"
+            )
+            loop.check_nothing_follows()
+            return figures
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str  # as for --only
+    title: str  # may hold fields of Plan
+    kind: Kind
+    durable: bool = False  # the broker is started so that Sessions outlive its process
+
+    def title_for(self, plan: Plan) -> str:
+        return self.title.format(**dataclasses.asdict(plan))
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        """One round. Raises GeneratorError with one line that says what went wrong."""
+        try:
+            return self.kind.run(broker, plan)
+        except TooFewDescriptors:
+            raise
+        except (GeneratorError, TargetError) as error:
+            raise GeneratorError(f"{error}{broker.last_words()}") from None
+        except OSError as error:
+            raise GeneratorError(f"{type(error).__name__}: {error}{broker.last_words()}") from None
+
+
+WORKLOADS = (
+    Workload("one-to-one", "1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000)),
+    Workload("pairs", "200 -> 200, QoS 0, one under way each", Flow(200, 200, 200, paired=True)),
+    Workload("fan-in", "100 -> 1, QoS 0, 1000 under way in all", Flow(100, 1, 1000, burst=10)),
+    Workload("fan-out-100", "1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100)),
+    Workload("fan-out-1000", "1 -> 1000, QoS 0, 10 under way", Flow(1, 1000, 10)),
+    Workload("large", "1 -> 1, QoS 0, 64 KiB payload, 16 under way", Flow(1, 1, 16, payload=65536)),
+    Workload("qos1", "20 -> 20, QoS 1, 400 under way in all", Flow(20, 20, 400, paired=True, qos=1)),
+    Workload("qos2", "20 -> 20, QoS 2, 400 under way in all", Flow(20, 20, 400, paired=True, qos=2)),
+    Workload(
+        "durable",
+        "20 -> 20 persistent sessions, QoS 1, 400 under way in all, durable",
+        Flow(20, 20, 400, paired=True, qos=1, persistent=True),
+        durable=True,
+    ),
+    Workload("backlog", "{backlog:,} QoS 1 messages for an absent client, durable", Backlog(1000), durable=True),
+    Workload(
+        "subscriptions", "1 -> 9 that hold many subscriptions, 1 % wildcards, 1000 under way", Subscriptions(9, 1000)
+    ),
+    Workload("connects", "connect and disconnect, 16 under way", Connects(16)),
+    Workload("idle", "{connections:,} idle connections", Idle()),
+    Workload("clocked", "{connections:,} connections, each publishing once a second, -> 1", Clocked()),
+)
