@@ -136,6 +136,7 @@ class Server:
     def _before_sleep(self) -> None:
         exchange = self.exchange
         exchange.journal.end_of_turn()
+        exchange.pump()
         while exchange.dirty:
             dirty, exchange.dirty = exchange.dirty, set()
             for connection in dirty:

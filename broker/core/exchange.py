@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from broker.core.journal import Journal
 from broker.core.limits import Limits
 from broker.core.ports import Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
-from broker.core.queue import Queue
+from broker.core.queue import Queue, StoredQueue
 from broker.core.retained import Retained
 from broker.core.router import Route, Router
 from broker.core.session import Discard, Session
@@ -64,6 +64,7 @@ class Exchange:
         self.turn = 0
         self.sent = 0  #: publishes handed to out lists in this turn
         self.queued = 0  #: publishes handed to queues in this turn
+        self.thirsty: list[Queue] = []  #: queues that may send more, once this turn's packets are all seen
         self.closing = False  #: shutting down: no new clients
         self.away = Discard()  #: takes the QoS 0 messages of sessions without a connection
         self._store_ids = itertools.count(1)
@@ -88,6 +89,7 @@ class Exchange:
                 self._enter(session, topic_filter, qos)
             if stored.next_seq:
                 queue = session.queue or self._make_queue(session)
+                assert isinstance(queue, StoredQueue)
                 queue.restore(stored, record.sent_to)
         self._store_ids = itertools.count(newest + 1)
         for retained in snapshot.retained:
@@ -153,7 +155,7 @@ class Exchange:
         session.feeding = None
         if session.store_id:
             session.disconnected_at = self.wall()
-            if session.queue is not None:
+            if isinstance(session.queue, StoredQueue):
                 session.queue.detach()
             self.journal.save_session(self._record(session))
         else:
@@ -175,7 +177,7 @@ class Exchange:
             del self.sessions[session.client_id]
         if session.store_id:
             self.journal.forget_session(session.store_id)
-            if session.queue is not None:
+            if isinstance(session.queue, StoredQueue):
                 self.journal.touched.discard(session.queue)
 
     def expire(self) -> None:
@@ -198,7 +200,7 @@ class Exchange:
             session.client_id,
             session.username,
             session.disconnected_at,
-            None if connected else (queue.sent_to if queue is not None else 0),
+            None if connected else (queue.sent_to if isinstance(queue, StoredQueue) else 0),
         )
 
     def _new_client_id(self) -> str:
@@ -259,7 +261,7 @@ class Exchange:
         self.router.subscribe(session, topic_filter, qos)
 
     def _make_queue(self, session: Session) -> Queue:
-        queue = session.queue = Queue(self, session)
+        queue = session.queue = StoredQueue(self, session) if session.store_id else Queue(self, session)
         connection = session.connection
         if connection is not None:
             queue.attach()
@@ -432,6 +434,13 @@ class Exchange:
         self.router.forget_routes()
 
     # --- the turn ---
+
+    def pump(self) -> None:
+        """Let the queues send for which something has changed in this turn."""
+        while self.thirsty:
+            thirsty, self.thirsty = self.thirsty, []
+            for queue in thirsty:
+                queue.pump()
 
     def end_of_turn(self) -> None:
         """Count, and start the next turn."""

@@ -27,7 +27,7 @@ from broker.core.ports import (
 from broker.core.timers import Timers
 
 if TYPE_CHECKING:
-    from broker.core.queue import Queue
+    from broker.core.queue import StoredQueue
     from broker.core.session import Session
 
 #: Bytes that may gather before publishers are made to wait.
@@ -51,13 +51,13 @@ class Journal:
         self._lane = lane
         self._timers = timers
         self._log = log
-        self.touched: set[Queue] = set()
+        self.touched: set[StoredQueue] = set()
         self.gathered = 0  #: bytes, roughly
         self.failed = False  #: did the last commit fail?
         self.commits = 0
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
         self._clear()
-        self._fetches: list[tuple[Queue, int, int]] = []
+        self._fetches: list[tuple[StoredQueue, int, int]] = []
         self._busy: list[tuple[Callable[[Any], None], Any]] | None = None  # who waits for the commit under way
         self._paused: list[Callable[[], None]] = []
 
@@ -97,7 +97,7 @@ class Journal:
         """Call `act(argument)` when all that was told up to now is stored. Calls come in the order asked for."""
         self._waiting.append((act, argument))
 
-    def fetch(self, queue: Queue, start: int, count: int) -> None:
+    def fetch(self, queue: StoredQueue, start: int, count: int) -> None:
         """Load messages of a queue from place `start` on, and hand them to `queue.fetched`."""
         self._fetches.append((queue, start, count))
 
@@ -165,7 +165,9 @@ class Journal:
             or self._forgotten
         )
 
-    def _submit(self, batch: Batch, queues: list[Queue], fetches: list[tuple[Queue, int, int, int]]) -> None:
+    def _submit(
+        self, batch: Batch, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]]
+    ) -> None:
         store = self._store
         wanted = [(queue.session_id, start, count) for queue, start, count, _ in fetches]
 
@@ -198,7 +200,7 @@ class Journal:
 
         self._lane.submit(job, done)
 
-    def _finish(self, queues: list[Queue], fetches: list[tuple[Queue, int, int, int]], result: Any) -> None:
+    def _finish(self, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]], result: Any) -> None:
         waiting = self._busy
         self._busy = None
         for queue in queues:

@@ -113,12 +113,9 @@ class Snapshot(NamedTuple):
     retained: list[RetainedRecord]
 
 
-class QueuedMessage(NamedTuple):
-    """A message in a session's queue."""
-
-    seq: int  #: its place; the Packet Identifier follows from it
-    message: Message
-    qos: int
+# : A message in a session's queue: its place, from which the Packet Identifier follows; the message; the QoS for this
+# client.
+QueuedMessage: TypeAlias = tuple[int, Message, int]
 
 
 class QueueChanges(NamedTuple):

@@ -1,18 +1,16 @@
 """One session's way out at QoS 1 and 2: the messages that wait for it or are in flight.
 
-Owns: places in the queue and the Packet Identifiers that follow from them, the in-flight window, what is in memory
-and what only in the store. Must not know: subscriptions, other sessions, how bytes travel.
+Owns: places in the queue and the Packet Identifiers that follow from them, the in-flight window, what is in memory and
+what only in the store. Must not know: subscriptions, other sessions, how bytes travel.
 
 Each message gets the next place (`seq`), and a place decides its Packet Identifier: `seq % 65535 + 1`. So sending
 writes nothing to the store, and what is sent again after a restart has its old identifier [MQTT-4.4.0-1].
 
-Places, from the oldest to the newest:
+Two kinds: the Queue of a session with CleanSession = 1 lives and ends with its connection, all in memory. A StoredQueue
+is that of a persistent session: it is in the store, and memory holds a window of it while the client is there:
 
     settled | in flight | waiting, in memory | in the store only | next_seq
                         ^sent_to             ^_loaded
-
-The queue of a session that is away is in the store only: memory holds a few numbers of it. A session with
-CleanSession = 1 has nothing in the store: when its memory is full, messages are dropped.
 """
 
 from __future__ import annotations
@@ -32,107 +30,74 @@ if TYPE_CHECKING:
 #: How many Packet Identifiers there are [MQTT-2.3.1-1].
 IDENTIFIERS = 65_535
 
-# Stands for a message that was released by PUBREL and waits for PUBCOMP: nothing of it is needed any more.
-_RELEASED: Delivery = (Message(b"", b"", 2), 0)
+# What a message in flight waits for: its size in bytes, and PUBACK (1), PUBREC (2) or PUBCOMP (3). The message itself
+# is not needed any more: what has to be sent again comes from the store.
+_InFlight = tuple[int, int]
+_AWAITS_PUBACK, _AWAITS_PUBREC, _AWAITS_PUBCOMP = 1, 2, 3
+_SENT: tuple[_InFlight, ...] = ((0, 0), (0, _AWAITS_PUBACK), (0, _AWAITS_PUBREC))
+_RELEASED: _InFlight = (0, _AWAITS_PUBCOMP)
+
 # No place: nothing of the queue is in memory.
 _AWAY = -1
 
 
 class Queue:
-    """What a session is to receive at QoS 1 and 2."""
+    """What a session with CleanSession = 1 is to receive at QoS 1 and 2."""
 
-    __slots__ = (
-        "_added", "_congested", "_dropped", "_exchange", "_fetching", "_inflight", "_loaded", "_open", "_released",
-        "_released_changed", "_repeat_to", "_session", "_settled", "_stored_to", "_taken_to", "_waiting", "count",
-        "next_seq", "sent_to", "session_id", "size",
-    )  # fmt: skip
+    __slots__ = ("_congested", "_dropped", "_exchange", "_inflight", "_open", "_pumped", "_session", "_waiting",
+    "next_seq",
+                 "size")  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
         self._exchange = exchange
         self._session = session
-        self.session_id = session.store_id  #: 0 for a session with CleanSession = 1
         self.next_seq = 0  #: the next place
-        self.sent_to: int | None = 0  #: every place below was sent at least once; None after a crash: not known
-        self.count = 0  #: messages waiting or in flight
-        self.size = 0  #: their bytes
-        self._loaded = _AWAY if session.store_id else 0  # every place below is in memory, in flight or settled
-        self._repeat_to = 0  # places below were sent over an earlier connection: DUP
+        self.size = 0  #: bytes of what waits
         self._open = False  # may a message be sent now?
         self._congested = False
-        self._fetching = False
+        self._pumped = False  # is it noted for pumping in this turn?
         self._dropped = 0  # messages that did not fit, since it was last told
-        self._inflight: dict[int, Delivery] = {}  # by Packet Identifier
+        self._inflight: dict[int, _InFlight] = {}  # by Packet Identifier
         self._waiting: deque[QueuedMessage] | None = None
-        # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4]. Only for persistent sessions.
-        self._released: dict[int, None] = {}
-        # What the journal has not taken yet:
-        self._added: dict[int, Delivery] = {}
-        self._settled: list[int] = []
-        self._released_changed = False
-        self._taken_to = 0
-        self._stored_to = 0  # every place below is in the store, or settled
 
-    def restore(self, stored: SessionSnapshot, sent_to: int | None) -> None:
-        """Take over what the store knows of this queue after a start."""
-        self.next_seq = self._stored_to = stored.next_seq
-        self.count = stored.next_seq - stored.first_seq
-        self.size = stored.queued_bytes
-        self.sent_to = sent_to if self.count else self.next_seq
-        self._released = dict.fromkeys(stored.released)
+    @property
+    def count(self) -> int:
+        """Messages waiting or in flight."""
+        return len(self._inflight) + (len(self._waiting) if self._waiting is not None else 0)
+
+    @property
+    def has_room(self) -> bool:
+        """May more be queued at once without holding much in memory?"""
+        return self._open and not self._waiting
 
     # --- messages come in ---
 
-    def deliver(self, message: Message, qos: int) -> bool:
-        """Send the client this message at this QoS, now or when its turn comes. False if it was dropped."""
+    def deliver(self, message: Message, qos: int) -> None:
+        """Send the client this message at this QoS, now or when its turn comes; drop it if the queue is full."""
         exchange = self._exchange
         limits = exchange.limits
         seq = self.next_seq
-        size = message.size
-        stored = self.session_id != 0
-        if stored:
-            if self.count >= limits.max_queued_messages or self.size + size > limits.max_queued_bytes:
-                return self._drop()
-            delivery = (message, qos)
-            self._added[seq] = delivery
-            journal = exchange.journal
-            journal.touched.add(self)
-            journal.gathered += size
+        waiting = self._waiting
+        inflight = self._inflight
+        packet_id = seq % IDENTIFIERS + 1
+        if self._open and not waiting and len(inflight) < limits.max_inflight and packet_id not in inflight:
+            inflight[packet_id] = _SENT[qos]
+            connection = self._session.connection
+            assert connection is not None
+            connection.out.extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))
+            exchange.dirty.add(connection)
+            exchange.sent += 1
         else:
-            delivery = (message, qos)
-        if self._loaded == seq:
-            waiting = self._waiting
-            inflight = self._inflight
-            packet_id = seq % IDENTIFIERS + 1
-            if (
-                self._open
-                and not waiting
-                # To a persistent session QoS 2 goes only once it is stored: after a crash its publisher would send it
-                # again, and the client could not tell that it had it before [MQTT-4.3.3-1].
-                and (qos == 1 or not stored)
-                and len(inflight) < limits.max_inflight
-                and packet_id not in inflight
-            ):
-                inflight[packet_id] = delivery
-                self.sent_to = self._loaded = seq + 1
-                connection = self._session.connection
-                assert connection is not None
-                connection.out += (message.head(qos), packet_id.to_bytes(2, "big"), message.payload)
-                exchange.dirty.add(connection)
-                exchange.sent += 1
-            else:
-                if waiting is None:
-                    waiting = self._waiting = deque()
-                if len(waiting) < limits.max_memory_queue and (stored or self.size + size <= limits.max_queued_bytes):
-                    waiting.append(QueuedMessage(seq, message, qos))
-                    self._loaded = seq + 1
-                elif not stored:
-                    return self._drop()
+            if waiting is None:
+                waiting = self._waiting = deque()
+            if len(waiting) >= limits.max_memory_queue or self.size + message.size > limits.max_queued_bytes:
+                self._drop()
+                return
+            waiting.append((seq, message, qos))
+            self.size += message.size
         self.next_seq = seq + 1
-        self.count += 1
-        self.size += size
-        return True
 
-    def _drop(self) -> bool:
+    def _drop(self) -> None:
         exchange = self._exchange
         exchange.stats.dropped += 1
         if not self._dropped:
@@ -143,14 +108,210 @@ class Queue:
                 bytes=self.size,
             )
         self._dropped += 1
+
+    # --- the client comes and goes ---
+
+    def attach(self) -> None:
+        """The client is there."""
+        self._congested = False
+        self._open = True
+
+    def congest(self) -> None:
+        """The client reads too slowly: send nothing for now."""
+        self._congested = True
+        self._open = False
+
+    def relieve(self) -> None:
+        """It has caught up."""
+        self._congested = False
+        self._open = True
+        self.pump()
+
+    # --- acknowledgements ---
+
+    def puback(self, packet_id: int) -> None:
+        sent = self._inflight.pop(packet_id, None)
+        if sent is None:
+            return
+        size, awaits = sent
+        if awaits != _AWAITS_PUBACK:
+            raise ProtocolError("PUBACK for a message of QoS 2")
+        self._settle(packet_id, size)
+
+    def pubrec(self, packet_id: int) -> None:
+        """The client has the message: release it. A PUBREC that fits nothing is answered too, as the client could not
+        finish otherwise."""
+        sent = self._inflight.get(packet_id)
+        durable = False
+        if sent is None:
+            if not self._knows_all_sent():
+                return  # its message is still in the store: it will be sent again, and answered again
+        elif sent[1] != _AWAITS_PUBCOMP:
+            if sent[1] != _AWAITS_PUBREC:
+                raise ProtocolError("PUBREC for a message of QoS 1")
+            self._inflight[packet_id] = _RELEASED
+            durable = self._release(packet_id, sent[0])
+        connection = self._session.connection
+        assert connection is not None
+        connection.acknowledge(pubrel(packet_id), durable)
+
+    def pubcomp(self, packet_id: int) -> None:
+        sent = self._inflight.get(packet_id)
+        if sent is None:
+            return
+        if sent[1] != _AWAITS_PUBCOMP:
+            raise ProtocolError("PUBCOMP for a message that was not released")
+        del self._inflight[packet_id]
+        self._settle(packet_id, 0)
+
+    def _knows_all_sent(self) -> bool:
+        return True
+
+    def _release(self, packet_id: int, size: int) -> bool:
+        """Note that the client has the message. True if that has to be stored before it may be told so."""
         return False
+
+    def _settle(self, packet_id: int, size: int) -> None:
+        """The exchange of this message is over."""
+        if self._waiting:
+            self._pump_soon()
+        elif self._dropped or self._session.feeding:
+            self._drained()
+
+    def _drained(self) -> None:
+        """Nothing waits any more."""
+        if self._dropped:
+            self._exchange.log.warning("queue empty again", client=self._session.client_id, dropped=self._dropped)
+            self._dropped = 0
+        if self._session.feeding:
+            self._exchange.feed_soon(self._session)
+
+    # --- sending ---
+
+    def _pump_soon(self) -> None:
+        """Once for all acknowledgements of this turn."""
+        if not self._pumped:
+            self._pumped = True
+            self._exchange.thirsty.append(self)
+
+    def pump(self) -> None:
+        """Send what the in-flight window lets through."""
+        self._pumped = False
+        waiting = self._waiting
+        if not waiting or not self._open:
+            return
+        exchange = self._exchange
+        inflight = self._inflight
+        window = exchange.limits.max_inflight
+        connection = self._session.connection
+        assert connection is not None
+        extend = connection.out.extend
+        while waiting and len(inflight) < window:
+            seq, message, qos = waiting[0]
+            packet_id = seq % IDENTIFIERS + 1
+            if packet_id in inflight:
+                break  # [MQTT-2.3.1-4]
+            waiting.popleft()
+            inflight[packet_id] = _SENT[qos]
+            extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))
+            self.size -= message.size
+            exchange.sent += 1
+        exchange.dirty.add(connection)
+        if not waiting:
+            self._drained()
+
+
+class StoredQueue(Queue):
+    """What a persistent session is to receive at QoS 1 and 2. It has attributes of its own:
+
+    `session_id`: its session's key in the store; `sent_to`: every place below was sent at least once, None after a
+    crash when that is not known. `size` is that of all its messages, here.
+    """
+
+    __slots__ = ("_added", "_count", "_fetching", "_loaded", "_released", "_released_changed", "_repeat_to", "_settled",
+                 "_stored_to", "_taken_to", "sent_to", "session_id")  # fmt: skip
+
+    def __init__(self, exchange: Exchange, session: Session) -> None:
+        super().__init__(exchange, session)
+        self.session_id = session.store_id
+        self.sent_to: int | None = 0
+        self._count = 0
+        self._loaded = _AWAY  # every place below is in memory, in flight or settled
+        self._repeat_to = 0  # places below were sent over an earlier connection: DUP
+        self._fetching = False
+        # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4].
+        self._released: dict[int, None] = {}
+        # What the journal has not taken yet:
+        self._added: dict[int, Delivery] = {}
+        self._settled: list[int] = []
+        self._released_changed = False
+        self._taken_to = 0
+        self._stored_to = 0  # every place below is in the store, or settled
+
+    @property
+    def count(self) -> int:
+        """Messages in the queue. After a start it may be a little more than there are."""
+        return self._count
+
+    def restore(self, stored: SessionSnapshot, sent_to: int | None) -> None:
+        """Take over what the store knows of this queue after a start."""
+        self.next_seq = self._stored_to = stored.next_seq
+        self._count = stored.next_seq - stored.first_seq
+        self.size = stored.queued_bytes
+        self.sent_to = sent_to if self._count else self.next_seq
+        self._released = dict.fromkeys(stored.released)
+
+    # --- messages come in ---
+
+    def deliver(self, message: Message, qos: int) -> None:
+        exchange = self._exchange
+        limits = exchange.limits
+        seq = self.next_seq
+        size = message.size
+        if self._count >= limits.max_queued_messages or self.size + size > limits.max_queued_bytes:
+            self._drop()
+            return
+        self._added[seq] = (message, qos)
+        journal = exchange.journal
+        journal.touched.add(self)
+        journal.gathered += size
+        self.next_seq = seq + 1
+        self._count += 1
+        self.size += size
+        if self._loaded != seq:
+            return  # it has its turn after what is in the store already
+        waiting = self._waiting
+        inflight = self._inflight
+        packet_id = seq % IDENTIFIERS + 1
+        if (
+            self._open
+            and not waiting
+            # QoS 2 goes out once it is stored: after a crash its publisher would send it again, and the client could
+            # not tell that it had it before [MQTT-4.3.3-1].
+            and qos == 1
+            and len(inflight) < limits.max_inflight
+            and packet_id not in inflight
+        ):
+            inflight[packet_id] = (size, _AWAITS_PUBACK)
+            self.sent_to = self._loaded = seq + 1
+            connection = self._session.connection
+            assert connection is not None
+            connection.out.extend((message.head(1), packet_id.to_bytes(2, "big"), message.payload))
+            exchange.dirty.add(connection)
+            exchange.sent += 1
+        else:
+            if waiting is None:
+                waiting = self._waiting = deque()
+            if len(waiting) < limits.max_memory_queue:
+                waiting.append((seq, message, qos))
+                self._loaded = seq + 1
 
     # --- the client comes and goes ---
 
     def attach(self) -> None:
         """The client is there: send again what was in flight, then what waits."""
         self._congested = False
-        if self.session_id and self.count:
+        if self._count:
             self._loaded = _AWAY
             self._fetch(0)
         else:
@@ -165,82 +326,37 @@ class Queue:
         self._inflight = {}
         self._waiting = None
 
-    def congest(self) -> None:
-        """The client reads too slowly: send nothing for now."""
-        self._congested = True
-        self._open = False
-
     def relieve(self) -> None:
-        """It has caught up."""
         self._congested = False
         self._open = self._loaded != _AWAY
         self.pump()
 
-    @property
-    def has_room(self) -> bool:
-        """May more be queued at once without holding much in memory?"""
-        return self._open and not self._waiting
-
     # --- acknowledgements ---
 
-    def puback(self, packet_id: int) -> None:
-        delivery = self._inflight.pop(packet_id, None)
-        if delivery is None:
-            return
-        if delivery[1] != 1:
-            raise ProtocolError("PUBACK for a message of QoS 2")
-        self._settle(packet_id, delivery[0].size)
+    def _knows_all_sent(self) -> bool:
+        return self._loaded != _AWAY and self.sent_to is not None and self._loaded >= self.sent_to
 
-    def pubrec(self, packet_id: int) -> None:
-        """Release the message: of a persistent session, once it is stored that the client has it."""
-        connection = self._session.connection
-        assert connection is not None
-        delivery = self._inflight.get(packet_id)
-        durable = False
-        if delivery is None:
-            if self._loaded == _AWAY or self.sent_to is None or self._loaded < self.sent_to:
-                return  # its message may still be in the store: it will be sent again, and answered again
-        elif delivery is not _RELEASED:
-            if delivery[1] != 2:
-                raise ProtocolError("PUBREC for a message of QoS 1")
-            self._inflight[packet_id] = _RELEASED
-            self.size -= delivery[0].size
-            if self.session_id:
-                durable = True
-                self._released[self._place_of(packet_id)] = None
-                self._released_changed = True
-                self._exchange.journal.touched.add(self)
-        # A PUBREC that fits nothing is answered too: the client could not finish otherwise.
-        connection.acknowledge(pubrel(packet_id), durable)
-
-    def pubcomp(self, packet_id: int) -> None:
-        delivery = self._inflight.get(packet_id)
-        if delivery is None:
-            return
-        if delivery is not _RELEASED:
-            raise ProtocolError("PUBCOMP for a message that was not released")
-        del self._inflight[packet_id]
-        self._settle(packet_id, 0)
+    def _release(self, packet_id: int, size: int) -> bool:
+        self.size -= size
+        self._released[self._place_of(packet_id)] = None
+        self._released_changed = True
+        self._exchange.journal.touched.add(self)
+        return True
 
     def _settle(self, packet_id: int, size: int) -> None:
-        self.count -= 1
+        self._count -= 1
         self.size -= size
-        if self.session_id:
-            seq = self._place_of(packet_id)
-            if self._added.pop(seq, None) is None:
-                self._settled.append(seq)
-                if seq in self._released:
-                    del self._released[seq]
-                    self._released_changed = True
-                self._exchange.journal.touched.add(self)
+        seq = self._place_of(packet_id)
+        if self._added.pop(seq, None) is None:
+            self._settled.append(seq)
+            if seq in self._released:
+                del self._released[seq]
+                self._released_changed = True
+            self._exchange.journal.touched.add(self)
         if self._waiting or self._loaded < self.next_seq:
-            self.pump()
-        else:
-            if self._dropped:
-                self._exchange.log.warning("queue empty again", client=self._session.client_id, dropped=self._dropped)
-                self._dropped = 0
-            if self._session.feeding:
-                self._exchange.feed_soon(self._session)
+            self._pump_soon()
+        elif self._dropped or self._session.feeding:
+            self._drained()
 
     def _place_of(self, packet_id: int) -> int:
         """The newest place that was sent under this identifier."""
@@ -252,6 +368,7 @@ class Queue:
 
     def pump(self) -> None:
         """Send what the in-flight window lets through, and load more when little is left in memory."""
+        self._pumped = False
         if not self._open:
             return
         assert self.sent_to is not None
@@ -260,33 +377,34 @@ class Queue:
         waiting = self._waiting
         if waiting:
             inflight = self._inflight
+            window = limits.max_inflight
             connection = self._session.connection
             assert connection is not None
-            out = connection.out
-            while waiting and len(inflight) < limits.max_inflight:
+            extend = connection.out.extend
+            while waiting and len(inflight) < window:
                 seq, message, qos = waiting[0]
                 packet_id = seq % IDENTIFIERS + 1
                 if packet_id in inflight:
                     break  # [MQTT-2.3.1-4]
                 if seq in self._released:
                     inflight[packet_id] = _RELEASED
-                    out.append(pubrel(packet_id))
-                elif qos == 2 and self.session_id and seq >= self._stored_to:
+                    extend((pubrel(packet_id),))
+                elif qos == 2 and seq >= self._stored_to:
                     break
                 else:
-                    inflight[packet_id] = (message, qos)
+                    inflight[packet_id] = (message.size, qos)
                     head = message.repeated_head(qos) if seq < self._repeat_to else message.head(qos)
-                    out += (head, packet_id.to_bytes(2, "big"), message.payload)
+                    extend((head, packet_id.to_bytes(2, "big"), message.payload))
                     exchange.sent += 1
                 waiting.popleft()
                 if seq >= self.sent_to:
                     self.sent_to = seq + 1
             exchange.dirty.add(connection)
-        if self._loaded < self.next_seq and not self._fetching:
-            if not waiting or len(waiting) < limits.max_memory_queue // 2:
+        if self._loaded < self.next_seq:
+            if not self._fetching and (not waiting or len(waiting) < limits.max_memory_queue // 2):
                 self._fetch(self._loaded)
-        elif self._session.feeding and not waiting:
-            exchange.feed_soon(self._session)
+        elif not waiting:
+            self._drained()
 
     # --- the store ---
 
@@ -305,38 +423,39 @@ class Queue:
         if waiting is None:
             waiting = self._waiting = deque()
         first_load = self._loaded == _AWAY
-        self._loaded = messages[-1].seq + 1 if messages else upto
+        self._loaded = messages[-1][0] + 1 if messages else upto
         released = self._released
         if first_load:
             if self.sent_to is None:
                 # After a crash: as many as the window holds may have been sent.
                 inflight = messages[: self._exchange.limits.max_inflight]
-                self.sent_to = inflight[-1].seq + 1 if inflight else upto
+                self.sent_to = inflight[-1][0] + 1 if inflight else upto
             self._repeat_to = self.sent_to
             self._open = not self._congested
             # PUBRELs first, in the order of their PUBRECs [MQTT-4.6.0-4]; then messages in theirs [MQTT-4.6.0-1].
             order = {seq: place - len(released) for place, seq in enumerate(released)}
-            messages.sort(key=lambda message: order.get(message.seq, message.seq))
+            messages.sort(key=lambda queued: order.get(queued[0], queued[0]))
         rights = self._session.rights
         for queued in messages:
-            if rights is None or queued.seq in released or rights.may_receive(queued.message.topic):
+            seq, message, _ = queued
+            if rights is None or seq in released or rights.may_receive(message.topic):
                 waiting.append(queued)
             else:  # the right was taken away since it was queued
-                self.count -= 1
-                self.size -= queued.message.size
-                self._settled.append(queued.seq)
+                self._count -= 1
+                self.size -= message.size
+                self._settled.append(seq)
                 self._exchange.journal.touched.add(self)
         if self._loaded == upto:
             # What has come since then is still at hand: go on from memory as far as it reaches.
             limit = self._exchange.limits.max_memory_queue
             while self._loaded < self.next_seq and len(waiting) < limit:
                 message, qos = self._added[self._loaded]
-                waiting.append(QueuedMessage(self._loaded, message, qos))
+                waiting.append((self._loaded, message, qos))
                 self._loaded += 1
             if self._loaded == self.next_seq:
                 # All is in memory: what was an estimate after a start can be told exactly.
-                self.count = len(self._inflight) + len(waiting)
-                self.size = sum(message.size for message, _ in self._inflight.values())
+                self._count = len(self._inflight) + len(waiting)
+                self.size = sum(size for size, _ in self._inflight.values())
                 self.size += sum(message.size for _, message, _ in waiting)
         self.pump()
 
@@ -358,4 +477,4 @@ class Queue:
         """What was handed over is stored."""
         self._stored_to = self._taken_to
         if self._waiting:
-            self.pump()
+            self._pump_soon()

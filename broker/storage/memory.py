@@ -74,7 +74,7 @@ class MemoryStore:
                 continue
             if found and (len(found) >= count or size <= 0):
                 break
-            found.append(QueuedMessage(seq, message, qos))
+            found.append((seq, message, qos))
             size -= message.size
         return found
 

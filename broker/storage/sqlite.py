@@ -235,7 +235,7 @@ class SqliteStore:
                     if found and (len(found) >= count or size <= 0):
                         rows.close()
                         return found
-                    found.append(QueuedMessage(first + offset, message, qos))
+                    found.append((first + offset, message, qos))
                     size -= message.size
         except sqlite3.Error as error:
             raise StoreError(self._explain(error)) from None
