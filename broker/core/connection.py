@@ -37,6 +37,7 @@ from broker.wire.codes import (
     ReturnCode,
 )
 from broker.wire.decoder import Decoder
+from broker.wire.message import Message
 from broker.wire.packets import Connect, Packet, Will
 
 if TYPE_CHECKING:
@@ -306,6 +307,15 @@ class Connection:
             return
         session = self.session
         assert session is not None
+        if first == 0x32 and allowed and route.size:
+            # The commonest one that is acknowledged.
+            message = Message(topic, frame[payload_at:], 1)
+            message.keep_head(b"\x32" + frame[1 : payload_at - 2])
+            exchange.deliver(message, route)
+            self.acknowledge(b"\x40\x02" + frame[payload_at - 2 : payload_at], route.durable)
+            if route.durable and exchange.journal.full:
+                self._wait_for_store()
+            return
         qos = (first >> 1) & 3
         durable = False
         if not allowed:
@@ -332,28 +342,32 @@ class Connection:
                 (b"\x40\x02" if qos == 1 else b"\x50\x02") + packet_id.to_bytes(2, "big"), durable
             )  # [MQTT-3.3.4-1]
             if durable and exchange.journal.full:
-                self._pause(_STORE)
-                exchange.journal.when_room(self._store_has_room)
+                self._wait_for_store()
+
+    def _wait_for_store(self) -> None:
+        """So much has gathered that this publisher has to wait until it is being written."""
+        self._pause(_STORE)
+        self._exchange.journal.when_room(self._store_has_room)
 
     def _store_has_room(self) -> None:
         self._resume(_STORE)
 
     def _on_puback(self, packet: Packet) -> None:
-        self._exchange.stats.other_received += 1
-        session = self.session
-        if session is not None and session.queue is not None:
-            session.queue.puback(packet[1])
+        self._exchange.acknowledgements += 1
+        queue = self.session.queue  # type: ignore[union-attr]  # a connected client has a session
+        if queue is not None:
+            queue.puback(packet[1])
 
     def _on_pubrec(self, packet: Packet) -> None:
-        self._exchange.stats.other_received += 1
-        session = self.session
-        if session is not None and session.queue is not None:
-            session.queue.pubrec(packet[1])
+        self._exchange.acknowledgements += 1
+        queue = self.session.queue  # type: ignore[union-attr]
+        if queue is not None:
+            queue.pubrec(packet[1])
         else:
             self.acknowledge(encoder.pubrel(packet[1]), False)
 
     def _on_pubrel(self, packet: Packet) -> None:
-        self._exchange.stats.other_received += 1
+        self._exchange.acknowledgements += 1
         session = self.session
         assert session is not None
         packet_id = packet[1]
@@ -368,10 +382,10 @@ class Connection:
         self.acknowledge(encoder.pubcomp(packet_id), durable)
 
     def _on_pubcomp(self, packet: Packet) -> None:
-        self._exchange.stats.other_received += 1
-        session = self.session
-        if session is not None and session.queue is not None:
-            session.queue.pubcomp(packet[1])
+        self._exchange.acknowledgements += 1
+        queue = self.session.queue  # type: ignore[union-attr]
+        if queue is not None:
+            queue.pubcomp(packet[1])
 
     def _on_subscribe(self, packet: Packet) -> None:
         self._exchange.stats.other_received += 1
@@ -401,22 +415,23 @@ class Connection:
 
     def acknowledge(self, acknowledgement: bytes, durable: bool) -> None:
         """Send this; if it is `durable`, once all that happened up to now is stored. The order is kept."""
+        exchange = self._exchange
         if durable or self._held:
             self._held += 1
-            self._exchange.journal.when_stored(self._release, acknowledgement)
+            exchange.journal.when_stored(self._release, acknowledgement)
             if self._held > MAX_HELD:
                 self._pause(_HELD)
         else:
             self.out.append(acknowledgement)
-            self._exchange.stats.other_sent += 1
-            self._exchange.dirty.add(self)
+            exchange.acknowledged += 1
+            exchange.dirty.add(self)
 
     def _release(self, acknowledgement: bytes) -> None:
         self._held -= 1
         if self.state == CLOSED:
             return
         self.out.append(acknowledgement)
-        self._exchange.stats.other_sent += 1
+        self._exchange.acknowledged += 1
         self._exchange.dirty.add(self)
         if self._paused & _HELD and self._held < MAX_HELD // 2:
             self._resume(_HELD)

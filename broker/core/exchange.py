@@ -64,6 +64,8 @@ class Exchange:
         self.turn = 0
         self.sent = 0  #: publishes handed to out lists in this turn
         self.queued = 0  #: publishes handed to queues in this turn
+        self.acknowledged = 0  #: acknowledgements sent in this turn
+        self.acknowledgements = 0  #: acknowledgements received in this turn
         self.thirsty: list[Queue] = []  #: queues that may send more, once this turn's packets are all seen
         self.closing = False  #: shutting down: no new clients
         self.away = Discard()  #: takes the QoS 0 messages of sessions without a connection
@@ -444,8 +446,10 @@ class Exchange:
 
     def end_of_turn(self) -> None:
         """Count, and start the next turn."""
-        self.stats.publish_sent += self.sent - self.away.count
-        self.away.count = 0
-        self.sent = 0
-        self.queued = 0
+        if self.sent or self.queued or self.acknowledged or self.acknowledgements:
+            stats = self.stats
+            stats.publish_sent += self.sent - self.away.count
+            stats.other_sent += self.acknowledged
+            stats.other_received += self.acknowledgements
+            self.away.count = self.sent = self.queued = self.acknowledged = self.acknowledgements = 0
         self.turn += 1

@@ -113,25 +113,25 @@ class Journal:
     @property
     def idle(self) -> bool:
         """Is everything stored, and nobody waits?"""
-        return not (self._busy is not None or self._waiting or self._fetches or self._has_changes())
+        return self._busy is None and not (self._waiting or self._noted)
 
     # --- the commit ---
 
     def end_of_turn(self) -> None:
         """Start a commit if there is something to store and none is under way."""
-        if self._busy is not None:
+        if self._busy is not None or not (self._waiting or self._noted):
             return
         waiting = self._waiting
-        if not self._has_changes() and not self._fetches:
+        self._waiting = []
+        queues = [queue for queue in self.touched if queue.changed]
+        self.touched = set()
+        self.gathered = 0
+        if not (queues or self._fetches or self._has_records):
             # Every promise was met before it had to be written.
-            self.touched.clear()
-            self.gathered = 0
-            self._waiting = []
             for act, argument in waiting:
                 act(argument)
             self._resume()
             return
-        queues = [queue for queue in self.touched if queue.changed]
         batch = Batch(
             self._forgotten,
             self._sessions,
@@ -142,10 +142,7 @@ class Journal:
         )
         fetches = self._fetches[:MAX_FETCHES]
         del self._fetches[:MAX_FETCHES]
-        self.touched = set()
         self._clear()
-        self.gathered = 0
-        self._waiting = []
         self._busy = waiting
         self._submit(batch, queues, [(queue, start, count, queue.next_seq) for queue, start, count in fetches])
         self._resume()
@@ -155,15 +152,13 @@ class Journal:
         for resume in paused:
             resume()
 
-    def _has_changes(self) -> bool:
-        return bool(
-            any(queue.changed for queue in self.touched)
-            or self._received
-            or self._retained
-            or self._sessions
-            or self._subscriptions
-            or self._forgotten
-        )
+    @property
+    def _noted(self) -> bool:
+        return bool(self.touched or self._fetches or self._has_records)
+
+    @property
+    def _has_records(self) -> bool:
+        return bool(self._received or self._retained or self._sessions or self._subscriptions or self._forgotten)
 
     def _submit(
         self, batch: Batch, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]]

@@ -9,6 +9,7 @@ remembered per topic until a subscription or a right changes, which is what make
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.limits import Limits
@@ -29,12 +30,22 @@ class Route:
 
     def __init__(self, targets: dict[Session, int], reserved: bool) -> None:
         self.sessions = list(targets)
-        self.size = len(self.sessions)
-        self.granted0 = [session for session, qos in targets.items() if qos == 0]
-        self.granted1 = [session for session, qos in targets.items() if qos == 1]
-        self.granted2 = [session for session, qos in targets.items() if qos == 2]
+        self.size = len(targets)
+        self.granted0: Sequence[Session] = ()
+        self.granted1: Sequence[Session] = ()
+        self.granted2: Sequence[Session] = ()
         #: Is any of those that get QoS 1 or 2 persistent, so that the publisher's acknowledgement waits for the store?
-        self.durable = any(qos and session.store_id for session, qos in targets.items())
+        self.durable = False
+        for qos in set(targets.values()):
+            granted = [session for session in self.sessions if targets[session] == qos]
+            if qos == 0:
+                self.granted0 = granted
+                continue
+            if qos == 1:
+                self.granted1 = granted
+            else:
+                self.granted2 = granted
+            self.durable = self.durable or any(session.store_id for session in granted)
         #: Is it the broker's own topic, to which no client may publish?
         self.reserved = reserved
         #: The turn in which its connections were last noted for flushing.
@@ -98,9 +109,9 @@ class Router:
 
     def route(self, topic: bytes) -> Route:
         """The route of a topic that is not remembered. Raises ProtocolError if nobody can publish to it."""
-        self.check(topic)
-        targets = self._match(topic)
-        route = Route(targets, topic.startswith(b"$SYS/") or topic == b"$SYS")
+        if topic not in self._exact:  # a filter without wildcards is a Topic Name within the limits
+            self.check(topic)
+        route = Route(self._match(topic), topic.startswith(b"$SYS") and topic[4:5] in (b"", b"/"))
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
         self._routes[topic] = route
@@ -125,11 +136,14 @@ class Router:
         tree = self._tree
         if tree.children or tree.rest:
             self._match_tree(topic, found)
-        targets: dict[Session, int] = {}
-        for holders in found:
-            for session, qos in holders.items():
-                if targets.get(session, -1) < qos:
-                    targets[session] = qos
+        if not found:
+            return {}
+        targets = found[0] if len(found) == 1 else _highest(found)
+        for session in targets:
+            if session.rights is not None:
+                break
+        else:
+            return targets
         return {
             session: qos
             for session, qos in targets.items()
@@ -204,3 +218,13 @@ class Router:
             node, level = path.pop()
             del node.children[level]
         return True
+
+
+def _highest(found: list[dict[Session, int]]) -> dict[Session, int]:
+    """Each session once, with the highest QoS that it was granted."""
+    targets = dict(found[0])
+    for holders in found[1:]:
+        for session, qos in holders.items():
+            if targets.get(session, -1) < qos:
+                targets[session] = qos
+    return targets

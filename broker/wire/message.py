@@ -35,6 +35,10 @@ class Message:
             self._frame = frame
         return frame
 
+    def keep_head(self, head: bytes) -> None:
+        """Take over what `head(1)` would build, for a message that came in just this layout."""
+        self._head1 = head
+
     def head(self, qos: int) -> bytes:
         """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which the payload follows. DUP is 0."""
         head = self._head1 if qos == 1 else self._head2
