@@ -77,7 +77,7 @@ _MOSQUITTO_WORDS = {
 }  # fmt: skip
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A mistake in the configuration; str() is one line that says where it is, what is wrong and what to do."""
 
     def __init__(self, text: str) -> None:

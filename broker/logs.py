@@ -59,7 +59,9 @@ class TextFormatter(logging.Formatter):
                 parts.append(f"{name}={_quoted(_text(value))}")
         line = " ".join(parts)
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            # Set in, so that no text of an exception can pass for a line of its own.
+            for part in self.formatException(record.exc_info).splitlines():
+                line += "\n    " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in part)
         return line
 
 

@@ -307,14 +307,21 @@ class Connection:
             return
         session = self.session
         assert session is not None
-        if first == 0x32 and allowed and route.size:
-            # The commonest one that is acknowledged.
-            message = Message(topic, frame[payload_at:], 1)
-            message.keep_head(b"\x32" + frame[1 : payload_at - 2])
-            exchange.deliver(message, route)
-            self.acknowledge(b"\x40\x02" + frame[payload_at - 2 : payload_at], route.durable)
-            if route.durable and exchange.journal.full:
-                self._wait_for_store()
+        if first == 0x32 and allowed and not route.granted0:
+            # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
+            message = Message(topic, frame[payload_at:], 1, False, frame[: payload_at - 2])
+            for target in route.sessions:
+                target.queue.deliver(message, 1)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
+            exchange.queued += route.size
+            acknowledgement = b"\x40\x02" + frame[payload_at - 2 : payload_at]  # [MQTT-3.3.4-1]
+            if route.durable or self._held:
+                self.acknowledge(acknowledgement, route.durable)
+                if exchange.journal.full:
+                    self._wait_for_store()
+            else:
+                self.out.append(acknowledgement)
+                exchange.acknowledged += 1
+                exchange.dirty.add(self)
             return
         qos = (first >> 1) & 3
         durable = False

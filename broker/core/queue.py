@@ -83,9 +83,8 @@ class Queue:
         if self._open and not waiting and len(inflight) < limits.max_inflight and packet_id not in inflight:
             inflight[packet_id] = _SENT[qos]
             connection = self._session.connection
-            assert connection is not None
-            connection.out.extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))
-            exchange.dirty.add(connection)
+            connection.out.extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))  # type: ignore[union-attr]
+            exchange.dirty.add(connection)  # type: ignore[arg-type]  # open: there is a connection
             exchange.sent += 1
         else:
             if waiting is None:

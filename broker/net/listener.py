@@ -33,8 +33,9 @@ def listen(bind: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             bind or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise ListenError(f"cannot listen on {where}: no such address ({error.strerror or error})") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
+        reason = getattr(error, "strerror", None) or error
+        raise ListenError(f"cannot listen on {where}: no such address ({reason})") from None
     sock = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":

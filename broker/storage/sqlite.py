@@ -158,7 +158,8 @@ class SqliteStore:
     def _load(self) -> Snapshot:
         db = self._db
         (body,) = db.execute("SELECT max(id) FROM body").fetchone()
-        self._next_body = (body or 0) + 1
+        # Never again one that a message still knows as its own, though its row may be gone.
+        self._next_body = max(self._next_body, (body or 0) + 1)
         subscriptions: dict[int, dict[bytes, int]] = {}
         for session, topic_filter, qos in db.execute("SELECT session, filter, qos FROM subscription"):
             subscriptions.setdefault(session, {})[topic_filter] = qos

@@ -8,6 +8,8 @@ behind the same packets. Nothing is allocated because a header announces it: mem
 Each byte is copied at most twice however it was cut.
 """
 
+from struct import Struct
+
 from broker.wire.codes import (
     CONNECT,
     DISCONNECT,
@@ -17,6 +19,7 @@ from broker.wire.codes import (
     PINGREQ,
     PUBACK,
     PUBCOMP,
+    PUBLISH,
     SUBSCRIBE,
     UNSUBSCRIBE,
     ProtocolError,
@@ -29,6 +32,11 @@ from broker.wire.packets import Packet, parse_connect, parse_subscribe, parse_un
 _FIRST_BYTES = frozenset({0x10, 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0, 0xE0})
 # MQTT 3.1 allowed a DUP flag on these three.
 _FIRST_BYTES_3_1 = _FIRST_BYTES | {0x6A, 0x8A, 0xAA}
+
+# The beginning of most packets: first byte, a Remaining Length of one byte, then a topic's length or a Packet
+# Identifier.
+_HEAD = Struct(">BBH").unpack_from
+_PACKET_ID = Struct(">H").unpack_from
 
 # Bytes that may be copied again at the next read; more than that is collected, and joined once.
 _SMALL = 4096
@@ -99,86 +107,93 @@ class Decoder:
         data = self._data
         pos = self._pos
         size = len(data)
-        max_size = self.max_size
         append = packets.append
-        while pos + 1 < size:
-            first = data[pos]
-            length = data[pos + 1]
-            body = pos + 2
-            if length > 127:
-                length &= 127
-                shift = 7
-                while body < size:
-                    byte = data[body]
-                    body += 1
-                    length |= (byte & 127) << shift
-                    if byte < 128:
-                        break
-                    shift += 7
-                    if shift > 21:
-                        raise ProtocolError("a Remaining Length of more than four bytes")
-                else:
-                    break  # the header is not whole yet
-            end = body + length
-            if end - pos > max_size:
-                raise ProtocolError(f"a packet of {end - pos} bytes, over the limit of {max_size}")
-            kind = first >> 4
-            if kind == 3:
-                # PUBLISH is written out here: it is what a broker does all day.
-                qos = first & 6
-                if qos == 0:
-                    if first & 8:
-                        raise ProtocolError("PUBLISH with DUP at QoS 0")  # [MQTT-3.3.1-2]
-                elif qos == 6:
-                    raise ProtocolError("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
-                if end > size:
-                    self._await(data, pos, end)
-                    return
-                topic_at = body + 2
-                topic_end = topic_at + ((data[body] << 8) | data[body + 1]) if length > 1 else end + 1
-                if qos:
-                    payload_at = topic_end + 2
-                    if payload_at > end:
-                        raise ProtocolError("PUBLISH ends before its Packet Identifier")
-                    packet_id = (data[topic_end] << 8) | data[topic_end + 1]
-                    if packet_id == 0:
-                        raise ProtocolError("PUBLISH with Packet Identifier 0")  # [MQTT-2.3.1-1]
-                elif topic_end > end:
-                    raise ProtocolError("PUBLISH ends inside its Topic Name")
-                else:
-                    payload_at = topic_end
-                    packet_id = 0
-                if body - pos > 2 and data[body - 1] == 0:
-                    # A Remaining Length longer than need be. The frame may go out again, so it is put right here.
-                    frame = data[pos : pos + 1] + remaining_length(length) + data[body:end]
-                    append((first, data[topic_at:topic_end], frame, len(frame) - (end - payload_at), packet_id))
-                else:
-                    append((first, data[topic_at:topic_end], data[pos:end], payload_at - pos, packet_id))
-            else:
-                known = _FIRST_BYTES if self.version != MQTT_3_1 else _FIRST_BYTES_3_1
-                if first not in known:
-                    raise _bad_first_byte(first)
-                if end > size:
-                    self._await(data, pos, end)
-                    return
-                if PUBACK <= kind <= PUBCOMP:
-                    if length != 2:
-                        raise ProtocolError(f"{PACKET_NAMES[kind]} with Remaining Length {length}")
-                    packet_id = (data[body] << 8) | data[body + 1]
-                    if packet_id == 0:
-                        raise ProtocolError(f"{PACKET_NAMES[kind]} with Packet Identifier 0")
-                    append((first, packet_id))
-                else:
-                    append(_parse_rare(kind, first, data, body, end))
-            pos = end
-            limit -= 1
-            if limit == 0:
+        for _ in range(limit):
+            if pos + 2 > size:
                 break
+            # Written out here is what a broker does all day: short PUBLISHes, and acknowledgements. Whatever is odd
+            # about one of them is left to the general way below.
+            if pos + 4 <= size:
+                first, length, number = _HEAD(data, pos)
+                end = pos + 2 + length
+                if length < 128 and end <= size:
+                    if first == 0x30:
+                        payload_at = 4 + number
+                        if 2 + length >= payload_at:
+                            append((0x30, data[pos + 4 : pos + payload_at], data[pos:end], payload_at, 0))
+                            pos = end
+                            continue
+                    elif length == 2:
+                        if number and (first == 0x40 or first == 0x50 or first == 0x62 or first == 0x70):
+                            append((first, number))
+                            pos = end
+                            continue
+                    elif first == 0x32 or first == 0x34:
+                        payload_at = 6 + number
+                        if 2 + length >= payload_at:
+                            (packet_id,) = _PACKET_ID(data, pos + 4 + number)
+                            if packet_id:
+                                topic = data[pos + 4 : pos + 4 + number]
+                                append((first, topic, data[pos:end], payload_at, packet_id))
+                                pos = end
+                                continue
+            next_pos = self._decode_any(packets, data, pos)
+            if next_pos is None:
+                return
+            if next_pos == pos:
+                break
+            pos = next_pos
         if pos == size:
             self._data = b""
             self._pos = 0
         else:
             self._pos = pos
+
+    def _decode_any(self, packets: list[Packet], data: bytes, pos: int) -> int | None:
+        """Decode the packet at `pos`, whatever it is. Returns where the next one begins: `pos` if its header is not
+        whole, and None if the rest of it is waited for."""
+        size = len(data)
+        first = data[pos]
+        length = data[pos + 1]
+        body = pos + 2
+        if length > 127:
+            length &= 127
+            shift = 7
+            while body < size:
+                byte = data[body]
+                body += 1
+                length |= (byte & 127) << shift
+                if byte < 128:
+                    break
+                shift += 7
+                if shift > 21:
+                    raise ProtocolError("a Remaining Length of more than four bytes")
+            else:
+                return pos
+        end = body + length
+        if end - pos > self.max_size:
+            raise ProtocolError(f"a packet of {end - pos} bytes, over the limit of {self.max_size}")
+        kind = first >> 4
+        if kind == PUBLISH:
+            if first & 6 == 0:
+                if first & 8:
+                    raise ProtocolError("PUBLISH with DUP at QoS 0")  # [MQTT-3.3.1-2]
+            elif first & 6 == 6:
+                raise ProtocolError("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
+        elif first not in (_FIRST_BYTES if self.version != MQTT_3_1 else _FIRST_BYTES_3_1):
+            raise _bad_first_byte(first)
+        if end > size:
+            self._await(data, pos, end)
+            return None
+        if kind == PUBLISH:
+            packets.append(_publish(first, data, pos, body, end))
+        elif PUBACK <= kind <= PUBCOMP:
+            if length != 2:
+                raise ProtocolError(f"{PACKET_NAMES[kind]} with Remaining Length {length}")
+            packets.append((first, _packet_id(kind, data, body)))
+        else:
+            packets.append(_parse_rare(kind, first, data, body, end))
+        return end
 
     def _await(self, data: bytes, pos: int, end: int) -> None:
         """The packet at `pos` is not whole: keep what there is of it until `end` has arrived."""
@@ -191,6 +206,33 @@ class Decoder:
             self._data, self._pos = b"", 0
 
 
+def _publish(first: int, data: bytes, pos: int, body: int, end: int) -> Packet:
+    """The PUBLISH from `pos` to `end`, whose variable header starts at `body`."""
+    if end - body < 2:
+        raise ProtocolError("PUBLISH ends before its Topic Name")
+    topic_at = body + 2
+    topic_end = payload_at = topic_at + ((data[body] << 8) | data[body + 1])
+    packet_id = 0
+    if first & 6:
+        payload_at += 2
+    if payload_at > end:
+        raise ProtocolError("PUBLISH ends before its payload begins")
+    if first & 6:
+        packet_id = _packet_id(PUBLISH, data, topic_end)
+    frame = data[pos:end]
+    if body - pos > 2 and data[body - 1] == 0:
+        # A Remaining Length longer than need be. The frame may go out again, so it is put right here.
+        frame = data[pos : pos + 1] + remaining_length(end - body) + data[body:end]
+    return first, data[topic_at:topic_end], frame, len(frame) - (end - payload_at), packet_id
+
+
+def _packet_id(kind: int, data: bytes, pos: int) -> int:
+    packet_id = (data[pos] << 8) | data[pos + 1]
+    if packet_id == 0:
+        raise ProtocolError(f"{PACKET_NAMES[kind]} with Packet Identifier 0")  # [MQTT-2.3.1-1]
+    return packet_id
+
+
 def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Packet:
     if kind == CONNECT:
         return first, parse_connect(data, body, end)
@@ -200,9 +242,7 @@ def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Pack
         return (first,)
     if end - body < 2:
         raise ProtocolError(f"{PACKET_NAMES[kind]} ends before its Packet Identifier")
-    packet_id = (data[body] << 8) | data[body + 1]
-    if packet_id == 0:
-        raise ProtocolError(f"{PACKET_NAMES[kind]} with Packet Identifier 0")  # [MQTT-2.3.1-1]
+    packet_id = _packet_id(kind, data, body)
     if kind == SUBSCRIBE:
         return first, packet_id, parse_subscribe(data, body + 2, end)
     assert kind == UNSUBSCRIBE

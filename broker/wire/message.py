@@ -16,7 +16,10 @@ class Message:
 
     __slots__ = ("_frame", "_head1", "_head2", "body_id", "payload", "qos", "retain", "size", "topic")
 
-    def __init__(self, topic: bytes, payload: bytes, qos: int, retain: bool = False) -> None:
+    def __init__(
+        self, topic: bytes, payload: bytes, qos: int, retain: bool = False, head1: bytes | None = None
+    ) -> None:
+        """`head1`: what `head(1)` would build, if it is known already."""
         self.topic = topic
         self.payload = payload
         self.qos = qos
@@ -24,7 +27,7 @@ class Message:
         self.size = len(topic) + len(payload)  #: what it counts for against limits in bytes
         self.body_id = 0
         self._frame: bytes | None = None
-        self._head1: bytes | None = None
+        self._head1 = head1
         self._head2: bytes | None = None
 
     def frame(self) -> bytes:
@@ -34,10 +37,6 @@ class Message:
             frame = publish_head(0x31 if self.retain else 0x30, self.topic, len(self.payload)) + self.payload
             self._frame = frame
         return frame
-
-    def keep_head(self, head: bytes) -> None:
-        """Take over what `head(1)` would build, for a message that came in just this layout."""
-        self._head1 = head
 
     def head(self, qos: int) -> bytes:
         """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which the payload follows. DUP is 0."""
