@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from broker import config, logs, notify
 from broker.auth.errors import FileError
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if argv[:1] == ["passwd"]:
         return passwd_command(argv[1:], prog="python3 -m broker passwd")
     parser = _parser()
-    given, unknown = parser.parse_known_args(argv)
     try:
+        given, unknown = parser.parse_known_args(argv)
         if unknown:
             raise config.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"))
         overrides = config.from_args(given)
@@ -45,8 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _serve(parser.prog, settings, lambda: config.load(given.config, overrides))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A mistake is told in one line, as all others are, and not below the list of all flags."""
+        raise config.ConfigError(f"{message}; --help shows all flags")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python3 -m broker",
         description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.",
         epilog="`python3 -m broker passwd FILE USER` adds, changes and deletes users of a password file.",

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from broker import config as configuration
+from broker import logs
 from broker.auth.acl import Acl
 from broker.auth.errors import FileError
 from broker.auth.gatekeeper import Gatekeeper, Policy
@@ -189,11 +190,15 @@ class Server:
             self._notify("READY=1", "STATUS=the last reload failed: see the log")
             return
         changes = self.config.changes(wanted)
+        if config.log_level != self.config.log_level:
+            logs.set_level(config.log_level)
         self.config = config
         for port, listener, policy in zip(self._ports, config.listeners, policies, strict=True):
             port.replace(listener, policy)
         self._apply_limits()
         self.exchange.rights_changed(self._rights)
+        for port in self._ports:
+            port.close_unwelcome()
         for change in changes:
             if change.reloadable:
                 self.log.info("changed", option=str(change))
@@ -241,10 +246,12 @@ class Server:
             self._draining = False
             self._deadline = time.monotonic() + GRACE
             self.timers.after(GRACE, lambda now: None)
-            for port in self._ports:
-                for connection in list(port.connections.values()):
-                    if connection.state != CLOSED:
-                        connection.close("the broker is shutting down")
+            connections = [connection for port in self._ports for connection in port.connections.values()]
+            for connection in connections:
+                self.exchange.publish_will(connection)  # before anybody is gone who should get it
+            for connection in connections:
+                if connection.state != CLOSED:
+                    connection.close("the broker is shutting down")
             self.exchange.journal.end_of_turn()
         if self.exchange.journal.idle:
             self.loop.stop()
@@ -273,17 +280,21 @@ class _Port:
         self._second = 0
         self._attempts: dict[str, int] = {}
         self._told: set[str] = set()
+        self._stays: Callable[[str | None, str], bool] = lambda username, client_id: True
         self.listener = Listener(
             server.loop, listen(config.bind, config.port), self._accepted, self._starved, self._later
         )
 
     def replace(self, config: ListenerConfig, policy: Policy) -> None:
-        """Go by another configuration, and close the connections of who may not connect any more."""
+        """Go by another configuration."""
         self.config = config
-        stays = self.gatekeeper.replace(policy)
+        self._stays = self.gatekeeper.replace(policy)
+
+    def close_unwelcome(self) -> None:
+        """After `replace`: close the connections of who may not connect any more."""
         for connection in list(self.connections.values()):
             session = connection.session
-            if session is not None and not stays(session.username, session.client_id):
+            if session is not None and not self._stays(session.username, session.client_id):
                 connection.close("no longer authorised to connect")
 
     def _accepted(self, sock: socket.socket, host: str, port: int) -> None:

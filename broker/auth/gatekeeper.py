@@ -66,6 +66,11 @@ class Gatekeeper:
         def checked(right: Any, error: Exception | None) -> None:
             if error is not None:
                 raise error  # a bug: told as one by the loop
+            if self.policy is not policy:  # replaced meanwhile: what was checked may hold no more
+                code = self.admit(connect, decided)
+                if code is not None:
+                    decided(code)
+                return
             decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
 
         self._submit(lambda: passwords.check(username, password), checked)

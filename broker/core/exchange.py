@@ -22,7 +22,7 @@ from broker.core.timers import Timers
 from broker.wire.codes import SUBSCRIBE_FAILURE
 from broker.wire.encoder import suback, unsuback
 from broker.wire.message import Message
-from broker.wire.packets import Connect
+from broker.wire.packets import Connect, Will
 
 if TYPE_CHECKING:
     from broker.core.connection import Connection
@@ -162,13 +162,22 @@ class Exchange:
             self.journal.save_session(self._record(session))
         else:
             self.discard(session)
-        will = connection.will
+        will, connection.will = connection.will, None  # [MQTT-3.1.2-10]
         if will is not None and not normal:
-            connection.will = None  # [MQTT-3.1.2-10]
-            if session.rights is not None and not session.rights.may_publish(will.topic):
-                self.denied(session, "will", will.topic)
-            else:
-                self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
+            self._publish_will(will, session)
+
+    def publish_will(self, connection: Connection) -> None:
+        """Publish the will of a client that is about to be closed with all others, so that they still get it."""
+        will, connection.will = connection.will, None
+        if will is not None and connection.session is not None:
+            self._publish_will(will, connection.session)
+
+    def _publish_will(self, will: Will, session: Session) -> None:
+        route = self.router.known(will.topic) or self.router.route(will.topic)
+        if route.reserved or (session.rights is not None and not session.rights.may_publish(will.topic)):
+            self.denied(session, "will", will.topic)
+        else:
+            self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
 
     def discard(self, session: Session) -> None:
         """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""

@@ -166,9 +166,13 @@ class Journal:
         store = self._store
         wanted = [(queue.session_id, start, count) for queue, start, count, _ in fetches]
 
+        stored = not any(batch)
+
         def job() -> list[list[QueuedMessage]]:
-            if any(batch):
+            nonlocal stored
+            if not stored:
                 store.commit(batch)
+                stored = True  # whatever becomes of the rest: it must not be written twice
             return [store.fetch(session, start, count, FETCH_SIZE) for session, start, count in wanted]
 
         def done(result: object, error: Exception | None) -> None:
@@ -183,7 +187,7 @@ class Journal:
                 self.failed = True
 
                 def retry(now: float) -> None:
-                    self._submit(batch, queues, fetches)  # before anything that has gathered since
+                    self._lane.submit(job, done)  # before anything that has gathered since
 
                 self._timers.after(RETRY, retry)
                 return

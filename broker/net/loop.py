@@ -22,6 +22,10 @@ WRITE = selectors.EVENT_WRITE
 SLICE = 256
 
 
+#: Seconds that it waits at the most: some systems refuse to wait for weeks.
+LONGEST = 3600.0
+
+
 class Ready(Protocol):
     """What is registered for a socket."""
 
@@ -111,7 +115,7 @@ class Loop:
                 timeout: float | None = 0.0
             else:
                 due = deadlines.next_due()
-                timeout = None if due is None else max(0.0, due - monotonic())
+                timeout = None if due is None else min(max(0.0, due - monotonic()), LONGEST)
             events = select(timeout)
             now = deadlines.now = monotonic()
             left = SLICE

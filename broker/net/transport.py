@@ -12,10 +12,11 @@ from typing import Protocol
 
 from broker.net.loop import READ, WRITE, Loop
 
-#: Bytes read at a time.
+#: Bytes read at a time; and from a client that fills that, as large packets are copied less often then.
 BLOCK = 65_536
-#: Frames at least this large are not copied together before they are sent.
-LARGE = 16_384
+BIG_BLOCK = 262_144
+#: Frames of this size are not copied together before they are sent.
+LARGE = 8_192
 #: Buffers that one system call takes (IOV_MAX is 1024 on Linux and macOS).
 VECTOR = 512
 
@@ -35,7 +36,7 @@ class Client(Protocol):
 class Transport:
     """A TCP connection without blocking. `out` is filled by the client's side; `flush` sends it."""
 
-    __slots__ = ("_closed", "_events", "_loop", "_max_unsent", "_on_close", "_sock", "_unsent", "_unsent_size",
+    __slots__ = ("_block", "_closed", "_events", "_loop", "_max_unsent", "_on_close", "_sock", "_unsent", "_unsent_size",
     "client",
                  "out", "peer")  # fmt: skip
 
@@ -47,6 +48,7 @@ class Transport:
         self._sock = sock
         self._max_unsent = max_unsent
         self._on_close = on_close
+        self._block = BLOCK
         self._closed = False
         self._events = READ
         self._unsent: list[bytes | memoryview] | None = None  # what the system did not take yet
@@ -68,13 +70,14 @@ class Transport:
                 client.progress(now)
         if events & READ and self._events & READ:
             try:
-                data = self._sock.recv(BLOCK)
+                data = self._sock.recv(self._block)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 self._lose(f"network error: {error.strerror or error}")
                 return
             if data:
+                self._block = BIG_BLOCK if len(data) >= BLOCK else BLOCK
                 client.receive(data, now)
             else:
                 self._lose("closed by the client without DISCONNECT")
@@ -96,7 +99,7 @@ class Transport:
                 data = out[0]
                 size = len(data)
                 sent = self._sock.send(data)
-            elif _HAS_SENDMSG and len(out) <= 3 and len(out[-1]) >= LARGE:
+            elif _HAS_SENDMSG and len(out[-1]) >= LARGE and len(out) <= VECTOR:
                 size = sum(map(len, out))
                 sent = self._sock.sendmsg(out)
                 if sent < size:
