@@ -157,7 +157,7 @@ class Connection:
                 for packet in packets:
                     handlers[packet[0] >> 4](self, packet)
         except _Finished:
-            self.close("DISCONNECT", normal=True)
+            self.close("DISCONNECT", normal=True, gently=False)
         except ProtocolError as error:
             stats.protocol_errors += 1
             if self.state != CLOSED:
@@ -206,7 +206,6 @@ class Connection:
         if connect.will is not None:
             self._exchange.router.check(connect.will.topic)
         self.state = ADMITTING
-        self._pause(_ADMISSION)
         if self._exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down")
         elif self.overload:
@@ -224,6 +223,8 @@ class Connection:
             code = self._gatekeeper.admit(connect, decided)
             if code is not None:
                 self._admitted(connect, code)
+        if self.state == ADMITTING:
+            self._pause(_ADMISSION)
 
     def _admitted(self, connect: Connect, code: ReturnCode) -> None:
         if self.state != ADMITTING:
@@ -510,12 +511,12 @@ class Connection:
 
     def lost(self, why: str) -> None:
         """The network connection has ended."""
-        self.close(why)
+        self.close(why, gently=False)
 
     # --- the end ---
 
-    def close(self, why: str, normal: bool = False) -> None:
-        """End the connection. Unless it is `normal`, the will is published."""
+    def close(self, why: str, normal: bool = False, gently: bool = True) -> None:
+        """End the connection. Unless it is `normal`, the will is published. `gently`: see Transport.close."""
         if self.state == CLOSED:
             return
         before = self.state
@@ -530,14 +531,14 @@ class Connection:
             self._count_discarded(session)
         self.state = CLOSED
         self._exchange.close(self, normal)
-        self._end()
+        self._end(gently)
 
-    def _end(self) -> None:
+    def _end(self, gently: bool = True) -> None:
         self.state = CLOSED
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._transport.close()
+        self._transport.close(gently)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -23,8 +23,9 @@ class Transport(Protocol):
     def flush(self) -> None:
         """Send what is in `out`, as far as the client takes it without delay; keep the rest for later."""
 
-    def close(self) -> None:
-        """Send what is in `out` as far as the client takes it without delay, then close. May be called twice."""
+    def close(self, gently: bool = True) -> None:
+        """Send what is in `out` as far as the client takes it without delay, then close: `gently` if the client
+        should get what was sent. May be called twice."""
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`: the client's data stays in the network."""

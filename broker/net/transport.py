@@ -169,14 +169,13 @@ class Transport:
     def resume_reading(self) -> None:
         self._watch(self._events | READ)
 
-    def close(self) -> None:
-        """Send what the system takes at once, and close."""
+    def close(self, gently: bool = True) -> None:
+        """Send what the system takes at once, and close. `gently`: so that it really arrives."""
         if self._closed:
             return
-        if self._unsent is None:
+        if self._unsent is None and self.out:
             with contextlib.suppress(OSError):
-                if self.out:
-                    self._sock.send(b"".join(self.out))
+                self._sock.send(b"".join(self.out))
         self._closed = True
         self.out.clear()
         self._unsent = None
@@ -184,11 +183,12 @@ class Transport:
         if self._events:
             self._loop.unregister(self._sock)
             self._events = 0
-        # Closing with unread data would reset the connection, and the client might lose what was sent just now.
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
-            if len(self._sock.recv(BLOCK)) == BLOCK:
-                self._sock.recv(BLOCK)
+        if gently:
+            # Closing with unread data would reset the connection, and the client might lose what was sent just now.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+                if len(self._sock.recv(BLOCK)) == BLOCK:
+                    self._sock.recv(BLOCK)
         self._sock.close()
         self.client = None
         self._on_close(self)
@@ -210,7 +210,7 @@ class Transport:
         client = self.client
         if client is not None:
             client.lost(why)
-        self.close()
+        self.close(gently=False)
 
     def _lose_soon(self, why: str) -> None:
         """As `flush` runs while others wait for theirs, the consequences of a loss have to wait for the next turn."""
