@@ -107,6 +107,10 @@ class Server:
         """Host and port of each listener, in the order of the configuration."""
         return [port.listener.address for port in self._ports]
 
+    @property
+    def _status(self) -> str:
+        return "STATUS=listening on " + ", ".join(f"{host}:{number}" for host, number in self.addresses)
+
     # --- at work ---
 
     def run(self) -> None:
@@ -118,8 +122,7 @@ class Server:
             "started", version=__version__, data=self.config.data or "memory", sessions=kept,
             retained=self.exchange.retained.count,
         )  # fmt: skip
-        where = ", ".join(f"{host}:{number}" for host, number in self.addresses)
-        self._notify("READY=1", f"STATUS=listening on {where}")
+        self._notify("READY=1", self._status)
         interval = watchdog_interval()
         if interval is not None:
             self.timers.after(0.0, lambda now: (self._notify("WATCHDOG=1"), now + interval)[1])
@@ -135,6 +138,8 @@ class Server:
         self.loop.wake()
 
     def _before_sleep(self) -> None:
+        while self._requests:
+            self._obey(self._requests.popleft())
         exchange = self.exchange
         exchange.journal.end_of_turn()
         exchange.pump()
@@ -143,8 +148,6 @@ class Server:
             for connection in dirty:
                 connection.flush()
         exchange.end_of_turn()
-        while self._requests:
-            self._obey(self._requests.popleft())
         if self._deadline is not None:
             self._go_on_ending()
 
@@ -205,7 +208,7 @@ class Server:
             else:
                 self.log.warning("this change needs a restart", option=str(change))
         self.log.info("reloaded")
-        self._notify("READY=1")
+        self._notify("READY=1", self._status)
 
     def _rights(self, session: Session) -> Rights | None:
         if session.connection is None:
@@ -232,7 +235,6 @@ class Server:
             for connection in port.connections.values():
                 connection.quiesce()
         self.timers.after(GRACE, lambda now: None)  # wakes the loop
-        self._go_on_ending()
 
     def _go_on_ending(self) -> None:
         assert self._deadline is not None

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Bytes that may gather before publishers are made to wait.
 MAX_GATHERED = 8 << 20
+#: Seconds that a batch waits when clients have been sent its messages and may acknowledge them before they are written.
+PATIENCE = 0.001
 #: Seconds between two attempts of a commit that failed.
 RETRY = 1.0
 #: Sessions whose messages are loaded within one job, so that acknowledgements do not wait for long.
@@ -53,6 +55,8 @@ class Journal:
         self._log = log
         self.touched: set[StoredQueue] = set()
         self.gathered = 0  #: bytes, roughly
+        self.hopeful = False  #: may some of it be acknowledged soon, and need no writing then?
+        self._due: float | None = None  # when it is written at the latest all the same
         self.failed = False  #: did the last commit fail?
         self.commits = 0
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
@@ -121,12 +125,17 @@ class Journal:
         """Start a commit if there is something to store and none is under way."""
         if self._busy is not None or not (self._waiting or self._noted):
             return
+        queues = [queue for queue in self.touched if queue.changed]
+        nothing = not (queues or self._fetches or self._has_records)
+        if self.hopeful and not nothing and self._wait():
+            return
         waiting = self._waiting
         self._waiting = []
-        queues = [queue for queue in self.touched if queue.changed]
         self.touched = set()
         self.gathered = 0
-        if not (queues or self._fetches or self._has_records):
+        self.hopeful = False
+        self._due = None
+        if nothing:
             # Every promise was met before it had to be written.
             for act, argument in waiting:
                 act(argument)
@@ -146,6 +155,14 @@ class Journal:
         self._busy = waiting
         self._submit(batch, queues, [(queue, start, count, queue.next_seq) for queue, start, count in fetches])
         self._resume()
+
+    def _wait(self) -> bool:
+        """Give the clients a moment to acknowledge what they were sent? Once, and not when much has gathered."""
+        now = self._timers.now
+        if self._due is None:
+            self._due = now + PATIENCE
+            self._timers.at(self._due, lambda now: None)  # ends the loop's sleep
+        return now < self._due and not self.full
 
     def _resume(self) -> None:
         paused, self._paused = self._paused, []

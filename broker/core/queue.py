@@ -292,6 +292,7 @@ class StoredQueue(Queue):
             and packet_id not in inflight
         ):
             inflight[packet_id] = (size, _AWAITS_PUBACK)
+            journal.hopeful = True
             self.sent_to = self._loaded = seq + 1
             connection = self._session.connection
             assert connection is not None
@@ -332,6 +333,29 @@ class StoredQueue(Queue):
 
     # --- acknowledgements ---
 
+    def puback(self, packet_id: int) -> None:
+        sent = self._inflight.pop(packet_id, None)
+        if sent is None:
+            return
+        size, awaits = sent
+        if awaits != _AWAITS_PUBACK:
+            raise ProtocolError("PUBACK for a message of QoS 2")
+        self._count -= 1
+        self.size -= size
+        newest = self.sent_to - 1  # type: ignore[operator]  # something was sent
+        seq = newest - (newest - packet_id + 1) % IDENTIFIERS
+        if self._added and self._added.pop(seq, None) is not None:
+            pass  # it was never written, and need not be
+        else:
+            if not self._settled:
+                self._exchange.journal.touched.add(self)
+            self._settled.append(seq)
+        if self._waiting or self._loaded < self.next_seq:
+            if not self._pumped:
+                self._pump_soon()
+        elif self._dropped or self._session.feeding:
+            self._drained()
+
     def _knows_all_sent(self) -> bool:
         return self._loaded != _AWAY and self.sent_to is not None and self._loaded >= self.sent_to
 
@@ -343,15 +367,14 @@ class StoredQueue(Queue):
         return True
 
     def _settle(self, packet_id: int, size: int) -> None:
+        """A message of QoS 2: it was stored before it was sent."""
         self._count -= 1
         self.size -= size
         seq = self._place_of(packet_id)
-        if self._added.pop(seq, None) is None:
-            self._settled.append(seq)
-            if seq in self._released:
-                del self._released[seq]
-                self._released_changed = True
-            self._exchange.journal.touched.add(self)
+        self._settled.append(seq)
+        del self._released[seq]
+        self._released_changed = True
+        self._exchange.journal.touched.add(self)
         if self._waiting or self._loaded < self.next_seq:
             self._pump_soon()
         elif self._dropped or self._session.feeding:

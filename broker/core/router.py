@@ -120,6 +120,8 @@ class Router:
     def check(self, topic: bytes) -> None:
         """Raise ProtocolError unless `topic` is a Topic Name within the limits."""
         check_topic_name(topic)
+        if topic.startswith(b"$SYS/"):
+            return  # the broker's own, to which no client may publish: limits for clients are none of theirs
         limits = self._limits
         if len(topic) > limits.max_topic_length:
             raise ProtocolError(f"a Topic Name of {len(topic)} bytes, over the limit of {limits.max_topic_length}")

@@ -36,9 +36,10 @@ class Client(Protocol):
 class Transport:
     """A TCP connection without blocking. `out` is filled by the client's side; `flush` sends it."""
 
-    __slots__ = ("_block", "_closed", "_events", "_loop", "_max_unsent", "_on_close", "_sock", "_unsent", "_unsent_size",
-    "client",
-                 "out", "peer")  # fmt: skip
+    __slots__ = (
+        "_block", "_closed", "_events", "_loop", "_max_unsent", "_on_close", "_sock", "_unsent", "_unsent_size",
+        "client", "out", "peer",
+    )  # fmt: skip
 
     def __init__(
         self, loop: Loop, sock: socket.socket, peer: str, max_unsent: int, on_close: Callable[[Transport], None]

@@ -47,6 +47,7 @@ SEGMENT_SPAN = 1 << 16
 
 # One message in a segment: place relative to the segment's first, flags (QoS, 4 = retain), length of topic, of payload.
 _RECORD = Struct("<IBHI")
+_RECORD_SIZE = _RECORD.size
 _RETAIN = 4
 
 _SCHEMA = """
@@ -426,12 +427,22 @@ def _messages(data: bytes, body: bytes | None) -> Iterator[tuple[int, int, Messa
     """The messages of a segment: (place relative to its first, QoS, message)."""
     unpack = _RECORD.unpack_from
     pos = 0
+    topic = b""
+    head: bytes | None = None
+    before = None
     while pos < len(data):
         offset, flags, topic_size, payload_size = unpack(data, pos)
-        pos += _RECORD.size
-        topic = data[pos : pos + topic_size]
-        pos += topic_size
+        topic_at = pos + _RECORD_SIZE
+        pos = topic_at + topic_size
+        same = (flags, topic_size, payload_size)
+        if same != before or not data.startswith(topic, topic_at):
+            topic = data[topic_at:pos]
+            before = same
+            head = None
+        qos = flags & 3
         payload = body if body is not None else data[pos : pos + payload_size]
         pos += payload_size
-        qos = flags & 3
-        yield offset, qos, Message(topic, payload, qos, bool(flags & _RETAIN))
+        message = Message(topic, payload, qos, flags & _RETAIN != 0, head)
+        if head is None and qos == 1:
+            head = message.head(1)  # the same for all messages of this topic and size: they come in runs
+        yield offset, qos, message

@@ -3,9 +3,13 @@
 Owns: the bytes of every packet that goes to a client. Must not know: to whom they go, or when.
 """
 
+from struct import Struct
+
 from broker.wire.codes import ReturnCode
 
 PINGRESP = b"\xd0\x00"
+
+_SHORT_HEAD = Struct(">BBH").pack
 
 
 def connack(code: ReturnCode, session_present: bool) -> bytes:
@@ -53,5 +57,8 @@ def remaining_length(value: int) -> bytes:
 
 def publish_head(first: int, topic: bytes, payload_size: int) -> bytes:
     """A PUBLISH up to where the Packet Identifier stands (QoS 1 and 2) or the payload begins (QoS 0)."""
-    size = 2 + len(topic) + payload_size + (2 if first & 6 else 0)
-    return b"%c%b%b%b" % (first, remaining_length(size), len(topic).to_bytes(2, "big"), topic)
+    topic_size = len(topic)
+    size = topic_size + payload_size + (4 if first & 6 else 2)
+    if size < 128:
+        return _SHORT_HEAD(first, size, topic_size) + topic
+    return b"%c%b%b%b" % (first, remaining_length(size), topic_size.to_bytes(2, "big"), topic)

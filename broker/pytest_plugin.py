@@ -1,0 +1,54 @@
+"""pytest fixtures: a real MQTT broker for a test, on a free port and in memory.
+
+pytest finds them once selectmq is installed; without an installation, `-p broker.pytest_plugin` loads them.
+
+    def test_my_client(mqtt_broker):
+        my_client.connect(mqtt_broker.host, mqtt_broker.port)
+
+`mqtt_broker` is a running `broker.Broker` with the default options. `mqtt_broker_factory` makes one with options, and
+as many as a test wants:
+
+    def test_a_full_broker(mqtt_broker_factory):
+        broker = mqtt_broker_factory(max_connections=1)
+
+Both are stopped when the test ends, and nothing of them is left: no thread, no file, no open port. A fixture of a wider
+scope is three lines of one's own, around `with Broker(port=0) as broker: yield broker`.
+
+Owns: the fixtures. Must not know: how a broker works. Beside the standard library it is the one part of `broker` that
+imports anything, which is pytest.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+
+from broker.embedded import Broker
+
+
+class BrokerFactory(Protocol):
+    """What the fixture `mqtt_broker_factory` is: for annotations."""
+
+    def __call__(self, **options: object) -> Broker:
+        """A running broker with these options, named as in the configuration file; on a free port unless one is given.
+
+        Raises broker.config.ConfigError for wrong options, and broker.StartError if it cannot start.
+        """
+
+
+@pytest.fixture
+def mqtt_broker_factory() -> Iterator[BrokerFactory]:
+    """Make MQTT brokers with options: `mqtt_broker_factory(max_connections=1)`. They end with the test."""
+    with ExitStack() as brokers:
+
+        def make(**options: object) -> Broker:
+            return brokers.enter_context(Broker(**{"port": 0, **options}))  # type: ignore[arg-type]
+
+        yield make
+
+
+@pytest.fixture
+def mqtt_broker(mqtt_broker_factory: BrokerFactory) -> Broker:
+    """A running MQTT broker, in memory: clients connect to `mqtt_broker.host` and `mqtt_broker.port`."""
+    return mqtt_broker_factory()
