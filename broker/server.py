@@ -167,6 +167,7 @@ class Server:
         interval = self.config.sys_interval
         if not interval:
             return now + 10.0  # a reload may switch it on
+        self.exchange.stats.bytes_sent = self.loop.bytes_sent
         self._sys.publish(now)
         return now + interval
 

@@ -530,8 +530,10 @@ class Connection:
         if session is not None and self.congested:
             self._count_discarded(session)
         self.state = CLOSED
-        self._exchange.close(self, normal)
-        self._end(gently)
+        try:
+            self._exchange.close(self, normal)
+        finally:
+            self._end(gently)
 
     def _end(self, gently: bool = True) -> None:
         self.state = CLOSED

@@ -19,7 +19,7 @@ from broker.core.router import Route, Router
 from broker.core.session import Discard, Session
 from broker.core.stats import Stats
 from broker.core.timers import Timers
-from broker.wire.codes import SUBSCRIBE_FAILURE
+from broker.wire.codes import SUBSCRIBE_FAILURE, ProtocolError
 from broker.wire.encoder import suback, unsuback
 from broker.wire.message import Message
 from broker.wire.packets import Connect, Will
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MAX_TURN = 200_000
 #: Retained messages that a new subscription gets per turn.
 FEED_SLICE = 256
+#: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
+FEED_SIZE = 1 << 18
 
 
 class Exchange:
@@ -155,10 +157,10 @@ class Exchange:
         session.connection = None
         session.sink = self.away
         session.feeding = None
+        if session.queue is not None:
+            session.queue.detach()
         if session.store_id:
             session.disconnected_at = self.wall()
-            if isinstance(session.queue, StoredQueue):
-                session.queue.detach()
             self.journal.save_session(self._record(session))
         else:
             self.discard(session)
@@ -173,7 +175,11 @@ class Exchange:
             self._publish_will(will, connection.session)
 
     def _publish_will(self, will: Will, session: Session) -> None:
-        route = self.router.known(will.topic) or self.router.route(will.topic)
+        try:
+            route = self.router.known(will.topic) or self.router.route(will.topic)
+        except ProtocolError as error:  # a limit was lowered since it was accepted
+            self.log.warning("will refused", client=session.client_id, topic=will.topic, reason=error.why)
+            return
         if route.reserved or (session.rights is not None and not session.rights.may_publish(will.topic)):
             self.denied(session, "will", will.topic)
         else:
@@ -239,7 +245,7 @@ class Exchange:
             codes.append(qos)
         connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
         feeding = [
-            (self.retained.matching(topic_filter), qos)
+            (topic_filter, self.retained.matching(topic_filter), qos)
             for (topic_filter, qos), code in zip(wanted, codes, strict=True)
             if code != SUBSCRIBE_FAILURE
         ]
@@ -290,6 +296,9 @@ class Exchange:
                 self.router.unsubscribe(session, topic_filter)
                 if session.store_id:
                     self.journal.subscription(session.store_id, topic_filter, None)
+        if session.feeding:
+            gone = set(filters)
+            session.feeding = [feed for feed in session.feeding if feed[0] not in gone]  # [MQTT-3.10.4-2]
         connection.acknowledge(unsuback(packet_id), session.store_id != 0)  # [MQTT-3.10.4-5]
 
     # --- retained messages for new subscriptions, in slices ---
@@ -318,12 +327,18 @@ class Exchange:
         if connection is None:
             session.feeding = None
             return
+        if connection.congested:
+            return  # it calls when it has room
         left = FEED_SLICE
+        room = FEED_SIZE
         while feeding:
-            records, granted = feeding[-1]
+            _, records, granted = feeding[-1]
             for record in records:
                 message = record.message
+                left -= 1
                 if session.rights is not None and not session.rights.may_receive(message.topic):
+                    if left <= 0:
+                        break
                     continue
                 qos = min(message.qos, granted)
                 if qos == 0:
@@ -332,15 +347,15 @@ class Exchange:
                     self.dirty.add(connection)
                 elif session.queue is not None:
                     session.queue.deliver(message, qos)
-                left -= 1
-                if left <= 0 or connection.congested or (qos and session.queue and not session.queue.has_room):
+                room -= message.size
+                if left <= 0 or room <= 0 or (qos and session.queue and not session.queue.has_room):
                     break
             else:
                 feeding.pop()
                 continue
-            if left <= 0:
+            if left <= 0 or room <= 0:
                 self.feed_soon(session)
-            return  # else the queue or the connection calls when it has room
+            return  # else the queue calls when it has room
         session.feeding = None
 
     # --- publishing ---

@@ -11,6 +11,7 @@ When a commit fails, the batch is kept and tried again; until it succeeds, nobod
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class Journal:
         self.commits = 0
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
         self._clear()
-        self._fetches: list[tuple[StoredQueue, int, int]] = []
+        self._fetches: dict[StoredQueue, tuple[int, int]] = {}
         self._busy: list[tuple[Callable[[Any], None], Any]] | None = None  # who waits for the commit under way
         self._paused: list[Callable[[], None]] = []
 
@@ -103,7 +104,11 @@ class Journal:
 
     def fetch(self, queue: StoredQueue, start: int, count: int) -> None:
         """Load messages of a queue from place `start` on, and hand them to `queue.fetched`."""
-        self._fetches.append((queue, start, count))
+        self._fetches[queue] = start, count
+
+    def forget_fetch(self, queue: StoredQueue) -> None:
+        """The client has left: when it is back, it begins with what it has not acknowledged."""
+        self._fetches.pop(queue, None)
 
     @property
     def full(self) -> bool:
@@ -149,11 +154,11 @@ class Journal:
             [queue.take_changes() for queue in queues],
             self._retained,
         )
-        fetches = self._fetches[:MAX_FETCHES]
-        del self._fetches[:MAX_FETCHES]
+        wanted = list(itertools.islice(self._fetches, MAX_FETCHES))
+        fetches = [(queue, *self._fetches.pop(queue), queue.next_seq) for queue in wanted]
         self._clear()
         self._busy = waiting
-        self._submit(batch, queues, [(queue, start, count, queue.next_seq) for queue, start, count in fetches])
+        self._submit(batch, queues, fetches)
         self._resume()
 
     def _wait(self) -> bool:

@@ -35,7 +35,6 @@ IDENTIFIERS = 65_535
 _InFlight = tuple[int, int]
 _AWAITS_PUBACK, _AWAITS_PUBREC, _AWAITS_PUBCOMP = 1, 2, 3
 _SENT: tuple[_InFlight, ...] = ((0, 0), (0, _AWAITS_PUBACK), (0, _AWAITS_PUBREC))
-_RELEASED: _InFlight = (0, _AWAITS_PUBCOMP)
 
 # No place: nothing of the queue is in memory.
 _AWAY = -1
@@ -115,6 +114,10 @@ class Queue:
         self._congested = False
         self._open = True
 
+    def detach(self) -> None:
+        """The client is away."""
+        self._open = False
+
     def congest(self) -> None:
         """The client reads too slowly: send nothing for now."""
         self._congested = True
@@ -148,8 +151,8 @@ class Queue:
         elif sent[1] != _AWAITS_PUBCOMP:
             if sent[1] != _AWAITS_PUBREC:
                 raise ProtocolError("PUBREC for a message of QoS 1")
-            self._inflight[packet_id] = _RELEASED
-            durable = self._release(packet_id, sent[0])
+            self._inflight[packet_id] = (sent[0], _AWAITS_PUBCOMP)
+            durable = self._release(packet_id)
         connection = self._session.connection
         assert connection is not None
         connection.acknowledge(pubrel(packet_id), durable)
@@ -161,12 +164,12 @@ class Queue:
         if sent[1] != _AWAITS_PUBCOMP:
             raise ProtocolError("PUBCOMP for a message that was not released")
         del self._inflight[packet_id]
-        self._settle(packet_id, 0)
+        self._settle(packet_id, sent[0])
 
     def _knows_all_sent(self) -> bool:
         return True
 
-    def _release(self, packet_id: int, size: int) -> bool:
+    def _release(self, packet_id: int) -> bool:
         """Note that the client has the message. True if that has to be stored before it may be told so."""
         return False
 
@@ -257,7 +260,12 @@ class StoredQueue(Queue):
         self.next_seq = self._stored_to = stored.next_seq
         self._count = stored.next_seq - stored.first_seq
         self.size = stored.queued_bytes
-        self.sent_to = sent_to if self._count else self.next_seq
+        self._repeat_to = self.next_seq  # none above can have been sent yet
+        if self._count == 0:
+            self.sent_to = self.next_seq
+        else:
+            # The newest places may be settled and forgotten: then they are given again.
+            self.sent_to = None if sent_to is None else min(sent_to, self.next_seq)
         self._released = dict.fromkeys(stored.released)
 
     # --- messages come in ---
@@ -321,7 +329,9 @@ class StoredQueue(Queue):
     def detach(self) -> None:
         """The client is away: keep nothing in memory that is in the store."""
         self._open = False
-        self._fetching = False
+        if self._fetching:
+            self._fetching = False
+            self._exchange.journal.forget_fetch(self)
         self._loaded = _AWAY
         self._inflight = {}
         self._waiting = None
@@ -357,10 +367,11 @@ class StoredQueue(Queue):
             self._drained()
 
     def _knows_all_sent(self) -> bool:
-        return self._loaded != _AWAY and self.sent_to is not None and self._loaded >= self.sent_to
+        if self._loaded == _AWAY or self.sent_to is None or self._loaded < self.sent_to:
+            return False
+        return not self._waiting or self._waiting[0][0] >= self.sent_to
 
-    def _release(self, packet_id: int, size: int) -> bool:
-        self.size -= size
+    def _release(self, packet_id: int) -> bool:
         self._released[self._place_of(packet_id)] = None
         self._released_changed = True
         self._exchange.journal.touched.add(self)
@@ -409,7 +420,7 @@ class StoredQueue(Queue):
                 if packet_id in inflight:
                     break  # [MQTT-2.3.1-4]
                 if seq in self._released:
-                    inflight[packet_id] = _RELEASED
+                    inflight[packet_id] = (message.size, _AWAITS_PUBCOMP)
                     extend((pubrel(packet_id),))
                 elif qos == 2 and seq >= self._stored_to:
                     break
@@ -450,8 +461,8 @@ class StoredQueue(Queue):
         if first_load:
             if self.sent_to is None:
                 # After a crash: as many as the window holds may have been sent.
-                inflight = messages[: self._exchange.limits.max_inflight]
-                self.sent_to = inflight[-1][0] + 1 if inflight else upto
+                window = messages[: self._exchange.limits.max_inflight]
+                self.sent_to = min(window[-1][0] + 1 if window else upto, self._repeat_to)
             self._repeat_to = self.sent_to
             self._open = not self._congested
             # PUBRELs first, in the order of their PUBRECs [MQTT-4.6.0-4]; then messages in theirs [MQTT-4.6.0-1].

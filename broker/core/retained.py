@@ -76,37 +76,36 @@ class Retained:
     def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord]:
         """The messages whose topics match. Others may be set and removed while it is consumed slowly; it then yields
         what is there when it comes by."""
-        return self._walk(self._tree, topic_filter.split(b"/"), 0)
-
-    def _walk(self, branch: _Branch, levels: list[bytes], depth: int) -> Iterator[RetainedRecord]:
-        level = levels[depth]
-        last = depth == len(levels) - 1
-        if level == b"#":
-            yield from self._everything(branch, depth == 0)
-            return
-        for name in list(branch) if level == b"+" else (level,):
-            if name == _SELF or (level == b"+" and depth == 0 and name.startswith(b"$")):  # [MQTT-4.7.2-1]
-                continue
-            found = branch.get(name)
-            if isinstance(found, dict):
-                if not last:
-                    yield from self._walk(found, levels, depth + 1)
-                elif isinstance(own := found.get(_SELF), RetainedRecord):
-                    yield own
-            elif found is not None and (last or levels[depth + 1 :] == [b"#"]):  # `sport/#` matches `sport` too
-                yield found
-
-    def _everything(self, branch: _Branch, at_top: bool) -> Iterator[RetainedRecord]:
+        levels = topic_filter.split(b"/")
+        last = len(levels) - 1
         # A stack of our own: topics may be deeper than Python likes to recurse.
-        stack = [iter([(branch, name) for name in list(branch) if not (at_top and name.startswith(b"$"))])]
+        stack = [_names(self._tree, levels[0], True)]
         while stack:
             step = next(stack[-1], None)
             if step is None:
                 stack.pop()
                 continue
-            where, name = step
-            found = where.get(name)
+            branch, name = step
+            depth = len(stack) - 1
+            everything = depth >= last and levels[last] == b"#"
+            found = branch.get(name)
             if isinstance(found, dict):
-                stack.append(iter([(found, below) for below in list(found)]))
-            elif found is not None:
-                yield found
+                if everything or depth < last:
+                    stack.append(_names(found, levels[min(depth + 1, last)], False))
+                elif isinstance(own := found.get(_SELF), RetainedRecord):
+                    yield own
+            elif found is not None and (everything or depth == last or levels[depth + 1 :] == [b"#"]):
+                yield found  # `sport/#` matches `sport` too
+
+
+def _names(branch: _Branch, level: bytes, at_top: bool) -> Iterator[tuple[_Branch, bytes]]:
+    """Where to look in a branch for what a level of a filter matches."""
+    if level == b"#":
+        names = list(branch)
+    elif level == b"+":
+        names = [name for name in branch if name != _SELF]
+    else:
+        names = [level]
+    if at_top and level in (b"#", b"+"):
+        names = [name for name in names if not name.startswith(b"$")]  # [MQTT-4.7.2-1]
+    return iter([(branch, name) for name in names])

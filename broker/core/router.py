@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: How many topics are remembered at the most: some megabytes.
 MAX_ROUTES = 10_000
+#: Bytes of the longest topic that is remembered: anybody can publish to as many as they like.
+LONGEST_REMEMBERED = 500
 
 
 class Route:
@@ -112,9 +114,10 @@ class Router:
         if topic not in self._exact:  # a filter without wildcards is a Topic Name within the limits
             self.check(topic)
         route = Route(self._match(topic), topic.startswith(b"$SYS") and topic[4:5] in (b"", b"/"))
-        if len(self._routes) >= MAX_ROUTES:
-            self._routes.clear()
-        self._routes[topic] = route
+        if len(topic) <= LONGEST_REMEMBERED:
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes[topic] = route
         return route
 
     def check(self, topic: bytes) -> None:

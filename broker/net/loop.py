@@ -60,6 +60,7 @@ class Loop:
         self._selector.register(self._wake_reader, READ, None)
         self._soon: list[Callable[[], None]] = []
         self._stopping = False
+        self.bytes_sent = 0  #: by all its sockets: counted once a system call
         self.before_sleep: Callable[[], None] = lambda: None
 
     # --- sockets ---

@@ -118,6 +118,7 @@ class Transport:
             self._lose_soon(f"network error: {error.strerror or error}")
             return
         out.clear()
+        self._loop.bytes_sent += sent
         if sent < size:
             self._unsent = [memoryview(data)[sent:]]
             self._unsent_size = size - sent
@@ -135,6 +136,7 @@ class Transport:
         except OSError as error:
             self._lose(f"network error: {error.strerror or error}")
             return False
+        self._loop.bytes_sent += sent
         self._unsent_size -= sent
         done = 0
         for buffer in unsent:
@@ -176,7 +178,7 @@ class Transport:
             return
         if self._unsent is None and self.out:
             with contextlib.suppress(OSError):
-                self._sock.send(b"".join(self.out))
+                self._loop.bytes_sent += self._sock.send(b"".join(self.out))
         self._closed = True
         self.out.clear()
         self._unsent = None
