@@ -156,7 +156,6 @@ class Exchange:
         self.connected -= 1
         session.connection = None
         session.sink = self.away
-        session.feeding = None
         if session.queue is not None:
             session.queue.detach()
         if session.store_id:
@@ -189,7 +188,7 @@ class Exchange:
         """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""
         for topic_filter in session.subscriptions or ():
             self.router.unsubscribe(session, topic_filter)
-        session.subscriptions = None
+        session.subscriptions = session.feeding = None
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
         if session.store_id:
@@ -322,12 +321,9 @@ class Exchange:
     def _feed(self, session: Session) -> None:
         """Send a slice of the retained messages that a new subscription is owed [MQTT-3.3.1-6]."""
         feeding = session.feeding
-        connection = session.connection
+        connection = session.connection  # None: it has left, but the queue of a persistent session is owed them
         assert feeding is not None
-        if connection is None:
-            session.feeding = None
-            return
-        if connection.congested:
+        if connection is not None and connection.congested:
             return  # it calls when it has room
         left = FEED_SLICE
         room = FEED_SIZE
@@ -344,7 +340,8 @@ class Exchange:
                 if qos == 0:
                     session.sink.append(message.frame())
                     self.sent += 1
-                    self.dirty.add(connection)
+                    if connection is not None:
+                        self.dirty.add(connection)
                 elif session.queue is not None:
                     session.queue.deliver(message, qos)
                 room -= message.size

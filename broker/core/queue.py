@@ -268,6 +268,10 @@ class StoredQueue(Queue):
             self.sent_to = None if sent_to is None else min(sent_to, self.next_seq)
         self._released = dict.fromkeys(stored.released)
 
+    @property
+    def has_room(self) -> bool:
+        return True  # in the store
+
     # --- messages come in ---
 
     def deliver(self, message: Message, qos: int) -> None:

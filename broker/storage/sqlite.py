@@ -106,7 +106,7 @@ class SqliteStore:
             # One thread at a time uses it, but not always the same one.
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
         except sqlite3.Error as error:
-            raise DataError(f"{self.path}: {error}") from None
+            raise DataError(self._explain(error)) from None
         try:
             self._open()
         except sqlite3.Error as error:
@@ -119,31 +119,29 @@ class SqliteStore:
     def _open(self) -> None:
         db = self._db
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")  # takes the lock, which stays until the end
+        # Whose file it is comes first: the journal mode is written into it.
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (tables or version or application):
+            raise DataError(f"{self.path} is not a file of this broker; choose another directory with --data")
+        if version > VERSION:
+            raise DataError(
+                f"{self.path} was written by a newer version of this broker (format {version}, this one knows "
+                f"{VERSION}); upgrade, or choose another directory with --data"
+            )
+        db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA journal_size_limit = {16 << 20}")
-        db.execute("BEGIN EXCLUSIVE")  # takes the lock, which stays until the end
-        try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if application != APPLICATION_ID and (tables or version or application):
-                raise DataError(f"{self.path} is not a file of this broker; choose another directory with --data")
-            if version > VERSION:
-                raise DataError(
-                    f"{self.path} was written by a newer version of this broker (format {version}, this one knows "
-                    f"{VERSION}); upgrade, or choose another directory with --data"
-                )
-            if not tables:
-                for statement in _statements(_SCHEMA):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {VERSION}")
+        if not tables:
+            db.execute("BEGIN")
+            for statement in _statements(_SCHEMA):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
         problems = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
         if problems != ["ok"]:
             raise DataError(self._damaged(problems[0]))
@@ -389,8 +387,19 @@ def _prepare(directory: str, path: str) -> None:
     """Make the directory and the file, readable by their owner only."""
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        # SQLite gives its log the permissions of this file.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if os.path.lexists(path):
+            # Not opened here: to close it would end the lock of a store that this process has open (POSIX, fcntl).
+            mode = os.stat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o600)
+        else:
+            # SQLite gives its log the permissions of this file.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             why = "it is not a directory"
@@ -401,12 +410,6 @@ def _prepare(directory: str, path: str) -> None:
         else:
             why = error.strerror or str(error)
         raise DataError(f"data directory {directory} cannot be used: {why}, or choose another with --data") from None
-    try:
-        if os.name == "posix" and stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-            with contextlib.suppress(OSError):
-                os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
 
 
 def _statements(script: str) -> Iterator[str]:
