@@ -161,6 +161,8 @@ class Exchange:
         if session.store_id:
             session.disconnected_at = self.wall()
             self.journal.save_session(self._record(session))
+            if session.feeding:
+                self.feed_soon(session)  # it may have waited for the client to read
         else:
             self.discard(session)
         will, connection.will = connection.will, None  # [MQTT-3.1.2-10]
@@ -235,6 +237,7 @@ class Exchange:
         for topic_filter, qos in wanted:
             refusal = self._refusal(session, topic_filter)
             if refusal is not None:
+                self.stats.denied += 1
                 connection.warn_once(refusal, topic_filter)
                 codes.append(SUBSCRIBE_FAILURE)
                 continue
@@ -264,7 +267,6 @@ class Exchange:
         if held is not None and len(held) >= limits.max_subscriptions and topic_filter not in held:
             return "subscription refused: the session has as many as it may"
         if session.rights is not None and not session.rights.may_subscribe(topic_filter):
-            self.stats.denied += 1
             return "subscription refused: not authorised"
         return None
 

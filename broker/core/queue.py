@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: How many Packet Identifiers there are [MQTT-2.3.1-1].
 IDENTIFIERS = 65_535
+#: Bytes of a persistent session's messages above which what comes stays in the store only.
+MAX_MEMORY = 4 << 20
 
 # What a message in flight waits for: its size in bytes, and PUBACK (1), PUBREC (2) or PUBCOMP (3). The message itself
 # is not needed any more: what has to be sent again comes from the store.
@@ -230,8 +232,8 @@ class StoredQueue(Queue):
     crash when that is not known. `size` is that of all its messages, here.
     """
 
-    __slots__ = ("_added", "_count", "_fetching", "_loaded", "_released", "_released_changed", "_repeat_to", "_settled",
-                 "_stored_to", "_taken_to", "sent_to", "session_id")  # fmt: skip
+    __slots__ = ("_added", "_count", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed",
+                 "_repeat_to", "_settled", "_stored_to", "_taken_to", "sent_to", "session_id")  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
         super().__init__(exchange, session)
@@ -241,6 +243,7 @@ class StoredQueue(Queue):
         self._loaded = _AWAY  # every place below is in memory, in flight or settled
         self._repeat_to = 0  # places below were sent over an earlier connection: DUP
         self._fetching = False
+        self._refill_below = exchange.limits.max_memory_queue // 2  # so few waiting in memory: load more
         # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4].
         self._released: dict[int, None] = {}
         # What the journal has not taken yet:
@@ -314,7 +317,7 @@ class StoredQueue(Queue):
         else:
             if waiting is None:
                 waiting = self._waiting = deque()
-            if len(waiting) < limits.max_memory_queue:
+            if len(waiting) < limits.max_memory_queue and (not waiting or self.size < MAX_MEMORY):
                 waiting.append((seq, message, qos))
                 self._loaded = seq + 1
 
@@ -438,7 +441,7 @@ class StoredQueue(Queue):
                     self.sent_to = seq + 1
             exchange.dirty.add(connection)
         if self._loaded < self.next_seq:
-            if not self._fetching and (not waiting or len(waiting) < limits.max_memory_queue // 2):
+            if not self._fetching and (not waiting or len(waiting) < self._refill_below):
                 self._fetch(self._loaded)
         elif not waiting:
             self._drained()
@@ -494,6 +497,8 @@ class StoredQueue(Queue):
                 self._count = len(self._inflight) + len(waiting)
                 self.size = sum(size for size, _ in self._inflight.values())
                 self.size += sum(message.size for _, message, _ in waiting)
+        # Large messages are loaded a few at a time: half of them shall be gone before more come.
+        self._refill_below = min(len(waiting), self._exchange.limits.max_memory_queue) // 2
         self.pump()
 
     @property

@@ -17,7 +17,7 @@ class Stats:
     publish_sent: int = 0
     other_sent: int = 0
     dropped: int = 0  #: messages that a client should have got, but did not because of a limit
-    denied: int = 0  #: publishes, subscriptions and wills refused for lack of rights
+    denied: int = 0  #: publishes, subscriptions and wills refused for lack of rights, subscriptions also by a limit
     sockets: int = 0  #: connections accepted by listeners
     connections: int = 0  #: CONNECTs accepted
     refused: int = 0  #: CONNECTs refused, and connections closed before one

@@ -93,6 +93,14 @@ class DataError(Exception):
     """The data directory cannot be used. str() is one line that says what to do; nothing in it was changed."""
 
 
+class _Damage(Exception):
+    """The file holds what this broker never wrote, and SQLite cannot know. str() says what."""
+
+
+# What a file can do to us. (In a damaged one, SQLite may quote in a message what is not UTF-8.)
+_FAULTS = (sqlite3.Error, _Damage, UnicodeDecodeError)
+
+
 class SqliteStore:
     """Implements core.ports.Store on the file selectmq.db in a directory."""
 
@@ -109,7 +117,7 @@ class SqliteStore:
             raise DataError(self._explain(error)) from None
         try:
             self._open()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             self._db.close()
             raise DataError(self._explain(error)) from None
         except DataError:
@@ -151,7 +159,7 @@ class SqliteStore:
     def load(self) -> Snapshot:
         try:
             return self._load()
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             raise StoreError(self._explain(error)) from None
 
     def _load(self) -> Snapshot:
@@ -160,20 +168,24 @@ class SqliteStore:
         # Never again one that a message still knows as its own, though its row may be gone.
         self._next_body = max(self._next_body, (body or 0) + 1)
         subscriptions: dict[int, dict[bytes, int]] = {}
-        for session, topic_filter, qos in db.execute("SELECT session, filter, qos FROM subscription"):
+        for row in db.execute("SELECT session, filter, qos FROM subscription"):
+            session, topic_filter, qos = _typed(row, int, bytes, int)
             subscriptions.setdefault(session, {})[topic_filter] = qos
         sessions = []
-        for id, client_id, username, disconnected_at, sent_to, received, released in db.execute(
+        for row in db.execute(
             "SELECT id, client_id, username, disconnected_at, sent_to, received, released FROM session"
         ).fetchall():
+            id, client_id, username, disconnected_at, sent_to, received, released = _typed(
+                row, int, str, str | None, float | None, int | None, bytes, bytes
+            )
             first = db.execute(
                 "SELECT first, start FROM segment WHERE session = ? ORDER BY first LIMIT 1", (id,)
             ).fetchone()
             last = db.execute(
                 "SELECT last, start + size FROM segment WHERE session = ? ORDER BY first DESC LIMIT 1", (id,)
             ).fetchone()
-            first_seq, start = first or (0, 0)
-            last_seq, end = last or (-1, 0)
+            first_seq, start = _typed(first or (0, 0), int, int)
+            last_seq, end = _typed(last or (-1, 0), int, int)
             self._queued[id] = end
             sessions.append(
                 SessionSnapshot(
@@ -188,8 +200,9 @@ class SqliteStore:
             )
         retained = [
             RetainedRecord(Message(topic, payload, qos, retain=True), username, client_id)
-            for topic, payload, qos, username, client_id in db.execute(
-                "SELECT topic, payload, qos, username, client_id FROM retained"
+            for topic, payload, qos, username, client_id in (
+                _typed(row, bytes, bytes, int, str | None, str)
+                for row in db.execute("SELECT topic, payload, qos, username, client_id FROM retained")
             )
         ]
         return Snapshot(sessions, retained)
@@ -208,10 +221,12 @@ class SqliteStore:
                     self._write_queue(changes, queued)
             self._write_retained(batch)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
-            raise StoreError(self._explain(error)) from None
+            if isinstance(error, _FAULTS):
+                raise StoreError(self._explain(error)) from None
+            raise
         self._queued.update(queued)
         for id in batch.forgotten:
             self._queued.pop(id, None)
@@ -220,14 +235,17 @@ class SqliteStore:
         found: list[QueuedMessage] = []
         try:
             rows = self._db.execute(
-                "SELECT first, data, gone.places, body.payload FROM segment"
+                "SELECT first, data, gone.places, body, body.payload FROM segment"
                 " LEFT JOIN gone ON gone.segment = segment.id LEFT JOIN body ON body.id = segment.body"
                 " WHERE session = ?1 AND first >= coalesce("
                 "   (SELECT max(first) FROM segment WHERE session = ?1 AND first <= ?2), 0)"
                 " ORDER BY first",
                 (session, start),
             )
-            for first, data, places, body in rows:
+            for row in rows:
+                first, data, places, id, body = _typed(row, int, bytes, bytes | None, int | None, bytes | None)
+                if id is not None and body is None:
+                    raise _Damage("a payload is missing")
                 settled = set(_unpack("I", places)) if places else ()
                 for offset, qos, message in _messages(data, body):
                     if first + offset < start or offset in settled:
@@ -237,7 +255,7 @@ class SqliteStore:
                         return found
                     found.append((first + offset, message, qos))
                     size -= message.size
-        except sqlite3.Error as error:
+        except _FAULTS as error:
             raise StoreError(self._explain(error)) from None
         return found
 
@@ -367,19 +385,22 @@ class SqliteStore:
 
     # --- errors ---
 
-    def _explain(self, error: sqlite3.Error) -> str:
+    def _explain(self, error: Exception) -> str:
         text = str(error)
+        if isinstance(error, _Damage):
+            return self._damaged(text)
         if "locked" in text:
             return f"{self.path} is in use by another broker; stop that one, or choose another directory with --data"
         if "full" in text:
             return f"{self.path}: the disk is full; make room"
-        if "malformed" in text or "not a database" in text:
+        if any(sign in text for sign in ("malformed", "not a database", "no such", "decode")):
             return self._damaged(text)
         if "unable to open" in text or "readonly" in text:
             return f"{self.path} cannot be written ({text}); check its owner and permissions"
         return f"{self.path}: {text}"
 
     def _damaged(self, what: str) -> str:
+        what = what.splitlines()[-1]  # quick_check begins with the name of the database
         return f"{self.path} is damaged ({what}); put back a copy of it, or move it away to start with nothing stored"
 
 
@@ -422,30 +443,38 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
+    """The row, if its values have these types: SQLite does not insist on them. Raises _Damage."""
+    for value, kind in zip(row, kinds, strict=True):
+        if not isinstance(value, kind):
+            raise _Damage("a value has a wrong type")
+    return row
+
+
 def _unpack(kind: str, data: bytes) -> "array[Any]":
-    return array(kind, data)
+    try:
+        return array(kind, data)
+    except (TypeError, ValueError):
+        raise _Damage("a list of numbers is not one") from None
 
 
 def _messages(data: bytes, body: bytes | None) -> Iterator[tuple[int, int, Message]]:
     """The messages of a segment: (place relative to its first, QoS, message)."""
     unpack = _RECORD.unpack_from
+    head = _RECORD.size
+    end = len(data)
     pos = 0
-    topic = b""
-    head: bytes | None = None
-    before = None
-    while pos < len(data):
+    while True:
+        if pos + head > end:
+            raise _Damage("a message is cut off")
         offset, flags, topic_size, payload_size = unpack(data, pos)
-        topic_at = pos + _RECORD_SIZE
-        pos = topic_at + topic_size
-        same = (flags, topic_size, payload_size)
-        if same != before or not data.startswith(topic, topic_at):
-            topic = data[topic_at:pos]
-            before = same
-            head = None
+        topic_at = pos + head
+        payload_at = topic_at + topic_size
+        pos = payload_at + payload_size
         qos = flags & 3
-        payload = body if body is not None else data[pos : pos + payload_size]
-        pos += payload_size
-        message = Message(topic, payload, qos, flags & _RETAIN != 0, head)
-        if head is None and qos == 1:
-            head = message.head(1)  # the same for all messages of this topic and size: they come in runs
-        yield offset, qos, message
+        if pos > end or not 0 < qos < 3:
+            raise _Damage("a message is cut off")
+        payload = body if body is not None else data[payload_at:pos]
+        yield offset, qos, Message(data[topic_at:payload_at], payload, qos, bool(flags & _RETAIN))
+        if pos == end:
+            return

@@ -1,0 +1,229 @@
+"""The command line: `python -m conformance [TARGET] [--profile FILE|NAME] ...`.
+
+Owns: the arguments, the exit codes, and how pytest is called. Must not know: MQTT, how a test is executed.
+
+Exit codes: 0 certified; 1 not certified; 2 the broker could not be judged, with one line that says what to do.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from conformance import plugin, profiles
+from conformance.report import json_report, junit, terminal
+from conformance.report.result import RunResult
+from conformance.session import JOBS, PATIENCE, SUITE, Session
+from conformance.target import Broker, TargetError, parse_url, single
+
+DEFAULT_TARGET = "mqtt://127.0.0.1:1883"
+
+CERTIFIED, NOT_CERTIFIED, NOT_JUDGED = 0, 1, 2
+
+#: The formats that a run can be written in: option, function, what it is for.
+REPORTS = {
+    "json": (json_report.render, "write the JSON report, an interface for other programs"),
+    "junit": (junit.render, "write the JUnit report, for continuous integration"),
+}
+
+#: pytest without what it would show, keep, or take from the user's own configuration.
+PYTEST_ARGUMENTS = (
+    *("-c", os.devnull, "--rootdir", str(SUITE), "--capture", "no"),
+    *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:warnings"),
+)
+
+PROGRAM = "python -m conformance"
+
+
+class UsageError(Exception):
+    """The arguments cannot be used: one line that says what to do."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows the arguments")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parser().parse_args(given)
+        for name in REPORTS:
+            _check_writable(name, getattr(options, name))
+        return _list(options) if options.list else _run(options)
+    except (UsageError, TargetError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return NOT_JUDGED
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted: nothing is certified", file=sys.stderr)
+        return NOT_JUDGED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of a run."""
+    built = _Parser(
+        prog=PROGRAM,
+        description="Puts an MQTT broker on trial against the normative statements of MQTT 3.1.1.",
+        epilog="Exit code: 0 certified, 1 not certified, 2 could not be judged.",
+        allow_abbrev=False,
+    )
+    add = built.add_argument
+    add("target", nargs="?", metavar="TARGET", help=f"mqtt://[user:password@]host:port; default {DEFAULT_TARGET}")
+    add(
+        "--profile", metavar="FILE|NAME", help=f"what the runner cannot find out: {', '.join(profiles.names())}, a file"
+    )
+    add("--list", action="store_true", help="show the statements and their tests; needs no broker")
+    add("--select", metavar="WHAT", action="append", default=[], help="a section (3.1), a statement, or a test's name")
+    add("--strict", action="store_true", help="let WARN count as FAIL")
+    for name, (_, words) in REPORTS.items():
+        add(f"--{name}", metavar="FILE", help=words)
+    add("--patience", metavar="SECONDS", type=_positive, default=PATIENCE, help=f"wait so long, default {PATIENCE:g}")
+    add("--jobs", metavar="N", type=_count, default=JOBS, help=f"run so many tests at a time, default {JOBS}")
+    return built
+
+
+def collect(select: Sequence[str] = ()) -> Session:
+    """The suite as it stands, or what is selected of it: a session that has `jobs`, and has run none of them."""
+    session = Session(single(parse_url(DEFAULT_TARGET)), select=select, collect_only=True)
+    call_pytest(session)
+    if session.problem:
+        raise UsageError(session.problem)
+    return session
+
+
+def session_of(config: pytest.Config) -> Session:
+    """The session that pytest's own command line asks for, when the suite runs as a plugin."""
+    option = config.option
+    try:
+        broker = _broker(option.target, option.target_profile)
+    except TargetError as error:
+        raise pytest.UsageError(str(error)) from None
+    return Session(
+        broker,
+        select=option.target_select or (),
+        patience=option.target_patience or PATIENCE,
+        workers=option.target_jobs or JOBS,
+        strict=option.target_strict,
+        arguments=_arguments(option.target, option.target_profile),
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    broker = _broker(options.target, options.profile)
+    progress = terminal.Progress(sys.stderr)
+    session = Session(
+        broker,
+        select=options.select,
+        patience=options.patience,
+        workers=options.jobs,
+        strict=options.strict,
+        arguments=_arguments(options.target, options.profile),
+        on_begin=progress.begin,
+        on_result=progress.step,
+    )
+    call_pytest(session)
+    progress.end()
+    if session.problem:
+        raise UsageError(session.problem)
+    run = session.result
+    if run is None:
+        raise KeyboardInterrupt
+    terminal.write(run)
+    _write_reports(run, options)
+    return CERTIFIED if run.passed else NOT_CERTIFIED
+
+
+def _list(options: argparse.Namespace) -> int:
+    session = collect(options.select)
+    print("\n".join(terminal.listing(session.catalogue, [(job.id, job.statements) for job in session.jobs])))
+    return 0
+
+
+def _broker(target: str | None, profile: str | None) -> Broker:
+    if profile:
+        return profiles.load(profile, parse_url(target) if target else None)
+    return single(parse_url(target or DEFAULT_TARGET))
+
+
+def _arguments(target: str | None, profile: str | None) -> list[str]:
+    """The arguments that name the broker, for a command that a person can copy. Passwords are left to him."""
+    given = []
+    if target:
+        endpoint = parse_url(target)
+        scheme, _, rest = endpoint.url.partition("://")
+        given.append(endpoint.url if endpoint.username is None else f"{scheme}://USER:PASSWORD@{rest}")
+    if profile:
+        given += ["--profile", profile]
+    return given
+
+
+def call_pytest(session: Session) -> None:
+    """Lets pytest collect and run the suite, free of what the user has set up for his own tests."""
+    with _clean_environment():
+        code = pytest.main([*PYTEST_ARGUMENTS, str(SUITE)], plugins=[plugin, _Named(session)])
+    if code == pytest.ExitCode.INTERRUPTED and not session.problem:
+        raise KeyboardInterrupt
+    if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR) and not session.problem:
+        session.problem = f"pytest ended with {code!r}: this is a fault of the runner"
+
+
+class _Named:
+    """Registers the session under the name by which `plugin` knows it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.pluginmanager.register(self._session, plugin.NAME)
+
+
+@contextlib.contextmanager
+def _clean_environment() -> Iterator[None]:
+    kept = dict(os.environ)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def _write_reports(run: RunResult, options: argparse.Namespace) -> None:
+    for name, (render, _) in REPORTS.items():
+        path = getattr(options, name)
+        if path:
+            Path(path).write_text(render(run), encoding="utf-8")
+
+
+def _check_writable(name: str, path: str | None) -> None:
+    """Says before the run, not after it, that a report has nowhere to go."""
+    if path is None:
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise UsageError(f"--{name} {path}: cannot be written: {error.strerror}") from None
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return value

@@ -1,0 +1,354 @@
+"""The broker on trial: where it listens, and how it is started and stopped.
+
+Owns: `Endpoint` (an address with what a profile says about it), `Broker` (all endpoints and commands, and the process,
+if the runner starts it). Must not know: tests, what a broker can do (that is `capabilities`), MQTT.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+#: Schemes of a target and the port that each has unless one is given.
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+#: What an endpoint of a profile may be for, and which values it may carry beside its address.
+ROLES: Mapping[str, str] = {
+    "main": "where any client may do anything: all ordinary tests use it",
+    "authenticated": "where only `username` with `password` may connect",
+    "acl": "where `username` may not publish to `publish_forbidden`, and may not subscribe to `subscribe_forbidden`",
+    "limited": "where at most `limit` clients may be connected at a time",
+    "identifiers": "where the ClientId `refused_client_id` is not accepted",
+    "tls": "MQTT over TLS",
+}
+
+#: Directories where daemons live, although a user's PATH may lack them.
+DAEMON_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+
+START_SECONDS = 15.0
+STOP_SECONDS = 15.0
+
+
+class TargetError(Exception):
+    """The broker cannot be reached or started, or its description is wrong: one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address of the broker, and what the profile says about it."""
+
+    role: str
+    scheme: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    ca_file: str | None = None
+    insecure: bool = False
+    publish_forbidden: str | None = None
+    subscribe_forbidden: str | None = None
+    limit: int | None = None
+    refused_client_id: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The address without credentials."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+    def open(self, timeout: float) -> socket.socket:
+        """A new connection. OSError if there is none to be had within `timeout` seconds."""
+        connection = socket.create_connection((self.host, self.port), timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.scheme != "mqtts":
+            return connection
+        try:
+            return self.tls_context().wrap_socket(connection, server_hostname=self.host)
+        except BaseException:
+            connection.close()
+            raise
+
+    def tls_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def parse_url(url: str, role: str = "main") -> Endpoint:
+    """The endpoint that a URL names: `mqtt://[user:password@]host[:port]`. TargetError if it is not one."""
+    shape = "mqtt://host:port or mqtts://host:port"
+    text = url if "://" in url else f"mqtt://{url}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise TargetError(f"{url!r} is no target: {error}; give it as {shape}") from None
+    if parts.scheme not in PORTS:
+        raise TargetError(f"{url!r} is no target: the scheme {parts.scheme!r} is not known; give it as {shape}")
+    if not parts.hostname:
+        raise TargetError(f"{url!r} is no target: it names no host; give it as {shape}")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise TargetError(f"{url!r} is no target: nothing may follow the port; give it as {shape}")
+    return Endpoint(
+        role=role,
+        scheme=parts.scheme,
+        host=parts.hostname,
+        port=PORTS[parts.scheme] if port is None else port,
+        username=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
+    )
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """A port for each name, none of which was in use a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: server.getsockname()[1] for name, server in sockets.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the runner starts a broker by itself, in a directory and on ports of its own. Texts are templates."""
+
+    command: tuple[str, ...]
+    ports: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    prepare: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """How a broker that somebody else runs is started and ended: command lines, as lists."""
+
+    start: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    kill: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+
+
+class Broker:
+    """A broker on trial. As a context manager it starts the process, if there is one to start, and ends it.
+
+    `endpoints` holds what the profile names, by role; `main` is always among them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoints: Callable[[Mapping[str, str]], dict[str, Endpoint]],
+        *,
+        launch: Launch | None = None,
+        commands: Commands = Commands(),
+        deviations: Mapping[str, str] | None = None,
+        fill: Callable[[str, Mapping[str, str]], str] = lambda text, values: text,
+    ) -> None:
+        self.name = name
+        self.endpoints: dict[str, Endpoint] = {}
+        self.deviations = dict(deviations or {})
+        self._find_endpoints = endpoints
+        self._launch = launch
+        self._commands = commands
+        self._fill = fill
+        self._values: dict[str, str] = {"python": sys.executable}
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def main(self) -> Endpoint:
+        return self.endpoints["main"]
+
+    @property
+    def private(self) -> bool:
+        """Whether the runner started it, so that nobody else can be using it."""
+        return self._launch is not None
+
+    def can(self, command: str) -> bool:
+        """Whether the broker can be told to `start`, `stop`, `kill` or `restart`."""
+        if self._launch:
+            return True
+        if command == "restart" and self._commands.start and (self._commands.stop or self._commands.kill):
+            return True
+        return bool(getattr(self._commands, command))
+
+    def __enter__(self) -> Self:
+        try:
+            if self._launch:
+                self._prepare(self._launch)
+            self.endpoints = self._find_endpoints(self._values)
+            if self._launch:
+                self.start()
+        except BaseException:
+            self._clean_up()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clean_up()
+
+    def start(self) -> None:
+        """Starts the broker and waits until every endpoint takes connections. TargetError if it does not."""
+        if self._launch:
+            command = [self._fill(part, self._values) for part in self._launch.command]
+            command[0] = find_program(command[0])
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._values["dir"]
+                )
+        elif self._commands.start:
+            self._run(self._commands.start)
+        self._wait_until_up()
+
+    def stop(self) -> None:
+        """Ends the broker in the orderly way, and waits until it is gone."""
+        if self._process:
+            self._end(signal.SIGTERM)
+        else:
+            self._run(self._commands.stop or self._commands.kill)
+            self._wait_until_down()
+
+    def kill(self) -> None:
+        """Ends the broker without a warning, as a crash would."""
+        if self._process:
+            self._end(signal.SIGKILL)
+        else:
+            self._run(self._commands.kill or self._commands.stop)
+            self._wait_until_down()
+
+    def restart(self) -> None:
+        """Stops the broker in the orderly way and starts it again, with its data."""
+        if not self._launch and self._commands.restart:
+            self._run(self._commands.restart)
+            self._wait_until_up()
+        else:
+            self.stop()
+            self.start()
+
+    @property
+    def died(self) -> str:
+        """How the process that the runner started has ended by itself; empty while it runs."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        return f"the broker ended by itself with exit status {self._process.returncode}{self._last_words()}"
+
+    @property
+    def _log(self) -> Path:
+        return Path(self._values["dir"], "broker.log")
+
+    def _prepare(self, launch: Launch) -> None:
+        # The directory lies under a short path that any user may enter: some brokers give up their rights after start.
+        self._directory = tempfile.TemporaryDirectory(prefix="selectmq-conformance-", ignore_cleanup_errors=True)
+        Path(self._directory.name).chmod(0o755)
+        self._values["dir"] = self._directory.name
+        for name, port in free_ports(launch.ports).items():
+            self._values[f"port.{name}"] = str(port)
+        for name, text in launch.files.items():
+            path = Path(self._directory.name, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self._fill(text, self._values), encoding="utf-8")
+        for command in launch.prepare:
+            self._run([self._fill(part, self._values) for part in command])
+
+    def _run(self, command: Sequence[str]) -> None:
+        line = " ".join(command)
+        try:
+            done = subprocess.run(
+                [find_program(command[0]), *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=START_SECONDS,
+                check=False,
+                cwd=self._values.get("dir"),
+            )
+        except OSError as error:
+            raise TargetError(f"the profile's command `{line}` cannot be run: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise TargetError(f"the profile's command `{line}` has not ended after {START_SECONDS:g} s") from None
+        if done.returncode:
+            words = done.stdout.decode(errors="replace").split("\n")[0]
+            raise TargetError(f"the profile's command `{line}` ended with status {done.returncode}: {words}")
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        for endpoint in self.endpoints.values():
+            while True:
+                if self.died:
+                    raise TargetError(f"{self.name} did not start: {self.died}")
+                try:
+                    socket.create_connection((endpoint.host, endpoint.port), 1).close()
+                    break
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        words = self._last_words() or f": {error.strerror or error}"
+                        raise TargetError(
+                            f"{self.name} takes no connection at {endpoint.url} after {START_SECONDS:g} s{words}"
+                        ) from None
+                    time.sleep(0.02)
+
+    def _wait_until_down(self) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        while True:
+            try:
+                socket.create_connection((self.main.host, self.main.port), 1).close()
+            except OSError:
+                return
+            if time.monotonic() > deadline:
+                raise TargetError(f"{self.name} still takes connections {STOP_SECONDS:g} s after it was told to end")
+            time.sleep(0.02)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _last_words(self) -> str:
+        if not self._directory or not self._log.exists():
+            return ""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+    def _clean_up(self) -> None:
+        self._end(signal.SIGTERM)
+        if self._directory:
+            self._directory.cleanup()
+            self._directory = None
+
+
+def find_program(name: str) -> str:
+    """The path of a program. TargetError if it is not installed."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *DAEMON_DIRECTORIES])
+    found = shutil.which(name, path=path)
+    if not found:
+        raise TargetError(f"the program {name!r} is not installed, or not in PATH: install it, or give another profile")
+    return found
+
+
+def single(endpoint: Endpoint) -> Broker:
+    """A broker of which nothing but one address is known."""
+    return Broker(endpoint.url, lambda values: {"main": endpoint})

@@ -1,0 +1,193 @@
+"""What a test of the suite gets: clients, names that are its own, and a way to say more than pass or fail.
+
+Owns: `Trial`, and the clean-up after a test. Must not know: pytest, statements, reports.
+"""
+
+import contextlib
+import secrets
+import string
+import threading
+
+from conformance import capabilities, packets
+from conformance.capabilities import Capability
+from conformance.clients import Client
+from conformance.packets import Connect, Packet, Publish, Will
+from conformance.raw import NoAnswer, Raw
+from conformance.target import Broker, Endpoint
+from conformance.transcript import HAPPENED, Transcript
+from conformance.verdicts import Inconclusive
+
+#: The characters that every broker must accept in a ClientId [MQTT-3.1.3-5].
+CLIENT_ID_CHARACTERS = string.digits + string.ascii_letters
+
+
+class Trial:
+    """One test's dealings with the broker. Safe on a shared broker: topics and ClientIds are this test's own, and
+    what it has stored there (sessions, retained messages) is removed when it ends.
+
+    `patience`: how long, in seconds, an answer is waited for. `transcript`: what went over the wire so far.
+    `warnings`: what was said to `warn`; `notes`: what was said to `note`. `aborted`: whether it was ended from outside.
+    """
+
+    def __init__(self, broker: Broker, found: dict[str, Capability], patience: float) -> None:
+        self.broker = broker
+        self.patience = patience
+        self.transcript = Transcript()
+        self.warnings: list[str] = []
+        self.notes: list[str] = []
+        self.aborted = False
+        self._found = found
+        self._prefix = f"conformance-{secrets.token_hex(6)}"
+        self._clients: list[Raw | Client] = []
+        self._names: dict[str, int] = {}
+        self._sessions: set[tuple[str, bytes]] = set()
+        self._retained: set[tuple[str, bytes]] = set()
+        self._lock = threading.Lock()
+
+    # What is this test's own
+
+    def topic(self, name: str = "topic") -> str:
+        """A topic, or a Topic Filter, that no other test uses: `name` below a prefix of this test's own."""
+        return f"{self._prefix}/{name}"
+
+    @staticmethod
+    def client_id(length: int = 20) -> str:
+        """A random ClientId, of characters that every broker must accept."""
+        return "".join(secrets.choice(CLIENT_ID_CHARACTERS) for _ in range(length))
+
+    # Clients
+
+    def raw(self, name: str = "client", endpoint: str = "main") -> Raw:
+        """A TCP connection on which nothing has been sent. `name` stands in the timeline."""
+        where = self.endpoint(endpoint)
+        client = Raw(
+            where, self._unique(name), self.transcript, self.patience, lambda packet: self._sent(where, packet)
+        )
+        self._clients.append(client)
+        return client
+
+    def connected(self, name: str = "client", endpoint: str = "main") -> Raw:
+        """A byte-level client, connected with CleanSession = 1 and a random ClientId."""
+        raw = self.raw(name, endpoint)
+        raw.connect(self.client_id())
+        return raw
+
+    def client(
+        self,
+        name: str = "client",
+        endpoint: str = "main",
+        *,
+        client_id: str | None = None,
+        clean: bool = True,
+        keep_alive: int = 60,
+        will: Will | None = None,
+    ) -> Client:
+        """A paho-mqtt client, connected. Random ClientId unless one is given."""
+        where = self.endpoint(endpoint)
+        identity = self.client_id() if client_id is None else client_id
+        client = Client(
+            where,
+            self._unique(name),
+            identity,
+            self.transcript,
+            self.patience,
+            clean=clean,
+            keep_alive=keep_alive,
+            will=will,
+            on_sent=lambda packet: self._sent(where, packet),
+        )
+        self._clients.append(client)
+        client.connect()
+        return client
+
+    def subscriber(
+        self, topic_filter: str, qos: int = 0, *, name: str = "subscriber", endpoint: str = "main"
+    ) -> Client:
+        """A paho-mqtt client with one subscription. Inconclusive if less than that QoS is granted."""
+        client = self.client(name, endpoint)
+        granted = client.subscribe(topic_filter, qos)
+        if granted != qos:
+            raise Inconclusive(f"{client.name} asked for QoS {qos} and was granted {granted}")
+        return client
+
+    # The broker
+
+    def endpoint(self, role: str) -> Endpoint:
+        """An endpoint of the profile. Inconclusive if it does not name one of that role."""
+        if role != "main":
+            self.require(role)
+        return self.broker.endpoints[role]
+
+    def require(self, name: str) -> None:
+        """Ends the test with NOT APPLICABLE or INCONCLUSIVE if the broker lacks it: a name of `capabilities.NEEDS`."""
+        capabilities.require(name, self.broker, self._found)
+
+    def has(self, name: str) -> bool:
+        """Whether the broker was seen to have a capability of `capabilities.CAPABILITIES`."""
+        return self._found[name].present
+
+    # Words
+
+    def warn(self, text: str) -> None:
+        """A SHOULD is not followed, or the broker does what it may but few do: at best the test ends with WARN."""
+        self.warnings.append(text)
+        self.transcript.add("test", HAPPENED, f"warning: {text}")
+
+    def note(self, text: str) -> None:
+        """Something worth knowing, such as a measured time. It stands in the report and changes nothing."""
+        self.notes.append(text)
+
+    # The end
+
+    def abort(self) -> None:
+        """Makes the test end at once, from another thread."""
+        self.aborted = True
+        for client in list(self._clients):
+            client.abort()
+
+    def clean_up(self) -> None:
+        """Closes what is open, and removes what the test has stored on the broker. Raises nothing."""
+        self.transcript.add("test", HAPPENED, "ended; what follows is clean-up")
+        for client in self._clients:
+            with contextlib.suppress(NoAnswer):
+                if isinstance(client, Raw) and client.last_sent_at and not client.closed:
+                    client.send(packets.disconnect())  # or the will of a test that is over would be published
+                client.close()
+        for role, client_id in self._sessions:
+            with contextlib.suppress(NoAnswer):
+                self._forget_session(role, client_id)
+        for role in {role for role, _ in self._retained}:
+            with contextlib.suppress(NoAnswer):
+                self._forget_retained(role, [topic for where, topic in self._retained if where == role])
+
+    def _forget_session(self, role: str, client_id: bytes) -> None:
+        raw = Raw(self.broker.endpoints[role], "clean-up", Transcript(), self.patience)
+        with contextlib.closing(raw):
+            raw.connect(client_id)
+            raw.disconnect()
+
+    def _forget_retained(self, role: str, topics: list[bytes]) -> None:
+        raw = Raw(self.broker.endpoints[role], "clean-up", Transcript(), self.patience)
+        with contextlib.closing(raw):
+            raw.connect(self.client_id())
+            for topic in topics:
+                raw.publish(topic, b"", 1, retain=True)
+            raw.disconnect()
+
+    def _sent(self, endpoint: Endpoint, packet: Packet) -> None:
+        """Remembers what a packet may leave behind on the broker."""
+        if packet.problem or not packet.flags_valid:
+            return
+        with self._lock:
+            if isinstance(packet, Connect):
+                if not packet.clean and packet.client_id:
+                    self._sessions.add((endpoint.role, packet.client_id))
+                if packet.will and packet.will.retain:
+                    self._retained.add((endpoint.role, packets.encoded(packet.will.topic)))
+            elif isinstance(packet, Publish) and packet.retain:
+                self._retained.add((endpoint.role, packets.encoded_topic(packet.topic)))
+
+    def _unique(self, name: str) -> str:
+        with self._lock:
+            count = self._names[name] = self._names.get(name, 0) + 1
+        return name if count == 1 else f"{name} {count}"

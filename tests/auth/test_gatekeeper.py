@@ -1,0 +1,180 @@
+"""Who may connect: the order of the questions, and what a reload in between changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.auth.acl import Acl
+from broker.auth.gatekeeper import Gatekeeper, Policy
+from broker.auth.passwords import Passwords, set_password
+from broker.wire.codes import ReturnCode
+from broker.wire.packets import Connect
+
+Job = tuple[Callable[[], Any], Callable[[Any, Exception | None], None]]
+
+
+class Elsewhere:
+    """Runs jobs when the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+        self.jobs.append((job, done))
+
+    def run(self) -> None:
+        job, done = self.jobs.pop(0)
+        done(job(), None)
+
+
+@pytest.fixture
+def elsewhere() -> Elsewhere:
+    return Elsewhere()
+
+
+def passwords(directory: Path, **users: str) -> Passwords:
+    path = directory / f"passwords{len(list(directory.iterdir()))}"
+    path.touch()
+    for user, password in users.items():
+        set_password(str(path), user, password.encode(), create=False, iterations=1)
+    return Passwords.read(str(path))
+
+
+def connect(client_id: str = "c", username: str | None = None, password: bytes | None = None) -> Connect:
+    return Connect(4, client_id, True, 0, None, username, password)
+
+
+def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect) -> ReturnCode:
+    """The return code, however it comes."""
+    codes: list[ReturnCode] = []
+    code = gatekeeper.admit(packet, codes.append)
+    if code is not None:
+        codes.append(code)
+    while elsewhere.jobs:
+        elsewhere.run()
+    (found,) = codes
+    return found
+
+
+@pytest.mark.parametrize(
+    ("policy", "packet", "code"),
+    [
+        pytest.param(Policy(), connect(), 0, id="anonymous"),
+        pytest.param(Policy(allow_anonymous=False), connect(), 5, id="anonymous-refused"),
+        pytest.param(Policy(), connect(username="ann"), 0, id="a-name-that-nobody-checks"),
+        pytest.param(Policy(allow_anonymous=False), connect(username="ann"), 5, id="a-name-is-no-proof"),
+        pytest.param(Policy(max_client_id=23), connect("x" * 23), 0, id="longest-identifier"),
+        pytest.param(Policy(max_client_id=23), connect("x" * 24), 2, id="longer-identifier"),
+        pytest.param(Policy(client_id_prefixes=("a-", "b-")), connect("b-1"), 0, id="a-known-prefix"),
+        pytest.param(Policy(client_id_prefixes=("a-", "b-")), connect("c-1"), 2, id="another-prefix"),
+        pytest.param(Policy(client_id_prefixes=("a-",)), connect(""), 0, id="an-empty-identifier-has-no-prefix"),
+        pytest.param(Policy(deny_users=("ann",)), connect(username="ann"), 5, id="a-denied-user"),
+        pytest.param(Policy(deny_users=("ann",)), connect(username="bob"), 0, id="another-user"),
+        pytest.param(Policy(client_ids={"ann": ("x*",)}), connect("xy", "ann"), 0, id="an-identifier-of-the-user"),
+        pytest.param(Policy(client_ids={"ann": ("x*",)}), connect("yx", "ann"), 5, id="not-of-the-user"),
+        pytest.param(Policy(client_ids={"ann": ("x*",)}), connect("yx", "bob"), 0, id="of-a-user-not-named"),
+        pytest.param(Policy(client_ids={"*": ("%u-*",)}), connect("bob-1", "bob"), 0, id="with-the-users-name"),
+        pytest.param(Policy(client_ids={"*": ("%u-*",)}), connect("ann-1", "bob"), 5, id="with-anothers-name"),
+        pytest.param(Policy(client_ids={"*": ("%u",)}), connect("a.b", "a.b"), 0, id="a-name-is-no-pattern"),
+        pytest.param(Policy(client_ids={"*": ("%u",)}), connect("axb", "a.b"), 5, id="a-dot-is-a-dot"),
+        pytest.param(Policy(client_ids={"*": ("%u",)}), connect("xyz", "*"), 5, id="a-star-in-a-name-is-no-pattern"),
+        pytest.param(Policy(client_ids={"ann": ()}), connect("c", "ann"), 5, id="a-user-without-identifiers"),
+    ],
+)
+def test_the_policy_decides(policy: Policy, packet: Connect, code: int, elsewhere: Elsewhere) -> None:
+    assert verdict(Gatekeeper(policy, elsewhere.submit), elsewhere, packet) == code
+
+
+@pytest.mark.parametrize(
+    ("packet", "code"),
+    [
+        pytest.param(connect("c", "ann", b"secret"), 0, id="right"),
+        pytest.param(connect("c", "ann", b"wrong"), 4, id="wrong"),
+        pytest.param(connect("c", "ann"), 4, id="none"),
+        pytest.param(connect("c", "nobody", b"secret"), 4, id="unknown-user"),
+        pytest.param(connect("c", "eve", b"secret"), 5, id="right-but-denied"),
+        pytest.param(connect("c", "eve", b"wrong"), 4, id="denied-users-are-not-told-apart-without-their-password"),
+        pytest.param(connect("x", "bob", b"secret"), 5, id="right-but-not-under-this-identifier"),
+        pytest.param(connect("c"), 5, id="anonymous"),
+    ],
+)
+def test_a_password_is_checked_before_anything_that_concerns_the_user(
+    packet: Connect, code: int, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    known = passwords(tmp_path, ann="secret", bob="secret", eve="secret")
+    policy = Policy(known, allow_anonymous=False, deny_users=("eve",), client_ids={"bob": ("b",)})
+    assert verdict(Gatekeeper(policy, elsewhere.submit), elsewhere, packet) == code
+
+
+def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.submit)
+    assert verdict(gatekeeper, elsewhere, connect("c", "ann", b"secret")) == 0
+    codes: list[ReturnCode] = []
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), codes.append) == 0
+    assert (codes, elsewhere.jobs) == ([], [])
+
+
+# --- a reload ---
+
+
+def test_a_reload_while_a_password_is_being_checked_counts(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    # The check was begun with the old file, in which this user's password was right.
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.submit)
+    codes: list[ReturnCode] = []
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), codes.append) is None
+    gatekeeper.replace(Policy(passwords(tmp_path, bob="secret")))
+    elsewhere.run()
+    assert codes == []
+    elsewhere.run()
+    assert codes == [ReturnCode.BAD_USER_NAME_OR_PASSWORD]
+
+
+def test_a_reload_that_lets_everybody_in_ends_a_check(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.submit)
+    codes: list[ReturnCode] = []
+    assert gatekeeper.admit(connect("c", "ann", b"wrong"), codes.append) is None
+    gatekeeper.replace(Policy(allow_anonymous=True))
+    elsewhere.run()
+    assert (codes, elsewhere.jobs) == ([ReturnCode.ACCEPTED], [])
+
+
+def test_who_may_stay(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    old = passwords(tmp_path, ann="secret", bob="secret")
+    path = tmp_path / "passwords0"
+    gatekeeper = Gatekeeper(Policy(old, allow_anonymous=True), elsewhere.submit)
+
+    stays = gatekeeper.replace(Policy(Passwords.read(str(path)), allow_anonymous=True))
+    assert [stays(name, "c") for name in ("ann", "bob", "nobody", None)] == [True, True, False, True]
+
+    set_password(str(path), "bob", b"another", create=False, iterations=1)
+    stays = gatekeeper.replace(Policy(Passwords.read(str(path)), allow_anonymous=False))
+    assert [stays(name, "c") for name in ("ann", "bob", None)] == [True, False, False]
+
+    stays = gatekeeper.replace(Policy(Passwords.read(str(path)), deny_users=("ann",), client_ids={"bob": ("b",)}))
+    assert [stays("ann", "c"), stays("bob", "b"), stays("bob", "c")] == [False, True, False]
+
+
+def test_names_that_nobody_checked_do_not_stay_when_there_are_passwords(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    gatekeeper = Gatekeeper(Policy(), elsewhere.submit)
+    stays = gatekeeper.replace(Policy(passwords(tmp_path, ann="secret")))
+    assert stays("ann", "c") is False
+
+
+# --- rights ---
+
+
+def test_rights_follow_the_checked_name_only(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    path = tmp_path / "acl"
+    path.write_text("topic readwrite open\nuser ann\ntopic readwrite private\n")
+    acl = Acl.read(str(path))
+    checked = Gatekeeper(Policy(passwords(tmp_path, ann="secret"), acl), elsewhere.submit).rights("ann", "c")
+    unchecked = Gatekeeper(Policy(None, acl), elsewhere.submit).rights("ann", "c")
+    assert checked is not None
+    assert unchecked is not None
+    assert [checked.may_publish(topic) for topic in (b"private", b"open")] == [True, False]
+    assert [unchecked.may_publish(topic) for topic in (b"private", b"open")] == [False, True]
+    assert Gatekeeper(Policy(), elsewhere.submit).rights("ann", "c") is None

@@ -1,0 +1,125 @@
+"""The suite itself is on trial: it passes a broker that keeps MQTT 3.1.1, and finds each fault of one that does not.
+
+Every fault is a broker of its own, and the tests of the statements that it breaks run against it. All of that is
+mostly waiting, so many run side by side.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from conformance import capabilities, statements
+from conformance.capabilities import Capability
+from conformance.report.result import TestResult
+from conformance.session import Job, Session, execute
+from conformance.trial import Trial
+from conformance.verdicts import Verdict, worst
+from tests.conformance.faulty_broker import FAULTS, ODDITIES, FaultyBroker
+
+#: How long a test waits for the answer of a broker that may not give it, in seconds.
+PATIENCE = 1.5
+
+#: How many tests run at a time, against a few brokers: paho-mqtt cannot use more than 1024 file descriptors.
+TESTS = 80
+
+BROKEN = FAULTS | ODDITIES
+
+Outcomes = dict[str, list[Future[TestResult]]]
+
+
+class OnTrial:
+    """A broker that is there from the first of its tests to the last."""
+
+    def __init__(self, faults: tuple[str, ...], tests: int, found: dict[str, Capability], patience: float) -> None:
+        self._broker = FaultyBroker(*faults)
+        self._found = found
+        self._patience = patience
+        self._left = tests
+        self._entered = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._alone = threading.Lock()
+
+    def execute(self, job: Job) -> TestResult:
+        with self._lock:
+            if not self._broker.broker.endpoints:
+                self._entered.enter_context(self._broker)
+                self._entered.enter_context(self._broker.broker)
+        try:
+            with self._alone if job.alone else contextlib.nullcontext():
+                return execute(job, Trial(self._broker.broker, self._found, self._patience))
+        finally:
+            with self._lock:
+                self._left -= 1
+                if not self._left:
+                    self._entered.close()
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Capability]:
+    """What a broker without a fault can do."""
+    with FaultyBroker() as broker, broker.broker:
+        return capabilities.probe(broker.broker, 10)
+
+
+@pytest.fixture(scope="module")
+def outcomes(suite: Session, found: dict[str, Capability]) -> Iterator[Outcomes]:
+    """For each fault, the results of the tests of those statements that it breaks."""
+    with ThreadPoolExecutor(TESTS) as pool:
+        submitted: Outcomes = {}
+        for fault, broken in BROKEN.items():
+            jobs = [job for job in suite.jobs if set(job.statements) & set(broken)]
+            jobs.sort(key=lambda job: (-job.waits, job.alone))
+            broker = OnTrial((fault,), len(jobs), found, PATIENCE)
+            submitted[fault] = [pool.submit(broker.execute, job) for job in jobs]
+        yield submitted
+
+
+def verdict_of(statement_id: str, results: list[TestResult]) -> Verdict:
+    return worst(result.verdict for result in results if statement_id in result.statements)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_found(fault: str, outcomes: Outcomes) -> None:
+    results = [future.result() for future in outcomes[fault]]
+    verdicts = {statement_id: verdict_of(statement_id, results) for statement_id in FAULTS[fault]}
+    assert verdicts == dict.fromkeys(FAULTS[fault], Verdict.FAIL), [
+        (result.id, result.reason) for result in results if result.verdict is not Verdict.PASS
+    ]
+
+
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_oddity_is_warned_of(oddity: str, outcomes: Outcomes) -> None:
+    results = [future.result() for future in outcomes[oddity]]
+    verdicts = {statement_id: verdict_of(statement_id, results) for statement_id in ODDITIES[oddity]}
+    assert verdicts == dict.fromkeys(ODDITIES[oddity], Verdict.WARN), [
+        (result.id, result.reason) for result in results if result.verdict is not Verdict.PASS
+    ]
+
+
+def test_every_judged_must_has_a_fault(suite: Session) -> None:
+    catalogue = statements.load()
+    judged = {name for job in suite.jobs for name in job.statements if catalogue[name].level == "MUST"}
+    assert sorted(judged - {name for broken in FAULTS.values() for name in broken}) == []
+
+
+def test_every_test_can_fail(suite: Session, outcomes: Outcomes) -> None:
+    bad = (Verdict.FAIL, Verdict.WARN)
+    results = [future.result() for futures in outcomes.values() for future in futures]
+    seen = {result.id for result in results if result.verdict in bad}
+    assert sorted({job.id for job in suite.jobs} - seen) == []
+
+
+def test_nothing_is_the_runners_fault(outcomes: Outcomes) -> None:
+    results = [future.result() for futures in outcomes.values() for future in futures]
+    assert [(result.id, result.actual) for result in results if result.verdict is Verdict.ERROR] == []
+
+
+def test_right_broker_passes(suite: Session, found: dict[str, Capability]) -> None:
+    jobs = sorted(suite.jobs, key=lambda job: -job.waits)
+    broker = OnTrial((), len(jobs), found, 10)
+    with ThreadPoolExecutor(TESTS) as pool:
+        results = list(pool.map(broker.execute, jobs))
+    assert [(result.id, result.reason) for result in results if result.verdict is not Verdict.PASS] == []

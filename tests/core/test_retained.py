@@ -1,0 +1,177 @@
+"""Retained messages by topic, against a dict that is searched through; and while others change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.core.ports import RetainedRecord
+from broker.core.retained import Retained
+from broker.wire.message import Message
+from broker.wire.topics import matches
+
+
+def record(topic: str, payload: str = "x") -> RetainedRecord:
+    return RetainedRecord(Message(topic.encode(), payload.encode(), 1, retain=True), None, "author")
+
+
+def filled(*topics: str) -> Retained:
+    retained = Retained()
+    for topic in topics:
+        retained.set(record(topic))
+    return retained
+
+
+def found(records: Iterator[RetainedRecord]) -> list[str]:
+    return [one.message.topic.decode() for one in records]
+
+
+NAMES = ("", "a", "b", "$x")
+TOPICS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map("/".join).filter(bool)
+FILTERS = st.builds(
+    lambda levels, tail: "/".join([*levels, *tail]),
+    st.lists(st.sampled_from((*NAMES, "+", "+")), max_size=3),
+    st.sampled_from(([], ["#"], ["a"])),
+).filter(bool)
+CHANGES = st.lists(st.tuples(st.sampled_from(("set", "set", "remove")), TOPICS, st.integers(0, 9)), max_size=40)
+
+
+def apply(retained: Retained, model: dict[str, RetainedRecord], change: tuple[str, str, int]) -> None:
+    what, topic, size = change
+    if what == "set":
+        model[topic] = record(topic, "x" * size)
+        retained.set(model[topic])
+    else:
+        assert retained.remove(topic.encode()) is (model.pop(topic, None) is not None)
+    assert retained.get(topic.encode()) is model.get(topic)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(CHANGES, st.lists(FILTERS, min_size=1, max_size=5), st.lists(TOPICS, max_size=5))
+def test_it_holds_what_a_dict_would_hold(
+    changes: list[tuple[str, str, int]], filters: list[str], asked: list[str]
+) -> None:
+    retained = Retained()
+    model: dict[str, RetainedRecord] = {}
+    for change in changes:
+        apply(retained, model, change)
+        assert retained.count == len(model)
+        assert retained.size == sum(one.message.size for one in model.values())
+    for topic_filter in filters:
+        expected = [topic for topic in model if matches(topic_filter.encode(), topic.encode())]
+        assert sorted(found(retained.matching(topic_filter.encode()))) == sorted(expected)
+    for topic in asked:
+        assert retained.get(topic.encode()) is model.get(topic)
+    for topic in list(model):
+        apply(retained, model, ("remove", topic, 0))
+    assert (retained.count, retained.size, retained._tree) == (0, 0, {})
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(CHANGES, FILTERS, st.lists(st.tuples(st.integers(0, 3), CHANGES), max_size=8))
+def test_a_slow_reader_sees_what_is_there_when_it_comes_by(
+    before: list[tuple[str, str, int]], topic_filter: str, rounds: list[tuple[int, list[tuple[str, str, int]]]]
+) -> None:
+    """Whatever happens meanwhile: nothing that is gone or replaced, nothing that does not match, nothing twice, and
+    all that was there the whole time."""
+    retained = Retained()
+    model: dict[str, RetainedRecord] = {}
+    for change in before:
+        apply(retained, model, change)
+    stayed = {topic for topic in model if matches(topic_filter.encode(), topic.encode())}
+    reader = retained.matching(topic_filter.encode())
+    seen: list[str] = []
+
+    def read(count: int) -> None:
+        for _ in range(count):
+            one = next(reader, None)
+            if one is None:
+                return
+            topic = one.message.topic.decode()
+            assert model.get(topic) is one
+            assert matches(topic_filter.encode(), topic.encode())
+            seen.append(topic)
+
+    for count, changes in rounds:
+        read(count)
+        for change in changes:
+            apply(retained, model, change)
+            if change[0] == "remove":
+                stayed.discard(change[1])
+    read(1_000)
+    assert stayed <= set(seen)
+    # Only what was removed and set again behind the reader's back could come twice, and it does not.
+    assert sorted(seen) == sorted(set(seen))
+
+
+def test_a_newer_message_takes_the_place_of_the_older() -> None:
+    """[MQTT-3.3.1-7]"""
+    retained = Retained()
+    retained.set(record("a/b", "old and long"))
+    newer = record("a/b", "new")
+    retained.set(newer)
+    assert (retained.get(b"a/b"), retained.count, retained.size) == (newer, 1, 6)
+
+
+@pytest.mark.parametrize("absent", [b"a", b"a/b/c", b"a/c", b"b", b"a/b/", b"/a/b", b""])
+def test_what_is_not_there(absent: bytes) -> None:
+    retained = filled("a/b")
+    assert (retained.get(absent), retained.remove(absent), retained.count) == (None, False, 1)
+
+
+def test_a_topic_and_others_below_it() -> None:
+    retained = filled("a", "a/b", "a/b/c")
+    assert found(retained.matching(b"a")) == ["a"]
+    assert found(retained.matching(b"a/b")) == ["a/b"]
+    assert sorted(found(retained.matching(b"a/#"))) == ["a", "a/b", "a/b/c"]
+    assert sorted(found(retained.matching(b"a/b/#"))) == ["a/b", "a/b/c"]
+    assert found(retained.matching(b"a/+")) == ["a/b"]
+    assert retained.remove(b"a/b")
+    assert sorted(found(retained.matching(b"#"))) == ["a", "a/b/c"]
+    assert retained.remove(b"a")
+    assert found(retained.matching(b"a/#")) == ["a/b/c"]
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "expected"),
+    [
+        (b"#", ["/", "a", "a/$x"]),  # [MQTT-4.7.2-1]
+        (b"+", ["a"]),
+        (b"+/#", ["/", "a", "a/$x"]),
+        (b"+/+", ["/", "a/$x"]),
+        (b"$SYS/#", ["$SYS", "$SYS/up"]),
+        (b"$SYS/+", ["$SYS/up"]),
+        (b"a/+", ["a/$x"]),
+        (b"/#", ["/"]),
+        (b"/", ["/"]),
+        (b"/+", ["/"]),
+    ],
+)
+def test_dollars_and_empty_levels(topic_filter: bytes, expected: list[str]) -> None:
+    retained = filled("$SYS", "$SYS/up", "a", "a/$x", "/")
+    assert sorted(found(retained.matching(topic_filter))) == expected
+
+
+@pytest.mark.parametrize("topic_filter", [b"#", b"/" * 5_000 + b"#", b"/" * 10_000])
+def test_deep_topics(topic_filter: bytes) -> None:
+    """Deeper than Python likes to recurse: max_topic_levels can be raised so far."""
+    deep = "/" * 10_000
+    retained = filled(deep, "a")
+    assert deep in found(retained.matching(topic_filter))
+    assert retained.remove(deep.encode())
+    assert found(retained.matching(b"#")) == ["a"]
+
+
+def test_nothing_is_looked_at_before_it_is_asked_for() -> None:
+    """A large set costs the turn in which its first slice is sent no more than that slice."""
+    retained = Retained()
+    for i in range(1_000):
+        retained.set(record(f"t/{i}"))
+    reader = retained.matching(b"t/+")
+    assert found(iter([next(reader), next(reader)])) == ["t/0", "t/1"]
+    for i in range(2, 1_000):
+        retained.remove(b"t/%d" % i)
+    assert found(reader) == []

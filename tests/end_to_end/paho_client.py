@@ -1,0 +1,138 @@
+"""A paho-mqtt client whose calls wait for their answer.
+
+Owns: the threads and the waiting. Must not know: any broker.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from types import TracebackType
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from tests.raw_client import DEADLINE, Address, Publish, Will
+
+PROTOCOLS = {"3.1": MQTTProtocolVersion.MQTTv31, "3.1.1": MQTTProtocolVersion.MQTTv311}
+
+
+class Paho:
+    """A connected client; `with` disconnects it."""
+
+    def __init__(
+        self,
+        address: Address,
+        client_id: str = "",
+        *,
+        version: str = "3.1.1",
+        clean: bool = True,
+        will: Will | None = None,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        """Connect, and wait for the CONNACK: `code` and `present` tell what it said."""
+        self._messages: queue.Queue[Publish] = queue.Queue()
+        self._answers: dict[int, list[int]] = {}
+        self._changed = threading.Condition()
+        self._connected = threading.Event()
+        self.disconnected = threading.Event()
+        self.code = -1
+        self.present = False
+        client = self.client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=PROTOCOLS[version],
+            reconnect_on_failure=False,
+        )  # fmt: skip
+        client.on_connect = self._on_connect
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
+        client.on_disconnect = self._on_disconnect
+        if will is not None:
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
+        if username is not None:
+            client.username_pw_set(username, password)
+        client.connect(*address)
+        client.loop_start()
+        assert self._connected.wait(DEADLINE)
+
+    # What paho calls, on its thread:
+
+    def _on_connect(self, client: paho.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        self.code = 0 if code == "Success" else code.value
+        self.present = flags.session_present
+        self._connected.set()
+
+    def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
+        self._messages.put(
+            Publish(message.topic, message.payload, message.qos, message.retain, bool(message.dup), message.mid)
+        )
+
+    def _on_subscribe(self, client: paho.Client, data: Any, mid: int, codes: list[Any], properties: Any) -> None:
+        self._answer(mid, [code.value for code in codes])
+
+    def _on_unsubscribe(self, client: paho.Client, data: Any, mid: int, codes: Any, properties: Any) -> None:
+        self._answer(mid, [])
+
+    def _on_disconnect(self, client: paho.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        self._connected.set()
+        self.disconnected.set()
+
+    def _answer(self, mid: int, codes: list[int]) -> None:
+        with self._changed:
+            self._answers[mid] = codes
+            self._changed.notify_all()
+
+    def _wait(self, mid: int | None) -> list[int]:
+        assert mid is not None
+        with self._changed:
+            assert self._changed.wait_for(lambda: mid in self._answers, DEADLINE)
+            return self._answers.pop(mid)
+
+    # What a test calls:
+
+    def subscribe(self, *wanted: tuple[str, int]) -> list[int]:
+        """The return codes."""
+        return self._wait(self.client.subscribe(list(wanted))[1])
+
+    def unsubscribe(self, *filters: str) -> None:
+        self._wait(self.client.unsubscribe(list(filters))[1])
+
+    def publish(self, topic: str, payload: bytes = b"", qos: int = 0, retain: bool = False) -> None:
+        """Publish, and wait until it is acknowledged."""
+        info = self.client.publish(topic, payload, qos, retain)
+        info.wait_for_publish(DEADLINE)
+        assert info.is_published()
+
+    def message(self) -> Publish:
+        """The next message."""
+        return self._messages.get(timeout=DEADLINE)
+
+    def messages(self, count: int) -> list[Publish]:
+        return [self.message() for _ in range(count)]
+
+    def nothing_else(self, topic: str) -> None:
+        """No message is on its way: one that is published to `topic`, which is subscribed to, is the next to come."""
+        self.publish(topic, b"the end")
+        assert self.message()[:2] == (topic, b"the end")
+
+    def drop(self) -> None:
+        """End the connection without DISCONNECT."""
+        sock = self.client.socket()
+        assert sock is not None
+        sock.shutdown(2)
+        assert self.disconnected.wait(DEADLINE)
+        self.client.loop_stop()
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def __enter__(self) -> Paho:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

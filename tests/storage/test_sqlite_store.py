@@ -1,0 +1,397 @@
+"""What only the store on disk has: its files and their permissions, its lock, its rows, and whom it refuses to open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.storage.sqlite import APPLICATION_ID, FILE_NAME, LARGE, SEGMENT_COUNT, VERSION, DataError, SqliteStore
+from tests.storage.store_tools import (
+    Kept,
+    batch,
+    changes,
+    delivery,
+    fetch_all,
+    kept_sessions,
+    numbered,
+    opened,
+    session,
+)
+
+ROOT = Path(__file__).parents[2]
+
+NOBODY = 65_534
+
+#: A program that opens the store in argv[1], commits a session and ten messages, says so and waits.
+HOLDER = """
+import sys
+from broker.storage.sqlite import DataError
+from tests.storage.store_tools import batch, changes, numbered, opened, session
+from pathlib import Path
+try:
+    store = opened(Path(sys.argv[1]))
+except DataError as error:
+    sys.exit(str(error))
+store.commit(batch(sessions=[session(1)], queues=[changes(1, numbered(range(10)))]))
+print("committed", flush=True)
+sys.stdin.read()
+"""
+
+
+def refusal(directory: Path) -> str:
+    """Why it cannot be opened: one line."""
+    with pytest.raises(DataError) as caught:
+        SqliteStore(str(directory))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def count(store: SqliteStore, table: str) -> int:
+    (found,) = store._db.execute(f"SELECT count(*) FROM {table}").fetchone()
+    assert isinstance(found, int)
+    return found
+
+
+def filled(directory: Path) -> Path:
+    """A store that was closed well; the path of its file."""
+    store = opened(directory)
+    store.commit(batch(sessions=[session(1)], queues=[changes(1, numbered(range(3000), 100))]))
+    store.close()
+    return directory / FILE_NAME
+
+
+@contextlib.contextmanager
+def unprivileged(*owned: Path) -> Iterator[None]:
+    """Without the power of root over permissions, and as the owner of these."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in owned:
+        os.chown(path, NOBODY, NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+# --- files ---
+
+
+def test_a_commit_that_returned_survives_a_crash_of_the_system(tmp_path: Path) -> None:
+    """Nothing here can cut the power: what is tested is that the settings are those that SQLite asks for."""
+    store = opened(tmp_path)
+    pragmas = {
+        name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "locking_mode", "application_id", "user_version")
+    }
+    store.close()
+    full = 2
+    assert pragmas == {
+        "journal_mode": "wal",
+        "synchronous": full,
+        "locking_mode": "exclusive",
+        "application_id": APPLICATION_ID,
+        "user_version": VERSION,
+    }
+
+
+def test_the_settings_hold_for_a_file_that_is_opened_again(tmp_path: Path) -> None:
+    filled(tmp_path)
+    test_a_commit_that_returned_survives_a_crash_of_the_system(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_directory_file_and_log_are_for_their_owner_only(fast_path: Path, umask: int) -> None:
+    directory = fast_path / "new" / "data"
+    before = os.umask(umask)
+    try:
+        store = opened(directory)
+        store.commit(batch(sessions=[session(1)]))
+        modes = {path.name: mode(path) for path in directory.iterdir()}
+        store.close()
+    finally:
+        os.umask(before)
+    assert (mode(directory), modes) == (0o700, {FILE_NAME: 0o600, f"{FILE_NAME}-wal": 0o600})
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(fast_path: Path) -> None:
+    path = filled(fast_path)
+    path.chmod(0o666)
+    fast_path.chmod(0o755)
+    store = opened(fast_path)
+    store.commit(batch(sessions=[session(2)]))
+    modes = {path.name: mode(path) for path in fast_path.iterdir()}
+    store.close()
+    assert modes == {FILE_NAME: 0o600, f"{FILE_NAME}-wal": 0o600}
+    assert mode(fast_path) == 0o755, "a directory that was there is its owner's to judge"
+
+
+def test_close_leaves_one_file(fast_path: Path) -> None:
+    filled(fast_path)
+    assert [path.name for path in fast_path.iterdir()] == [FILE_NAME]
+
+
+def test_an_empty_file_becomes_a_store(fast_path: Path) -> None:
+    """What a broker leaves that was killed at its very first moment."""
+    (fast_path / FILE_NAME).touch()
+    filled(fast_path)
+    assert len(fetch_all(opened(fast_path), 1)) == 3000
+
+
+# --- rows ---
+
+
+def test_a_queue_is_kept_in_few_rows(fast_path: Path) -> None:
+    store = opened(fast_path)
+    store.commit(batch(sessions=[session(1)], queues=[changes(1, numbered(range(2 * SEGMENT_COUNT + 1)))]))
+    assert (count(store, "segment"), count(store, "gone"), count(store, "body")) == (3, 0, 0)
+    store.commit(batch(queues=[changes(1, settled=range(SEGMENT_COUNT + 1))]))
+    assert (count(store, "segment"), count(store, "gone")) == (2, 1)
+    store.commit(batch(queues=[changes(1, settled=range(SEGMENT_COUNT + 1, 2 * SEGMENT_COUNT + 1))]))
+    assert (count(store, "segment"), count(store, "gone")) == (0, 0)
+    store.close()
+
+
+def test_a_large_payload_is_kept_once_and_goes_with_the_last_queue_that_holds_it(fast_path: Path) -> None:
+    store = opened(fast_path)
+    big, _ = delivery(b"big", b"x" * LARGE, 2)
+    other, _ = delivery(b"other", b"y" * LARGE, 2)
+    queues = [changes(id, {0: (big, 1), 1: (other, 2), 2: delivery(b"small")}) for id in (1, 2, 3)]
+    store.commit(batch(sessions=[session(id) for id in (1, 2, 3)], queues=queues[:2]))
+    store.commit(batch(queues=queues[2:]))
+    bodies = [count(store, "body")]
+    for change in (
+        batch(queues=[changes(1, settled=[0])]),
+        batch(forgotten=[2]),
+        batch(queues=[changes(3, settled=[0])]),  # the last that had `big`
+        batch(queues=[changes(1, settled=[1]), changes(3, settled=[1])]),
+    ):
+        store.commit(change)
+        bodies.append(count(store, "body"))
+    assert bodies == [2, 2, 2, 1, 0]
+    store.close()
+
+
+def test_nothing_is_left_of_what_is_settled_or_forgotten(fast_path: Path) -> None:
+    store = opened(fast_path)
+    queues = [changes(id, {**numbered(range(5)), 5: delivery(b"big", b"x" * LARGE)}, released=(1,)) for id in (1, 2)]
+    store.commit(
+        batch(sessions=[session(1), session(2)], subscriptions={(1, b"x"): 1}, received={1: (1,)}, queues=queues)
+    )
+    store.commit(batch(queues=[changes(1, settled=[2]), changes(2, settled=[3])]))
+    store.commit(batch(forgotten=[1], queues=[changes(2, settled=[0, 1, 2, 4, 5])]))
+    tables = ("session", "subscription", "segment", "gone", "body", "retained")
+    assert {table: count(store, table) for table in tables} == {**dict.fromkeys(tables, 0), "session": 1}
+    store.close()
+
+
+def test_two_thousand_sessions_load_fast(fast_path: Path) -> None:
+    store = opened(fast_path)
+    ids = range(1, 2001)
+    store.commit(
+        batch(
+            sessions=[session(id) for id in ids],
+            subscriptions={(id, b"%d/%d" % (id, i)): 1 for id in ids for i in range(5)},
+            received=dict.fromkeys(ids, (1, 2, 3)),
+            queues=[changes(id, numbered(range(10))) for id in ids],
+        )
+    )
+    store.close()
+    start = time.perf_counter()
+    store = SqliteStore(str(fast_path))
+    snapshot = store.load()
+    seconds = time.perf_counter() - start
+    store.close()
+    print(f"2000 sessions with 10 messages and 5 subscriptions each were loaded in {seconds * 1000:.0f} ms")
+    assert len(snapshot.sessions) == 2000
+    assert sum(len(found.subscriptions) + found.next_seq for found in snapshot.sessions) == 2000 * 15
+    assert seconds < 2.0  # some 0.05 s where it was written
+
+
+# --- other brokers ---
+
+
+@pytest.fixture
+def holder(fast_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts another process that opens the store in `fast_path`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(fast_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_a_store_that_another_process_has_open_is_refused(
+    fast_path: Path, holder: Callable[[], subprocess.Popen[str]]
+) -> None:
+    assert said(holder()) == "committed\n"
+    path = fast_path / FILE_NAME
+    assert (
+        refusal(fast_path)
+        == f"{path} is in use by another broker; stop that one, or choose another directory with --data"
+    )
+    _, error = holder().communicate()
+    assert error == refusal(fast_path) + "\n"
+
+
+def test_kill_9_loses_nothing_that_was_committed(fast_path: Path, holder: Callable[[], subprocess.Popen[str]]) -> None:
+    process = holder()
+    assert said(process) == "committed\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert (fast_path / f"{FILE_NAME}-wal").stat().st_size > 0, "it is all in the log"
+    store = opened(fast_path)
+    assert kept_sessions(store.load()) == {1: Kept(session(1), {}, (), ())}
+    assert [message.seq for message in fetch_all(store, 1)] == list(range(10))
+    store.close()
+
+
+def test_a_second_store_in_the_same_process_is_refused_and_the_first_keeps_its_lock(
+    fast_path: Path, holder: Callable[[], subprocess.Popen[str]]
+) -> None:
+    """Closing any descriptor of a file gives up all of a process's POSIX locks on it."""
+    store = opened(fast_path)
+    assert "is in use by another broker" in refusal(fast_path)
+    _, error = holder().communicate()
+    assert "is in use by another broker" in error
+    store.commit(batch(sessions=[session(1)]))
+    store.close()
+
+
+def test_a_store_can_be_opened_once_the_other_has_closed_it(fast_path: Path) -> None:
+    filled(fast_path)
+    store = opened(fast_path)
+    assert "is in use by another broker" in refusal(fast_path)
+    store.close()
+    opened(fast_path).close()
+
+
+# --- what is no directory, or no file ---
+
+
+def test_a_directory_that_is_a_file_is_refused(fast_path: Path) -> None:
+    file = fast_path / "file"
+    file.write_text("mine")
+    for directory in (file, file / "below"):
+        assert refusal(directory) == (
+            f"data directory {directory} cannot be used: it is not a directory, or choose another with --data"
+        )
+    assert file.read_text() == "mine"
+
+
+def test_a_file_that_is_a_directory_is_refused(fast_path: Path) -> None:
+    (fast_path / FILE_NAME).mkdir()
+    assert refusal(fast_path) == (
+        f"data directory {fast_path} cannot be used: {FILE_NAME} in it is a directory, or choose another with --data"
+    )
+
+
+def test_a_link_to_nowhere_is_refused(fast_path: Path) -> None:
+    (fast_path / FILE_NAME).symlink_to(fast_path / "none" / "there")
+    assert "cannot be used: No such file or directory" in refusal(fast_path)
+
+
+@pytest.mark.parametrize("bits", [0o000, 0o500])
+def test_a_directory_that_may_not_be_written_is_refused(fast_path: Path, bits: int) -> None:
+    directory = fast_path / "data"
+    directory.mkdir()
+    directory.chmod(bits)
+    with unprivileged(fast_path, directory):
+        assert refusal(directory) == (
+            f"data directory {directory} cannot be used: permission denied; check its owner and permissions, "
+            "or choose another with --data"
+        )
+    directory.chmod(0o700)
+
+
+@pytest.mark.parametrize("bits", [0o000, 0o400])
+def test_a_file_that_may_not_be_written_is_refused(fast_path: Path, bits: int) -> None:
+    path = filled(fast_path)
+    before = path.read_bytes()
+    path.chmod(bits)
+    with unprivileged(fast_path, path):
+        assert refusal(fast_path) == (
+            f"data directory {fast_path} cannot be used: permission denied; check its owner and permissions, "
+            "or choose another with --data"
+        )
+    assert path.read_bytes() == before
+
+
+def test_a_file_in_a_directory_that_may_not_be_written_is_refused(fast_path: Path) -> None:
+    """There is no place for the log."""
+    directory = fast_path / "data"
+    path = filled(directory)
+    directory.chmod(0o500)
+    with unprivileged(fast_path, directory, path):
+        assert refusal(directory).startswith(f"{path} cannot be written (")
+    directory.chmod(0o700)
+
+
+# --- what is no store of ours ---
+
+
+def test_a_database_of_another_program_is_refused_and_stays_as_it_is(fast_path: Path) -> None:
+    path = fast_path / FILE_NAME
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE mine (x)")
+    other.execute("INSERT INTO mine VALUES (1)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    assert refusal(fast_path) == (f"{path} is not a file of this broker; choose another directory with --data")
+    assert path.read_bytes() == before
+    assert [path.name for path in fast_path.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize("pragma", ["application_id = 7", "user_version = 7"])
+def test_a_database_that_another_program_has_marked_is_refused(fast_path: Path, pragma: str) -> None:
+    path = fast_path / FILE_NAME
+    other = sqlite3.connect(path)
+    other.execute(f"PRAGMA {pragma}")
+    other.close()
+    before = path.read_bytes()
+    assert "is not a file of this broker" in refusal(fast_path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_format_is_refused_and_stays_as_it_is(fast_path: Path) -> None:
+    path = filled(fast_path)
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.execute("PRAGMA journal_mode = DELETE")
+    newer.close()
+    before = path.read_bytes()
+    assert refusal(fast_path) == (
+        f"{path} was written by a newer version of this broker (format 99, this one knows {VERSION}); upgrade, "
+        "or choose another directory with --data"
+    )
+    assert path.read_bytes() == before
