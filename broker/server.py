@@ -141,8 +141,9 @@ class Server:
         while self._requests:
             self._obey(self._requests.popleft())
         exchange = self.exchange
+        exchange.pump()  # may ask the journal for more
         exchange.journal.end_of_turn()
-        exchange.pump()
+        exchange.pump()  # for what followed from that
         while exchange.dirty:
             dirty, exchange.dirty = exchange.dirty, set()
             for connection in dirty:

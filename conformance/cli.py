@@ -9,14 +9,14 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from conformance import plugin, profiles
-from conformance.report import json_report, junit, terminal
+from conformance.report import compare, html_report, json_report, junit, terminal
 from conformance.report.result import RunResult
 from conformance.session import JOBS, PATIENCE, SUITE, Session
 from conformance.target import Broker, TargetError, parse_url, single
@@ -27,6 +27,7 @@ CERTIFIED, NOT_CERTIFIED, NOT_JUDGED = 0, 1, 2
 
 #: The formats that a run can be written in: option, function, what it is for.
 REPORTS = {
+    "html": (html_report.render, "write the HTML report, one file for people"),
     "json": (json_report.render, "write the JSON report, an interface for other programs"),
     "junit": (junit.render, "write the JUnit report, for continuous integration"),
 }
@@ -53,11 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if given[:1] == ["compare"]:
+            return _compare(given[1:])
         options = parser().parse_args(given)
         for name in REPORTS:
             _check_writable(name, getattr(options, name))
         return _list(options) if options.list else _run(options)
-    except (UsageError, TargetError) as error:
+    except (UsageError, TargetError, compare.ReportError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return NOT_JUDGED
     except KeyboardInterrupt:
@@ -70,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     built = _Parser(
         prog=PROGRAM,
         description="Puts an MQTT broker on trial against the normative statements of MQTT 3.1.1.",
-        epilog="Exit code: 0 certified, 1 not certified, 2 could not be judged.",
+        epilog="Exit code: 0 certified, 1 not certified, 2 could not be judged. "
+        f"`{PROGRAM} compare A.json B.json ...` shows several JSON reports side by side.",
         allow_abbrev=False,
     )
     add = built.add_argument
@@ -135,13 +139,26 @@ def _run(options: argparse.Namespace) -> int:
     if run is None:
         raise KeyboardInterrupt
     terminal.write(run)
-    _write_reports(run, options)
+    write_reports(run, {name: getattr(options, name) for name in REPORTS})
     return CERTIFIED if run.passed else NOT_CERTIFIED
 
 
 def _list(options: argparse.Namespace) -> int:
     session = collect(options.select)
     print("\n".join(terminal.listing(session.catalogue, [(job.id, job.statements) for job in session.jobs])))
+    return 0
+
+
+def _compare(given: Sequence[str]) -> int:
+    built = _Parser(prog=f"{PROGRAM} compare", description="Shows JSON reports side by side.", allow_abbrev=False)
+    built.add_argument("reports", nargs="+", metavar="FILE", help="a report that was written with --json")
+    built.add_argument("--html", metavar="FILE", help="write the matrix as an HTML page, too")
+    options = built.parse_args(given)
+    _check_writable("html", options.html)
+    reports = compare.read(options.reports)
+    print(compare.render_text(reports), end="")
+    if options.html:
+        Path(options.html).write_text(compare.render_html(reports), encoding="utf-8")
     return 0
 
 
@@ -197,22 +214,24 @@ def _clean_environment() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _write_reports(run: RunResult, options: argparse.Namespace) -> None:
-    for name, (render, _) in REPORTS.items():
-        path = getattr(options, name)
+def write_reports(run: RunResult, paths: Mapping[str, str | None]) -> None:
+    """Writes the reports that are wanted: `paths` is by the names of `REPORTS`."""
+    for name, path in paths.items():
         if path:
-            Path(path).write_text(render(run), encoding="utf-8")
+            Path(path).write_text(REPORTS[name][0](run), encoding="utf-8")
 
 
 def _check_writable(name: str, path: str | None) -> None:
     """Says before the run, not after it, that a report has nowhere to go."""
     if path is None:
         return
-    try:
-        with Path(path).open("a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise UsageError(f"--{name} {path}: cannot be written: {error.strerror}") from None
+    file = Path(path)
+    if file.is_dir():
+        raise UsageError(f"--{name} {path}: is a directory: name a file")
+    if not file.parent.is_dir():
+        raise UsageError(f"--{name} {path}: there is no directory {str(file.parent)!r}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"--{name} {path}: cannot be written: no permission")
 
 
 def _positive(text: str) -> float:

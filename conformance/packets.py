@@ -234,7 +234,7 @@ class Packet:
         return self.kind == PUBLISH or self.flags == FLAGS[self.kind]
 
     def details(self) -> str:
-        return f"{len(self.body)} bytes" if self.body else ""
+        return size(self.body) if self.body else ""
 
     def __str__(self) -> str:
         line = f"{self.name} {self.details()}".rstrip()
@@ -270,7 +270,7 @@ class Connect(Packet):
         if self.username is not None:
             parts.append(f"user={quoted(self.username)}")
         if self.password is not None:
-            parts.append(f"password of {len(self.password)} bytes")
+            parts.append(f"password of {size(self.password)}")
         return " ".join(parts)
 
 
@@ -358,11 +358,15 @@ class Empty(Packet):
     """PINGREQ, PINGRESP or DISCONNECT: told apart by `kind`."""
 
 
+def size(data: bytes) -> str:
+    return f"{len(data)} byte{'s' * (len(data) != 1)}"
+
+
 def quoted(data: bytes, limit: int = 60) -> str:
     """A string of the wire for people: in quotes, unprintable characters escaped, long ones cut."""
     shown = data.decode("utf-8", "backslashreplace")
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
-    return f'"{shown}"' if len(shown) <= limit else f'"{shown[:limit]}"... ({len(data)} bytes)'
+    return f'"{shown}"' if len(shown) <= limit else f'"{shown[:limit]}"... ({size(data)})'
 
 
 def shown_payload(data: bytes) -> str:
@@ -405,7 +409,7 @@ class _Reader:
     def finished(self) -> str:
         """The problem, when nothing more should come."""
         if not self.problem and self.at < len(self.body):
-            self.problem = f"{len(self.body) - self.at} bytes too many"
+            self.problem = f"{size(self.body[self.at :])} too many"
         return self.problem
 
 
@@ -487,7 +491,7 @@ def _decode_unsubscribe(kind: int, flags: int, body: bytes) -> Packet:
 
 
 def _decode_empty(kind: int, flags: int, body: bytes) -> Packet:
-    return Empty(kind, flags, body, f"{len(body)} bytes too many" if body else "")
+    return Empty(kind, flags, body, f"{size(body)} too many" if body else "")
 
 
 _DECODERS: dict[int, Callable[[int, int, bytes], Packet]] = {

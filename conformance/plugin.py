@@ -57,8 +57,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     session: Session | None = config.pluginmanager.get_plugin(NAME)
     if session is None or session.result is None:
         return
+    from conformance.cli import write_reports
     from conformance.report import terminal
 
+    write_reports(session.result, {"json": config.option.target_json, "html": config.option.target_html})
     terminalreporter.section("MQTT conformance")
     for line in terminal.summary(session.result):
         terminalreporter.write_line(line)

@@ -82,7 +82,7 @@ class Raw:
         joined = b"".join(data)
         found = self._sent.feed(joined)
         if not found:
-            meaning = f"{len(joined)} bytes"
+            meaning = packets.size(joined)
         else:
             meaning = "; ".join(map(str, found)) + " and a part of the next" * bool(self._sent.pending)
         self._transcript.add(self.name, SENT, meaning, joined)
@@ -254,7 +254,7 @@ class Raw:
         self.received_anything = True
         found = self._received.feed(data)
         if not found:
-            self._transcript.add(self.name, RECEIVED, f"{len(data)} bytes, no complete packet yet", data)
+            self._transcript.add(self.name, RECEIVED, f"{packets.size(data)}, no complete packet yet", data)
         for packet in found:
             self._transcript.add(self.name, RECEIVED, str(packet), packet.wire)
         self._unread.extend(found)
@@ -263,7 +263,7 @@ class Raw:
 
     def _drain(self, deadline: float) -> None:
         data = self._read(deadline)
-        self._transcript.add(self.name, RECEIVED, f"{len(data)} bytes that cannot be read as packets", data)
+        self._transcript.add(self.name, RECEIVED, f"{packets.size(data)} that cannot be read as packets", data)
 
     def _read(self, deadline: float) -> bytes:
         self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -282,7 +282,7 @@ class Raw:
     def _ended(self, how: str, why: str) -> NoReturn:
         self.closed, self.closed_at = how, time.monotonic()
         left = self._received.pending
-        rest = f", after {len(left)} bytes of a packet" if left and not self._received.broken else ""
+        rest = f", after {packets.size(left)} of a packet" if left and not self._received.broken else ""
         self._note(f"closed by the broker ({how}){rest}" + f": {why}" * bool(why))
         raise Closed(f"{self.name}: the broker closed the connection ({how})")
 

@@ -396,6 +396,7 @@ class Session:
 
     def _sum_up(self) -> RunResult:
         order = {job.id: number for number, job in enumerate(self.jobs)}
+        selection = " ".join(self._select) or ("" if len(self._results) == len(self.jobs) else "part of the suite")
         tests = sorted(self._results.values(), key=lambda test: order.get(test.id, len(order)))
         return RunResult(
             target=self.broker.name,
@@ -403,8 +404,8 @@ class Session:
             started=self._started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._began, 3),
             tests=tuple(tests),
-            statements=judge(self.catalogue, tests, deviations=self.broker.deviations, only_tested=bool(self._select)),
-            selection=" ".join(self._select),
+            statements=judge(self.catalogue, tests, deviations=self.broker.deviations, only_tested=bool(selection)),
+            selection=selection,
             strict=self._strict,
             capabilities=self._found,
             problems=tuple(self._remarks),

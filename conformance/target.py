@@ -211,9 +211,7 @@ class Broker:
             command = [self._fill(part, self._values) for part in self._launch.command]
             command[0] = find_program(command[0])
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._values["dir"]
-                )
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         elif self._commands.start:
             self._run(self._commands.start)
         self._wait_until_up()
@@ -255,7 +253,7 @@ class Broker:
         return Path(self._values["dir"], "broker.log")
 
     def _prepare(self, launch: Launch) -> None:
-        # The directory lies under a short path that any user may enter: some brokers give up their rights after start.
+        # Any user may enter the directory: some brokers give up their rights when they have started.
         self._directory = tempfile.TemporaryDirectory(prefix="selectmq-conformance-", ignore_cleanup_errors=True)
         Path(self._directory.name).chmod(0o755)
         self._values["dir"] = self._directory.name
@@ -278,7 +276,6 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 timeout=START_SECONDS,
                 check=False,
-                cwd=self._values.get("dir"),
             )
         except OSError as error:
             raise TargetError(f"the profile's command `{line}` cannot be run: {error.strerror}") from None

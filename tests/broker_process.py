@@ -135,7 +135,9 @@ class BrokerProcess:
                     return found
                 left = end - time.monotonic()
                 lines = "".join(self._lines)
-                assert left > 0 and not self._ended, f"{event!r} {fields} was not logged {count} times, but:\n{lines}"
+                why = f"{event!r} {fields} was not logged {count} times, but:\n{lines}"
+                assert left > 0, why
+                assert not self._ended, why
                 self._changed.wait(left)
 
     # --- the process ---

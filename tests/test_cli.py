@@ -245,9 +245,7 @@ def test_it_ends_well_on_a_signal(number: int, start_broker: StartBroker, tmp_pa
 def test_the_wills_of_connected_clients_are_delivered_at_the_end(start_broker: StartBroker, tmp_path: Path) -> None:
     broker = start_broker(data=tmp_path / "data")
     early = RawClient.connected(broker.address, "early").subscribe(("w/#", 1))
-    dying = [
-        RawClient.connected(broker.address, f"d{i}", will=Will(f"w/{i}", b"gone", i, i == 1)) for i in range(3)
-    ]
+    dying = [RawClient.connected(broker.address, f"d{i}", will=Will(f"w/{i}", b"gone", i, i == 1)) for i in range(3)]
     late = RawClient.connected(broker.address, "late").subscribe(("w/#", 0))
     stored = RawClient.connected(broker.address, "stored", clean=False).subscribe(("w/#", 2))
     broker.signal(signal.SIGTERM)
@@ -477,7 +475,7 @@ def test_a_bad_reload_keeps_everything_as_it_was_and_says_so(
             assert client.closed() == connack(4)
         RawClient.connected(broker.address, "bob", username="bob", password=b"two").close()
         ann.ping()
-    (event,) = broker.events(RELOAD_FAILED)
+    (event,) = broker.wait_for(RELOAD_FAILED)
     assert event["level"] == "error"
     assert re.fullmatch(reason, event["reason"])
     assert broker.events("changed") == []

@@ -51,7 +51,7 @@ def left_over() -> tuple[set[str], list[str]]:
 @pytest.fixture
 def factory() -> Iterator[BrokerFactory]:
     with contextlib.ExitStack() as brokers:
-        yield lambda **options: brokers.enter_context(Broker(**{"port": 0, **options}))  # type: ignore[arg-type]
+        yield lambda **options: brokers.enter_context(Broker(**{"port": 0, **options}))
 
 
 # --- start and stop ---
@@ -66,7 +66,9 @@ def test_it_starts_serves_and_stops_in_well_under_100_ms() -> None:
         assert done.stderr == ""
         times.append(json.loads(done.stdout))
     started, connected, stopped = (min(column) for column in zip(*times, strict=True))
-    print(f"started after {started * 1e3:.1f} ms, first CONNACK after {connected * 1e3:.1f} ms, stop {stopped * 1e3:.1f}")
+    print(
+        f"started after {started * 1e3:.1f} ms, first CONNACK after {connected * 1e3:.1f} ms, stop {stopped * 1e3:.1f}"
+    )
     assert connected < 0.1
     assert stopped < 0.1
 
@@ -131,7 +133,7 @@ def test_it_can_be_started_again() -> None:
 
 def test_started_twice_it_says_so() -> None:
     with Broker(port=0) as broker:
-        with pytest.raises(RuntimeError, match="^the broker runs already$"):
+        with pytest.raises(RuntimeError, match=r"^the broker runs already$"):
             broker.start()
         RawClient.connected(address(broker)).close()
 

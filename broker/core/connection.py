@@ -140,7 +140,7 @@ class Connection:
 
     def _process(self) -> None:
         exchange = self._exchange
-        decode = self._decoder.decode
+        decoder = self._decoder
         stats = exchange.stats
         try:
             while self.state != CLOSED and not self._paused:
@@ -150,12 +150,13 @@ class Connection:
                     exchange.scheduler.soon(self._next_turn)
                     return
                 handlers = _HANDLERS[self.state]
-                packets = decode(SLICE if self.state == CONNECTED else 1)
-                if not packets:
-                    return
+                slice = SLICE if self.state == CONNECTED else 1
+                packets = decoder.decode(slice)
                 stats.messages_received += len(packets)
                 for packet in packets:
                     handlers[packet[0] >> 4](self, packet)
+                if len(packets) < slice and decoder.error is None:
+                    return  # the next one is not whole yet
         except _Finished:
             self.close("DISCONNECT", normal=True, gently=False)
         except ProtocolError as error:

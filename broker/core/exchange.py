@@ -95,6 +95,9 @@ class Exchange:
                 queue = session.queue or self._make_queue(session)
                 assert isinstance(queue, StoredQueue)
                 queue.restore(stored, record.sent_to)
+            if record.sent_to is not None and record.sent_to > stored.next_seq:
+                # Settled places are given again, to messages that were not sent yet.
+                self.journal.save_session(record._replace(sent_to=stored.next_seq))
         self._store_ids = itertools.count(newest + 1)
         for retained in snapshot.retained:
             self.retained.set(retained)

@@ -122,13 +122,13 @@ class Journal:
     @property
     def idle(self) -> bool:
         """Is everything stored, and nobody waits?"""
-        return self._busy is None and not (self._waiting or self._noted)
+        return self._busy is None and not self._pending
 
     # --- the commit ---
 
     def end_of_turn(self) -> None:
         """Start a commit if there is something to store and none is under way."""
-        if self._busy is not None or not (self._waiting or self._noted):
+        if self._busy is not None or not self._pending:
             return
         queues = [queue for queue in self.touched if queue.changed]
         nothing = not (queues or self._fetches or self._has_records)
@@ -175,8 +175,8 @@ class Journal:
             resume()
 
     @property
-    def _noted(self) -> bool:
-        return bool(self.touched or self._fetches or self._has_records)
+    def _pending(self) -> bool:
+        return bool(self._waiting or self.touched or self._fetches or self._has_records)
 
     @property
     def _has_records(self) -> bool:

@@ -10,7 +10,7 @@ Two kinds: the Queue of a session with CleanSession = 1 lives and ends with its 
 is that of a persistent session: it is in the store, and memory holds a window of it while the client is there:
 
     settled | in flight | waiting, in memory | in the store only | next_seq
-                        ^sent_to             ^_loaded
+                        ^_sent_to            ^_loaded
 """
 
 from __future__ import annotations
@@ -228,20 +228,19 @@ class Queue:
 class StoredQueue(Queue):
     """What a persistent session is to receive at QoS 1 and 2. It has attributes of its own:
 
-    `session_id`: its session's key in the store; `sent_to`: every place below was sent at least once, None after a
-    crash when that is not known. `size` is that of all its messages, here.
+    `session_id`: its session's key in the store. `size` is that of all its messages, here.
     """
 
     __slots__ = ("_added", "_count", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed",
-                 "_repeat_to", "_settled", "_stored_to", "_taken_to", "sent_to", "session_id")  # fmt: skip
+                 "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id")  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
         super().__init__(exchange, session)
         self.session_id = session.store_id
-        self.sent_to: int | None = 0
         self._count = 0
         self._loaded = _AWAY  # every place below is in memory, in flight or settled
-        self._repeat_to = 0  # places below were sent over an earlier connection: DUP
+        self._sent_to = 0  # behind the newest place that this process has sent
+        self._repeat_to = 0  # places below may have been sent over an earlier connection: DUP
         self._fetching = False
         self._refill_below = exchange.limits.max_memory_queue // 2  # so few waiting in memory: load more
         # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4].
@@ -263,13 +262,17 @@ class StoredQueue(Queue):
         self.next_seq = self._stored_to = stored.next_seq
         self._count = stored.next_seq - stored.first_seq
         self.size = stored.queued_bytes
-        self._repeat_to = self.next_seq  # none above can have been sent yet
-        if self._count == 0:
-            self.sent_to = self.next_seq
-        else:
-            # The newest places may be settled and forgotten: then they are given again.
-            self.sent_to = None if sent_to is None else min(sent_to, self.next_seq)
+        self._sent_to = stored.first_seq
+        # After a crash (None) any of them may have been sent: not a window only, but one behind what the client had
+        # acknowledged, which may not have been stored. The newest places may be settled and forgotten: then they are
+        # given again.
+        self._repeat_to = self.next_seq if sent_to is None else min(sent_to, self.next_seq)
         self._released = dict.fromkeys(stored.released)
+
+    @property
+    def sent_to(self) -> int:
+        """The first place that was never sent (see SessionRecord)."""
+        return max(self._sent_to, self._repeat_to)
 
     @property
     def has_room(self) -> bool:
@@ -308,7 +311,7 @@ class StoredQueue(Queue):
         ):
             inflight[packet_id] = (size, _AWAITS_PUBACK)
             journal.hopeful = True
-            self.sent_to = self._loaded = seq + 1
+            self._sent_to = self._loaded = seq + 1
             connection = self._session.connection
             assert connection is not None
             connection.out.extend((message.head(1), packet_id.to_bytes(2, "big"), message.payload))
@@ -327,10 +330,11 @@ class StoredQueue(Queue):
         """The client is there: send again what was in flight, then what waits."""
         self._congested = False
         if self._count:
+            self._repeat_to = self.sent_to
             self._loaded = _AWAY
             self._fetch(0)
         else:
-            self.sent_to = self._repeat_to = self._loaded = self.next_seq
+            self._sent_to = self._repeat_to = self._loaded = self.next_seq
             self._open = True
 
     def detach(self) -> None:
@@ -359,7 +363,7 @@ class StoredQueue(Queue):
             raise ProtocolError("PUBACK for a message of QoS 2")
         self._count -= 1
         self.size -= size
-        newest = self.sent_to - 1  # type: ignore[operator]  # something was sent
+        newest = self._sent_to - 1
         seq = newest - (newest - packet_id + 1) % IDENTIFIERS
         if self._added and self._added.pop(seq, None) is not None:
             pass  # it was never written, and need not be
@@ -374,9 +378,9 @@ class StoredQueue(Queue):
             self._drained()
 
     def _knows_all_sent(self) -> bool:
-        if self._loaded == _AWAY or self.sent_to is None or self._loaded < self.sent_to:
+        if self._loaded == _AWAY or self._loaded < self._repeat_to:
             return False
-        return not self._waiting or self._waiting[0][0] >= self.sent_to
+        return not self._waiting or self._waiting[0][0] >= self._repeat_to
 
     def _release(self, packet_id: int) -> bool:
         self._released[self._place_of(packet_id)] = None
@@ -400,8 +404,7 @@ class StoredQueue(Queue):
 
     def _place_of(self, packet_id: int) -> int:
         """The newest place that was sent under this identifier."""
-        assert self.sent_to is not None
-        newest = self.sent_to - 1
+        newest = self._sent_to - 1
         return newest - (newest - (packet_id - 1)) % IDENTIFIERS
 
     # --- sending ---
@@ -411,7 +414,6 @@ class StoredQueue(Queue):
         self._pumped = False
         if not self._open:
             return
-        assert self.sent_to is not None
         exchange = self._exchange
         limits = exchange.limits
         waiting = self._waiting
@@ -437,8 +439,8 @@ class StoredQueue(Queue):
                     extend((head, packet_id.to_bytes(2, "big"), message.payload))
                     exchange.sent += 1
                 waiting.popleft()
-                if seq >= self.sent_to:
-                    self.sent_to = seq + 1
+                if seq >= self._sent_to:
+                    self._sent_to = seq + 1
             exchange.dirty.add(connection)
         if self._loaded < self.next_seq:
             if not self._fetching and (not waiting or len(waiting) < self._refill_below):
@@ -466,11 +468,6 @@ class StoredQueue(Queue):
         self._loaded = messages[-1][0] + 1 if messages else upto
         released = self._released
         if first_load:
-            if self.sent_to is None:
-                # After a crash: as many as the window holds may have been sent.
-                window = messages[: self._exchange.limits.max_inflight]
-                self.sent_to = min(window[-1][0] + 1 if window else upto, self._repeat_to)
-            self._repeat_to = self.sent_to
             self._open = not self._congested
             # PUBRELs first, in the order of their PUBRECs [MQTT-4.6.0-4]; then messages in theirs [MQTT-4.6.0-1].
             order = {seq: place - len(released) for place, seq in enumerate(released)}

@@ -49,7 +49,7 @@ class Decoder:
     be changed at any time, and hold from the next packet on.
     """
 
-    __slots__ = ("_chunks", "_data", "_error", "_missing", "_pos", "max_size", "version")
+    __slots__ = ("_chunks", "_data", "_missing", "_pos", "error", "max_size", "version")
 
     def __init__(self, max_size: int, version: int = MQTT_3_1_1) -> None:
         self.max_size = max_size
@@ -58,7 +58,7 @@ class Decoder:
         self._pos = 0
         self._chunks: list[bytes] | None = None  # what has come of a packet that spans many reads
         self._missing = 0  # how many bytes it lacks
-        self._error: ProtocolError | None = None
+        self.error: ProtocolError | None = None
 
     @property
     def buffered(self) -> int:
@@ -91,63 +91,61 @@ class Decoder:
 
         Raises ProtocolError where the next packet is malformed, and again at every later call.
         """
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         packets: list[Packet] = []
-        try:
-            self._decode_into(packets, limit)
-        except ProtocolError as error:
-            self._error = error
-            self._data, self._pos, self._chunks = b"", 0, None
-            if not packets:
-                raise
-        return packets
-
-    def _decode_into(self, packets: list[Packet], limit: int) -> None:
         data = self._data
         pos = self._pos
         size = len(data)
         append = packets.append
-        for _ in range(limit):
-            if pos + 2 > size:
-                break
-            # Written out here is what a broker does all day: short PUBLISHes, and acknowledgements. Whatever is odd
-            # about one of them is left to the general way below.
-            if pos + 4 <= size:
-                first, length, number = _HEAD(data, pos)
-                end = pos + 2 + length
-                if length < 128 and end <= size:
-                    if first == 0x30:
-                        payload_at = 4 + number
-                        if 2 + length >= payload_at:
-                            append((0x30, data[pos + 4 : pos + payload_at], data[pos:end], payload_at, 0))
-                            pos = end
-                            continue
-                    elif length == 2:
-                        if number and (first == 0x40 or first == 0x50 or first == 0x62 or first == 0x70):
-                            append((first, number))
-                            pos = end
-                            continue
-                    elif first == 0x32 or first == 0x34:
-                        payload_at = 6 + number
-                        if 2 + length >= payload_at:
-                            (packet_id,) = _PACKET_ID(data, pos + 4 + number)
-                            if packet_id:
-                                topic = data[pos + 4 : pos + 4 + number]
-                                append((first, topic, data[pos:end], payload_at, packet_id))
+        try:
+            for _ in range(limit):
+                if pos + 2 > size:
+                    break
+                # Written out here is what a broker does all day: short PUBLISHes, and acknowledgements. Whatever is odd
+                # about one of them is left to the general way below.
+                if pos + 4 <= size:
+                    first, length, number = _HEAD(data, pos)
+                    end = pos + 2 + length
+                    if length < 128 and end <= size:
+                        if first == 0x30:
+                            payload_at = 4 + number
+                            if 2 + length >= payload_at:
+                                append((0x30, data[pos + 4 : pos + payload_at], data[pos:end], payload_at, 0))
                                 pos = end
                                 continue
-            next_pos = self._decode_any(packets, data, pos)
-            if next_pos is None:
-                return
-            if next_pos == pos:
-                break
-            pos = next_pos
+                        elif length == 2:
+                            if number and (first == 0x40 or first == 0x50 or first == 0x62 or first == 0x70):
+                                append((first, number))
+                                pos = end
+                                continue
+                        elif first == 0x32 or first == 0x34:
+                            payload_at = 6 + number
+                            if 2 + length >= payload_at:
+                                (packet_id,) = _PACKET_ID(data, pos + 4 + number)
+                                if packet_id:
+                                    topic = data[pos + 4 : pos + 4 + number]
+                                    append((first, topic, data[pos:end], payload_at, packet_id))
+                                    pos = end
+                                    continue
+                next_pos = self._decode_any(packets, data, pos)
+                if next_pos is None:
+                    return packets
+                if next_pos == pos:
+                    break
+                pos = next_pos
+        except ProtocolError as error:
+            self.error = error
+            self._data, self._pos, self._chunks = b"", 0, None
+            if not packets:
+                raise
+            return packets
         if pos == size:
             self._data = b""
             self._pos = 0
         else:
             self._pos = pos
+        return packets
 
     def _decode_any(self, packets: list[Packet], data: bytes, pos: int) -> int | None:
         """Decode the packet at `pos`, whatever it is. Returns where the next one begins: `pos` if its header is not

@@ -162,7 +162,12 @@ def _verdict(run: RunResult) -> list[str]:
     else:
         shown.append(f"NOT CERTIFIED: {run.target} against MQTT {run.mqtt}.")
         for result in run.obstacles:
+            if result.verdict is Verdict.NOT_TESTED:
+                continue
             shown += _wrapped("  ", f"{result.verdict}  [{result.statement.id}] {result.statement.summary}")
+        untested = sum(result.verdict is Verdict.NOT_TESTED for result in run.obstacles)
+        if untested:
+            shown.append(f"  {untested} statements were not tested")
         if run.strict and run.count(Verdict.WARN):
             shown.append(f"  {run.count(Verdict.WARN)} WARN, which --strict counts as FAIL")
     return shown

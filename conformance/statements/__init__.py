@@ -58,7 +58,7 @@ CHAPTERS = {
     "4.8": "Errors",
     "6": "WebSocket",
     "7": "Conformance",
-    "7.1": "Conformance",
+    "7.1": "Conformance targets",
 }
 
 

@@ -252,6 +252,7 @@ class World:
         for function in soon:
             function()
         exchange = self.exchange
+        exchange.pump()
         exchange.journal.end_of_turn()
         exchange.pump()
         while exchange.dirty:

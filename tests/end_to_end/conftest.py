@@ -30,7 +30,7 @@ def start_broker(tmp_path: Path) -> Iterator[StartBroker]:
 
 @pytest.fixture(scope="module")
 def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """A broker with the default options, for all tests of a module: names of clients and topics must be a test's own."""
+    """A broker with the default options for all tests of a module: names of clients and topics must be a test's own."""
     broker = BrokerProcess(tmp_path_factory.mktemp("shared"))
     yield broker
     broker.stop()

@@ -6,6 +6,7 @@ Owns: the threads and the waiting. Must not know: any broker.
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 from types import TracebackType
 from typing import Any
@@ -66,7 +67,7 @@ class Paho:
 
     def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
         self._messages.put(
-            Publish(message.topic, message.payload, message.qos, message.retain, bool(message.dup), message.mid)
+            Publish(message.topic, bytes(message.payload), message.qos, message.retain, bool(message.dup), message.mid)
         )
 
     def _on_subscribe(self, client: paho.Client, data: Any, mid: int, codes: list[Any], properties: Any) -> None:
@@ -120,8 +121,8 @@ class Paho:
     def drop(self) -> None:
         """End the connection without DISCONNECT."""
         sock = self.client.socket()
-        assert sock is not None
-        sock.shutdown(2)
+        assert isinstance(sock, socket.socket)
+        sock.shutdown(socket.SHUT_RDWR)
         assert self.disconnected.wait(DEADLINE)
         self.client.loop_stop()
 

@@ -6,15 +6,17 @@ Owns: the subscription, and the waiting for a value. Must not know: what the val
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tests.raw_client import DEADLINE, PINGREQ, PINGRESP, Address, RawClient, parse_publish
 
 PREFIX = "$SYS/broker/"
+FILTER = "$SYS/#"  # within all limits of filters
 
 
 def sys_values(address: Address) -> dict[str, str]:
     """All that is there now, by name without the prefix."""
-    with RawClient.connected(address).subscribe((f"{PREFIX}#", 0)) as client:
+    with RawClient.connected(address).subscribe((FILTER, 0)) as client:
         client.send(PINGREQ)
         values = {}
         while (data := client.next()) != PINGRESP:
@@ -25,12 +27,20 @@ def sys_values(address: Address) -> dict[str, str]:
 
 def wait_for_sys(address: Address, name: str, value: object) -> None:
     """Wait until it has this value."""
-    seen = []
+    _wait(address, name, str(value), lambda seen: seen == str(value))
+
+
+def wait_for_uptime(address: Address, seconds: int) -> None:
+    """Wait until the broker says that it has been up for so long."""
+    _wait(address, "uptime", f"at least {seconds} s", lambda seen: int(seen.split()[0]) >= seconds)
+
+
+def _wait(address: Address, name: str, what: str, condition: Callable[[str], bool]) -> None:
+    seen: list[str] = []
     end = time.monotonic() + DEADLINE
-    with RawClient.connected(address).subscribe((PREFIX + name, 0)) as client:
-        while not seen or seen[-1] != str(value):
-            left = end - time.monotonic()
-            try:
-                seen.append(client.message(max(left, 0.01)).payload.decode())
-            except TimeoutError:
-                raise AssertionError(f"{name} did not become {value}, but {seen}") from None
+    with RawClient.connected(address).subscribe((FILTER, 0)) as client:
+        while not seen or not condition(seen[-1]):
+            message = client.message(max(end - time.monotonic(), 0.01))
+            if message.topic == PREFIX + name:
+                seen.append(message.payload.decode())
+            assert time.monotonic() < end, f"{name} did not become {what}, but {seen}"

@@ -34,9 +34,10 @@ def test_a_message_arrives_at_the_lower_of_the_two_qos(
 ) -> None:
     # [MQTT-3.8.4-6]
     topic = f"qos/{version}/{published}/{granted}"
-    with Paho(address, version=version, client_id=f"p{topic}") as author, Paho(
-        address, version=version, client_id=f"s{topic}"
-    ) as reader:
+    with (
+        Paho(address, version=version, client_id=f"p{topic}") as author,
+        Paho(address, version=version, client_id=f"s{topic}") as reader,
+    ):
         assert reader.subscribe((topic, granted)) == [granted]
         author.publish(topic, b"payload", published)
         message = reader.message()

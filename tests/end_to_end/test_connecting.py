@@ -54,7 +54,9 @@ def test_code_1_for_an_unknown_level(name: bytes, level: int, address: Address) 
 
 def test_code_1_though_a_later_version_lays_its_connect_out_differently(address: Address) -> None:
     # MQTT 5.0 puts properties behind the keep alive.
-    assert answer(address, packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c" + b"\x05\x11\xff\xff\xff\xff\0\1c")) == connack(1)
+    assert answer(
+        address, packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c" + b"\x05\x11\xff\xff\xff\xff\0\1c")
+    ) == connack(1)
 
 
 def test_code_2_for_an_empty_identifier_with_a_session_to_keep(address: Address) -> None:
@@ -175,7 +177,13 @@ def test_many_passwords_at_once_hold_up_nobody_who_is_there(start_broker: StartB
         served = 0
         slowest = 0.0
         answered = threading.Event()
-        waiting = threading.Thread(target=lambda: ([c.expect(connack(4)) for c in crowd], answered.set()))
+
+        def wait_for_all() -> None:
+            for client in crowd:
+                client.expect(connack(4))
+            answered.set()
+
+        waiting = threading.Thread(target=wait_for_all)
         waiting.start()
         while not answered.is_set():
             start = time.monotonic()

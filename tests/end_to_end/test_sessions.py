@@ -29,9 +29,10 @@ from tests.raw_client import (
 
 def test_the_older_of_two_connections_with_one_identifier_ends(shared_broker: BrokerProcess) -> None:
     # [MQTT-3.1.4-2]
-    with RawClient.connected(shared_broker.address, "twin") as old, RawClient.connected(
-        shared_broker.address, "twin"
-    ) as new:
+    with (
+        RawClient.connected(shared_broker.address, "twin") as old,
+        RawClient.connected(shared_broker.address, "twin") as new,
+    ):
         assert old.closed() == b""
         new.ping()
         (event,) = shared_broker.wait_for("client disconnected", client="twin")
@@ -111,7 +112,9 @@ def test_retained_messages_are_no_part_of_a_session(address: Address) -> None:
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_was_queued_for_a_subscription_is_delivered_though_it_was_made_for_less(qos: int, address: Address) -> None:
+def test_what_was_queued_for_a_subscription_is_delivered_though_it_was_made_for_less(
+    qos: int, address: Address
+) -> None:
     name = f"granted{qos}"
     with RawClient.connected(address, name, clean=False) as client:
         client.subscribe((name, qos))
@@ -158,9 +161,10 @@ def test_a_session_outlives_a_restart_with_all_that_belongs_to_it(start_broker: 
             paho.publish("k/0", b"at most once")
         assert client.message()[:3] == ("k/0", b"at most once", 0)
     # A QoS 2 message that the broker had before is not taken for a new one, though it is sent again [MQTT-4.3.3-2].
-    with RawClient.connected(broker.address, "author", clean=False, present=True) as author, Paho(
-        broker.address
-    ) as reader:
+    with (
+        RawClient.connected(broker.address, "author", clean=False, present=True) as author,
+        Paho(broker.address) as reader,
+    ):
         reader.subscribe(("k/2", 2))
         author.send(publish("k/2", b"2", 2, packet_id=2, dup=True))
         author.expect(pubrec(2))

@@ -44,7 +44,7 @@ def test_what_is_posted_from_many_threads_is_called_once_each_in_each_threads_or
 
     def post_many(name: int) -> None:
         for i in range(1000):
-            running.loop.post(lambda i=i: called.append((name, i, threading.get_ident())))  # type: ignore[misc]
+            running.loop.post(lambda i=i: called.append((name, i, threading.get_ident())))
 
     threads = [threading.Thread(target=post_many, args=(name,)) for name in range(8)]
     for thread in threads:
@@ -249,7 +249,7 @@ def test_between_slices_of_many_ready_sockets_what_they_produced_is_sent(running
             served.clear()
 
     pairs = [socket.socketpair() for _ in range(SLICE + 50)]
-    for here, there in pairs:
+    for _, there in pairs:
         there.send(b"x")
 
     def register() -> None:

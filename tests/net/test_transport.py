@@ -335,7 +335,8 @@ def test_the_last_words_arrive_though_the_client_had_sent_more(pair: Pair) -> No
         pair.transport.close()
 
     pair.running.call(close)
-    assert pair.read_all() == b"refused"
+    assert pair.read(7) == b"refused"
+    assert pair.peer.recv(1) == b""  # and no ConnectionResetError
 
 
 def test_close_with_unsent_bytes_ends_at_once(pair: Pair) -> None:

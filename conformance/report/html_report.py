@@ -1,0 +1,140 @@
+"""The HTML report: one file that a person likes to read.
+
+The verdict at the top, a map of the specification, then every statement with its tests, and every failure with what was
+expected, what came, and the bytes both ways.
+"""
+
+from collections.abc import Iterable
+from html import escape
+from itertools import groupby
+
+from conformance.report.page import CLASSES, badge, cell, legend, page
+from conformance.report.result import RunResult, StatementResult, TestResult
+from conformance.report.timeline import lines
+from conformance.statements import CHAPTERS
+from conformance.verdicts import SEVERITY, Verdict
+
+OPENED = (Verdict.FAIL, Verdict.ERROR)
+WITH_TIMELINE = (Verdict.FAIL, Verdict.ERROR, Verdict.WARN, Verdict.INCONCLUSIVE)
+
+
+def render(run: RunResult) -> str:
+    """The whole page."""
+    parts = [_head(run), _obstacles(run), _map(run), _chapters(run), _capabilities(run)]
+    return page(f"{run.target}: MQTT {run.mqtt} conformance", "\n".join(filter(None, parts)))
+
+
+def _head(run: RunResult) -> str:
+    if run.certified:
+        stand, tone = "Certified", "pass"
+    elif run.passed:
+        stand, tone = "Passed what was selected", "pass"
+    else:
+        stand, tone = "Not certified", "fail"
+    shown = sum(result.shown for result in run.statements)
+    counts = ", ".join(f"{run.count(verdict)} {verdict}" for verdict in CLASSES if run.count(verdict))
+    remarks = "".join(f'<p class="ink error">{escape(problem)}</p>' for problem in run.problems)
+    selection = f"; only {escape(run.selection)} was selected" if run.selection else ""
+    return f"""<header>
+<h1>{escape(run.target)} against MQTT {escape(run.mqtt)}</h1>
+<p class="stand ink {tone}">{stand}</p>
+<p>{shown} of {len(run.statements)} statements were seen kept. {len(run.tests)} tests: {counts}.</p>
+<p class="quiet">Began at {escape(run.started)}, took {run.seconds:.1f} s{selection}.</p>
+{remarks}</header>"""
+
+
+def _obstacles(run: RunResult) -> str:
+    if not run.obstacles:
+        return ""
+    untested = [result for result in run.obstacles if result.verdict is Verdict.NOT_TESTED]
+    rows = [
+        f'<li>{badge(result.verdict)} <a href="#{escape(result.statement.id)}">{escape(result.statement.id)}</a> '
+        f"{escape(result.statement.summary)}</li>"
+        for result in run.obstacles
+        if result.verdict is not Verdict.NOT_TESTED
+    ]
+    if untested:
+        rows.append(f"<li>{badge(Verdict.NOT_TESTED)} {len(untested)} statements were not tested in this run</li>")
+    return f"<h2>What stands in the way</h2>\n<ul>{''.join(rows)}</ul>"
+
+
+def _map(run: RunResult) -> str:
+    rows = []
+    for chapter, group in _by_chapter(run.statements):
+        cells = "".join(
+            cell(
+                result.verdict,
+                f"{result.statement.id}: {result.verdict}. {result.statement.summary}",
+                result.statement.id,
+            )
+            for result in group
+        )
+        rows.append(
+            f'<a class="id" href="#section-{chapter}">{chapter}</a>'
+            f'<span class="name">{escape(CHAPTERS.get(chapter, ""))}</span><div class="cells">{cells}</div>'
+        )
+    return f'<h2>Map</h2>\n<div class="map">{"".join(rows)}</div>\n{legend()}'
+
+
+def _chapters(run: RunResult) -> str:
+    parts = ["<h2>Statements</h2>"]
+    for chapter, group in _by_chapter(run.statements):
+        parts.append(f'<h3 id="section-{chapter}">{chapter} {escape(CHAPTERS.get(chapter, ""))}</h3>')
+        parts += [_statement(run, result) for result in group]
+    return "\n".join(parts)
+
+
+def _statement(run: RunResult, result: StatementResult) -> str:
+    statement = result.statement
+    opened = " open" if result.verdict in OPENED else ""
+    count = f"{len(result.tests)} test{'s' * (len(result.tests) != 1)}" if result.tests else ""
+    remarks = []
+    if not result.tests:
+        remarks.append(escape(result.reason))
+    if statement.level != "MUST":
+        remarks.append(f"The specification says {statement.level} here.")
+    if result.deviation:
+        remarks.append(f"Known deviation: {escape(result.deviation)}")
+    words = "".join(f'<p class="quiet">{remark}</p>' for remark in remarks)
+    worst_first = sorted(result.tests, key=lambda test: SEVERITY.index(test.verdict))
+    tests = "".join(_test(run, test) for test in worst_first)
+    return f"""<details id="{escape(statement.id)}"{opened}>
+<summary>{badge(result.verdict)}<span class="id">{escape(statement.id)}</span><span>{escape(statement.summary)}</span>\
+<span class="quiet">{count}</span></summary>
+{words}{tests}</details>"""
+
+
+def _test(run: RunResult, test: TestResult) -> str:
+    rows = []
+    if test.expected:
+        rows += [("expected", test.expected), ("actual", test.actual)]
+    elif test.reason:
+        rows.append(("because", test.reason))
+    rows += [("note", note) for note in test.notes]
+    facts = "".join(f"<dt>{name}</dt><dd>{escape(words)}</dd>" for name, words in rows)
+    facts = f"<dl>{facts}</dl>" if facts else ""
+    extra = ""
+    if test.verdict is Verdict.ERROR:
+        extra += f"<pre>{escape(test.actual)}</pre>"
+    if test.verdict in WITH_TIMELINE and test.timeline:
+        extra += f"<pre>{escape(chr(10).join(lines(test.timeline)))}</pre>"
+        extra += f'<p class="quiet">Again: <code>{escape(run.rerun(test))}</code></p>'
+    return f"""<div class="test {CLASSES[test.verdict]}">
+<p>{badge(test.verdict)} {escape(test.title)} <span class="quiet">{test.seconds:.3f} s</span></p>
+<p class="id">{escape(test.id)}</p>{facts}{extra}</div>
+"""
+
+
+def _capabilities(run: RunResult) -> str:
+    if not run.capabilities:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{'yes' if found.present else 'no'}</td>"
+        f'<td class="quiet">{escape(found.seen)}</td></tr>'
+        for name, found in run.capabilities.items()
+    )
+    return f"<h2>What the broker was seen to do</h2>\n<table>{rows}</table>"
+
+
+def _by_chapter(results: Iterable[StatementResult]) -> list[tuple[str, list[StatementResult]]]:
+    return [(chapter, list(group)) for chapter, group in groupby(results, key=lambda result: result.statement.chapter)]

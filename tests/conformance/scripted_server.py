@@ -1,0 +1,63 @@
+"""A server that does what a test tells it: for trying the suite's own clients and expectations."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+from conformance.target import Endpoint
+
+#: How long anything may take that does not depend on a time by itself, in seconds.
+DEADLINE = 10.0
+
+Script = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def serving(script: Script) -> Iterator[Endpoint]:
+    """Runs `script` with the first connection, in a thread; the connection is closed after it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_serve, args=(listener, script))
+        thread.start()
+        yield Endpoint("main", "mqtt", "127.0.0.1", listener.getsockname()[1])
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def _serve(listener: socket.socket, script: Script) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(DEADLINE)
+        with contextlib.suppress(OSError):
+            script(connection)
+
+
+def answer(*replies: bytes) -> Script:
+    """Waits for something, then sends each of the replies in a segment of its own, and stays until the client goes."""
+
+    def script(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.recv(65536)
+        for reply in replies:
+            connection.sendall(reply)
+        while connection.recv(65536):
+            pass
+
+    return script
+
+
+def answer_and_close(reply: bytes) -> Script:
+    """Waits for something, sends the reply and closes with FIN."""
+
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(reply)
+
+    return script
+
+
+def reset(connection: socket.socket) -> None:
+    """Waits for something, and closes with RST."""
+    connection.recv(65536)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,202 @@
+"""The command line: exit codes, and the one line that says what to do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance import cli
+from conformance.target import Endpoint
+from tests.conformance.faulty_broker import FaultyBroker
+from tests.conformance.scripted_server import answer_and_close, serving
+
+ROOT = Path(__file__).parents[2]
+
+#: A test that takes no time against a broker that does as it must.
+QUICK = "MQTT-3.1.4-2"
+
+
+@pytest.fixture
+def right() -> Iterator[Endpoint]:
+    with FaultyBroker() as broker, broker.broker:
+        yield broker.broker.main
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error that ends a run with exit code 2."""
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m conformance: ")
+    return line.removeprefix("python -m conformance: ")
+
+
+BAD_ARGUMENTS = {
+    ("--wrong",): "unrecognized arguments: --wrong; --help shows the arguments",
+    ("--patience", "0"): "argument --patience: 0 is not a number above 0; --help shows the arguments",
+    ("--patience", "long"): "argument --patience: invalid _positive value: 'long'; --help shows the arguments",
+    ("--jobs", "0"): "argument --jobs: 0 is not a whole number from 1; --help shows the arguments",
+    ("a", "b"): "unrecognized arguments: b; --help shows the arguments",
+    ("http://a",): (
+        "'http://a' is no target: the scheme 'http' is not known; give it as mqtt://host:port or mqtts://host:port"
+    ),
+    ("--profile", "mosquitto", "mqtt://a"): (
+        "profile mosquitto: [run] it starts a broker by itself: leave the target out, or take [run] out"
+    ),
+    ("--json", "/"): "--json /: is a directory: name a file",
+    ("--html", "/none/x.html"): "--html /none/x.html: there is no directory '/none'",
+    ("--list", "--select", "ghost"): (
+        "--select ghost matches no test: give a section (3.1), a statement (MQTT-3.1.2-8) or a part of a test's name; "
+        "--list shows them"
+    ),
+    ("compare",): "the following arguments are required: FILE; --help shows the arguments",
+    ("compare", "/none.json"): "/none.json: cannot be read: No such file or directory",
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), BAD_ARGUMENTS.items(), ids=map(" ".join, BAD_ARGUMENTS))
+def test_bad_arguments(arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert complaint(capsys) == expected
+
+
+def test_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyBroker() as broker, broker.broker:
+        url = broker.broker.main.url
+    assert cli.main([url]) == 2
+    assert complaint(capsys) == (
+        f"no connection to {url}: Connection refused; "
+        "start a broker there, or name another: python -m conformance HOST:PORT"
+    )
+
+
+def test_no_mqtt_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(answer_and_close(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as endpoint:
+        assert cli.main([endpoint.url]) == 2
+    assert complaint(capsys) == (
+        f"{endpoint.url} does not answer an MQTT 3.1.1 CONNECT (the broker closed the connection (FIN)): "
+        "is that an MQTT port?"
+    )
+
+
+@pytest.mark.parametrize(("user", "words"), [("", "wants credentials"), ("a:b@", "does not take these credentials")])
+def test_credentials_are_missing(user: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyBroker() as broker, broker.broker:
+        endpoint = broker.broker.endpoints["authenticated"]
+        assert cli.main([f"mqtt://{user}127.0.0.1:{endpoint.port}"]) == 2
+    line = complaint(capsys)
+    assert line.startswith(f"{endpoint.url} {words} (CONNACK code ")
+    assert line.endswith(": name the target as mqtt://USER:PASSWORD@HOST:PORT")
+
+
+def test_selection_that_matches_nothing_needs_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--select", "ghost"]) == 2
+    assert complaint(capsys).startswith("--select ghost matches no test")
+
+
+def test_pass(right: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([right.url, "--select", QUICK]) == 0
+    shown = capsys.readouterr()
+    assert (
+        shown.out.splitlines()[-1] == f"PASSED: {right.url}, for what was selected; a certificate takes the whole run."
+    )
+    assert shown.err.splitlines()[0] == "0 of 6 tests"
+
+
+def test_fail(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    reports = {name: str(tmp_path / f"report.{name}") for name in cli.REPORTS}
+    with FaultyBroker("nobody is evicted") as broker, broker.broker:
+        url = broker.broker.main.url
+        arguments = [url, "--select", QUICK, "--patience", "0.5"]
+        assert cli.main([*arguments, *(word for name, path in reports.items() for word in (f"--{name}", path))]) == 1
+    shown = capsys.readouterr().out
+    assert f"NOT CERTIFIED: {url} against MQTT 3.1.1.\n" in shown
+    assert "  [MQTT-3.1.4-2] A second login with a live client id evicts the first connection.\n" in shown
+    assert (
+        f"  again: python -m conformance {url} --select test_3_01_connect.py::test_many_logins_leave_the_last\n"
+        in shown
+    )
+    report = json.loads(Path(reports["json"]).read_text())
+    assert [entry["verdict"] for entry in report["statements"]] == ["FAIL"]
+    assert report["certified"] is False
+    assert {name: Path(path).read_text()[:5] for name, path in reports.items()} == {
+        "html": "<!doc",
+        "json": '{\n "t',
+        "junit": "<?xml",
+    }
+
+
+@pytest.mark.parametrize(("strict", "code"), [((), 0), (("--strict",), 1)])
+def test_strict(strict: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyBroker("malformed strings are refused with code 2") as broker, broker.broker:
+        assert cli.main([broker.broker.main.url, "--select", "MQTT-3.1.3-4", *strict]) == code
+
+
+def test_list_needs_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--list"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    at = shown.index("  MQTT-3.1.4-2  A second login with a live client id evicts the first connection.")
+    assert shown[at + 1].startswith("      test_3_01_connect.py::test_second_login_evicts_the_first[")
+    at = shown.index("  MQTT-3.1.2-23  An otherwise idle client pings within its keep alive interval.")
+    assert shown[at + 1] == (
+        "      NOT TESTED: it binds the client: nothing that a broker does shows whether it is kept"
+    )
+
+
+def test_password_stays_out_of_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FaultyBroker("nobody is evicted") as broker, broker.broker:
+        endpoint = broker.broker.endpoints["authenticated"]
+        target = f"mqtt://alice:open%20sesame@127.0.0.1:{endpoint.port}"
+        assert cli.main([target, "--select", QUICK, "--patience", "0.5", "--html", f"{tmp_path}/x.html"]) == 1
+    shown = capsys.readouterr().out
+    assert f"again: python -m conformance mqtt://USER:PASSWORD@127.0.0.1:{endpoint.port} --select" in shown
+    assert "sesame" not in shown + (tmp_path / "x.html").read_text()
+
+
+def test_compare(right: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([right.url, "--select", QUICK, "--json", f"{tmp_path}/a.json"]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/a.json", "--html", f"{tmp_path}/x.html"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1] == f"B  {right.url} (2): not certified (1 PASS)"
+    assert (tmp_path / "x.html").read_text().startswith("<!doctype html>")
+
+
+def environment() -> dict[str, str]:
+    # What the user has set up for his own tests must not reach the runner.
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--no-such-option"}
+
+
+def test_module(right: Endpoint, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "conformance", right.url, "--select", QUICK],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1][:7]) == (0, "PASSED:"), done.stderr
+
+
+def test_interrupt(tmp_path: Path) -> None:
+    with FaultyBroker("no keep alive") as broker, broker.broker:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "conformance", broker.broker.main.url, "--select", "MQTT-3.1.2-24"],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert process.stderr.readline() == "0 of 15 tests\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"
