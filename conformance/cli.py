@@ -36,6 +36,7 @@ REPORTS = {
 PYTEST_ARGUMENTS = (
     *("-c", os.devnull, "--rootdir", str(SUITE), "--capture", "no"),
     *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:warnings"),
+    *("-p", "no:threadexception", "-p", "no:unraisableexception"),
 )
 
 PROGRAM = "python -m conformance"

@@ -306,6 +306,7 @@ def test_nothing_more_is_taken_from_clients_while_it_ends(start_broker: StartBro
         client.send(publish("t", b"too late", 1))
         broker.signal(signal.SIGTERM)
         assert client.closed() == b""
+    assert broker.wait() == 0
     deaf.close()
 
 

@@ -177,6 +177,6 @@ def _wrapped(lead: str, text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead)) or [lead.rstrip()]
 
 
-def write(run: RunResult, stream: TextIO = sys.stdout) -> None:
-    """Writes the whole report."""
-    stream.write("\n".join(summary(run)) + "\n")
+def write(run: RunResult) -> None:
+    """Writes the whole report to standard output."""
+    sys.stdout.write("\n".join(summary(run)) + "\n")

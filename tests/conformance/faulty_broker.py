@@ -36,6 +36,9 @@ REFUSED_CLIENT_ID = "refused"
 FORBIDDEN = "forbidden/topic"
 LIMIT = 2
 
+#: What the broker says of itself.
+SYS_TOPIC = "$SYS/broker/version"
+
 #: The statements that a malformed CONNECT breaks, one way or another.
 MALFORMED_CONNECT = (
     *("MQTT-3.1.2-9", "MQTT-3.1.2-11", "MQTT-3.1.2-13", "MQTT-3.1.2-14", "MQTT-3.1.2-15", "MQTT-3.1.2-18"),
@@ -222,7 +225,7 @@ class FaultyBroker:
         self.broker = Broker("faulty", lambda values: self._endpoints())
         self._lock = threading.RLock()
         self._sessions: dict[bytes, Session] = {}
-        self._retained: dict[str, tuple[bytes, int]] = {}
+        self._retained: dict[str, tuple[bytes, int]] = {SYS_TOPIC: (b"faulty", 0)}
         self._old_wills: dict[bytes, Will] = {}
         self._shared: dict[str, int] = {}
         self._old_subscriptions: dict[bytes, dict[str, int]] = {}

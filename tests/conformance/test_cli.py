@@ -186,17 +186,17 @@ def test_module(right: Endpoint, tmp_path: Path) -> None:
 
 def test_interrupt(tmp_path: Path) -> None:
     with FaultyBroker("no keep alive") as broker, broker.broker:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-m", "conformance", broker.broker.main.url, "--select", "MQTT-3.1.2-24"],
             cwd=tmp_path,
             env=environment(),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-        )
-        assert process.stderr is not None
-        assert process.stderr.readline() == "0 of 15 tests\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        ) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("0 of ")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
     assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"

@@ -11,7 +11,7 @@ from conformance.raw import Closed
 from conformance.target import Broker, parse_url, single
 from conformance.trial import Trial
 from conformance.verdicts import Inconclusive, NotApplicable
-from tests.conformance.faulty_broker import FaultyBroker
+from tests.conformance.faulty_broker import SYS_TOPIC, FaultyBroker
 
 DEADLINE = 10.0
 
@@ -53,10 +53,10 @@ def test_nothing_is_left_behind(broker: FaultyBroker) -> None:
     raw.reset()
     again = trial.raw()
     again.connect("persistent", clean=False, will=Will(trial.topic("will"), b"gone", 1, True))
-    assert broker._retained
-    assert broker._sessions
+    assert len(broker._retained) == 3
+    assert len(broker._sessions) == 2
     trial.clean_up()
-    assert broker._retained == {}
+    assert list(broker._retained) == [SYS_TOPIC]
     assert [session.client_id for session in broker._sessions.values() if not session.clean] == []
 
 
@@ -148,7 +148,7 @@ def test_every_need_is_explained() -> None:
 def test_probes_find_what_a_right_broker_can_do(broker: FaultyBroker) -> None:
     found = capabilities.probe(broker.broker, DEADLINE)
     lacking = {name: capability.seen for name, capability in found.items() if not capability.present}
-    assert list(lacking) == ["sys-topics", "level-3", "level-5"]
+    assert list(lacking) == ["level-3", "level-5"]
     assert lacking["level-3"] == "MQTT 3.1 was answered with nothing: probe: the broker closed the connection (FIN)"
 
 

@@ -236,7 +236,7 @@ class World:
         """What stands up again after this one was killed: the same store, and nothing else."""
         again = World(self.store, self.limits, now=self.now)
         again.gatekeeper.granted = self.gatekeeper.granted
-        return again.restore()
+        return again.restore().settle()
 
     # --- core.ports.Scheduler ---
 

@@ -43,7 +43,7 @@ def pick(peers: list[Peer], which: int) -> Peer:
 class Model:
     """What the broker has to know. A crash takes it back to what was stored."""
 
-    sessions: dict[str, bool] = field(default_factory=dict)  #: Client Identifier -> clean?
+    sessions: dict[str, int] = field(default_factory=dict)  #: Client Identifier -> which one it is; negative: clean
     subscriptions: dict[tuple[str, str], int] = field(default_factory=dict)
     retained: dict[str, str] = field(default_factory=dict)
 
@@ -52,16 +52,16 @@ class Model:
         self.subscriptions = {key: qos for key, qos in self.subscriptions.items() if key[0] != name}
 
     def crash(self) -> None:
-        for name in [name for name, clean in self.sessions.items() if clean]:
+        for name in [name for name, serial in self.sessions.items() if serial < 0]:
             self.forget(name)
 
-    def targets(self, topic: str, qos: int) -> dict[str, int]:
-        """Who gets it, at which QoS."""
-        found: dict[str, int] = {}
-        for (name, topic_filter), granted in self.subscriptions.items():
-            if matches(topic_filter.encode(), topic.encode()):
-                found[name] = max(found.get(name, 0), min(qos, granted))
-        return found
+    def targets(self, topic: str, qos: int) -> set[tuple[str, int]]:
+        """The persistent sessions whose queues get it."""
+        return {
+            (name, self.sessions[name])
+            for (name, topic_filter), granted in self.subscriptions.items()
+            if qos and granted and self.sessions[name] > 0 and matches(topic_filter.encode(), topic.encode())
+        }
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Peer:
         self.held: set[int] = set()  #: identifiers of QoS 2 that it has and that were not released
         self.unanswered: dict[int, str] = {}  #: what came at QoS 1 or 2 over this connection -> payload
         self.outgoing: dict[int, Outgoing] = {}
-        self.seen: Counter[str] = Counter()  #: since it last began anew
+        self.seen: Counter[tuple[str, int]] = Counter()  #: payload and QoS, since it last began anew
         self.ever_seen: set[str] = set()
         self.first_seen: list[tuple[str, int]] = []  #: (publisher/topic/QoS, number) in the order of first arrival
 
@@ -122,7 +122,8 @@ class Machine(RuleBasedStateMachine):
         self.model = Model()
         self.stored = copy.deepcopy(self.model)  # what the store has while it is slow
         self.promised: dict[str, set[str]] = {name: set() for name in self.peers}
-        self.targets: dict[str, dict[str, int]] = {}  # payload -> who was to get it
+        self.targets: dict[str, set[tuple[str, int]]] = {}  # payload -> whose it will be when it is acknowledged
+        self.made = 0  # sessions
         self.count = 0
         self.next_id = 0
         self.retained_payloads: set[str] = set()
@@ -165,14 +166,16 @@ class Machine(RuleBasedStateMachine):
         peer = self.peers[name]
         peer.gone()
         known = self.model.sessions.get(name)
-        peer.expect_present = int(known is False and not clean)
-        if known is False and clean and self.world.lane.held:
+        kept = known is not None and known > 0
+        peer.expect_present = int(kept and not clean)
+        if kept and clean and self.world.lane.held:
             self.maybe_revived.add(name)
-        if known is None or known or clean:
+        if clean or not kept:
             self.model.forget(name)
             self.promised[name].clear()
             peer.begin_anew()
-        self.model.sessions[name] = clean
+            self.made += 1
+            self.model.sessions[name] = -self.made if clean else self.made
         peer.clean = clean
         peer.client = self.world.dial()
         peer.client.connect(name, clean=clean)
@@ -272,7 +275,7 @@ class Machine(RuleBasedStateMachine):
         self.model.crash()
         self.store = self.reopen()
         limits = self.world.limits
-        self.world = World(self.store, limits).restore()
+        self.world = World(self.store, limits).restore().settle()
 
     # --- what the clients see ---
 
@@ -357,8 +360,8 @@ class Machine(RuleBasedStateMachine):
 
     def acknowledged(self, out: Outgoing) -> None:
         """From now on the message is the broker's to deliver, whatever happens."""
-        for name, qos in self.targets[out.payload].items():
-            if qos and self.model.sessions.get(name) is False:
+        for name, serial in self.targets[out.payload]:
+            if self.model.sessions.get(name) == serial:
                 self.promised[name].add(out.payload)
 
     def deliver(self, peer: Peer, one: Sent) -> None:
@@ -381,14 +384,14 @@ class Machine(RuleBasedStateMachine):
             peer.held.add(packet_id)
         if "retain" in flags:
             return
-        peer.seen[payload] += 1
+        peer.seen[payload, qos] += 1
         peer.ever_seen.add(payload)
         # Once is promised where both ways are at QoS 2, or at QoS 0. What was published at QoS 2 comes twice at QoS 0
         # only where the broker has forgotten that it sent it.
         ways = int(published_by[-1]), qos
         if ways in ((0, 0), (2, 2)) or (ways == (2, 0) and not self.forgot):
-            assert peer.seen[payload] == 1, "delivered twice"
-        if peer.seen[payload] == 1:
+            assert peer.seen[payload, qos] == 1, "delivered twice"
+        if peer.seen[payload, qos] == 1:
             peer.first_seen.append((f"{published_by} at {qos}", int(count)))
 
     # --- what must hold all the time ---
@@ -440,8 +443,8 @@ class Machine(RuleBasedStateMachine):
         left."""
         if self.world.lane.held:
             self.the_store_catches_up()
-        for name, clean in list(self.model.sessions.items()):
-            if not clean:
+        for name, which in list(self.model.sessions.items()):
+            if which > 0:
                 self.connect(name, False)
         while any(peer.todo for peer in self.peers.values()):
             for peer in self.peers.values():

@@ -95,6 +95,7 @@ def populate(world: World) -> None:
         Publisher(world, f"publisher-{window}", window=window)
     FleetingPublisher(world, "fleeting", window=10)
     Keeper(world, "keeper", window=5, topics=10)
+    Keeper(world, "careful-keeper", window=1, topics=4)
     Collector(world, "collector", 40)
     Wiper(world, "wiper")
     for qos in (1, 2):
