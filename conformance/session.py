@@ -209,6 +209,7 @@ class Session:
         self._results: dict[str, TestResult] = {}
         self._remarks: list[str] = []
         self._running: dict[Trial, float] = {}
+        self._stopping = False
         self._lock = threading.Lock()
         self._entered = contextlib.ExitStack()
         self._started = datetime.now(UTC)
@@ -331,6 +332,8 @@ class Session:
                     self._run(session, pool, [item])
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                with self._lock:
+                    self._stopping = True
                 self._abort(older_than=0.0)
                 raise
 
@@ -352,6 +355,8 @@ class Session:
         trial = Trial(self.broker, self._found, self._patience)
         with self._lock:
             self._running[trial] = time.monotonic()
+            if self._stopping:
+                trial.abort()
         try:
             return execute(job, trial)
         finally:

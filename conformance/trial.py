@@ -59,7 +59,7 @@ class Trial:
 
     def raw(self, name: str = "client", endpoint: str = "main") -> Raw:
         """A TCP connection on which nothing has been sent. `name` stands in the timeline."""
-        where = self.endpoint(endpoint)
+        where = self._endpoint_for_a_client(endpoint)
         client = Raw(
             where, self._unique(name), self.transcript, self.patience, lambda packet: self._sent(where, packet)
         )
@@ -83,7 +83,7 @@ class Trial:
         will: Will | None = None,
     ) -> Client:
         """A paho-mqtt client, connected. Random ClientId unless one is given."""
-        where = self.endpoint(endpoint)
+        where = self._endpoint_for_a_client(endpoint)
         identity = self.client_id() if client_id is None else client_id
         client = Client(
             where,
@@ -159,6 +159,11 @@ class Trial:
         for role in {role for role, _ in self._retained}:
             with contextlib.suppress(NoAnswer):
                 self._forget_retained(role, [topic for where, topic in self._retained if where == role])
+
+    def _endpoint_for_a_client(self, role: str) -> Endpoint:
+        if self.aborted:
+            raise NoAnswer("the test was ended from outside")
+        return self.endpoint(role)
 
     def _forget_session(self, role: str, client_id: bytes) -> None:
         raw = Raw(self.broker.endpoints[role], "clean-up", Transcript(), self.patience)

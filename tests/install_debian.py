@@ -2,8 +2,8 @@
 
     python tests/install_debian.py PROGRAM=PACKAGE ...
 
-Does nothing where the programs are there. Where it cannot install, it says what to install, and fails: a test that needs
-a program and does not find it must not pass as skipped.
+Does nothing where the programs are there. Where it cannot install, it says what to install, and fails: a test that
+needs a program and does not find it must not pass as skipped.
 """
 
 import os

@@ -304,6 +304,9 @@ def test_nothing_more_is_taken_from_clients_while_it_ends(start_broker: StartBro
         broker.signal(signal.SIGTERM)
         broker.wait_for("ending")
         client.send(publish("t", b"too late", 1))
+        with RawClient(broker.address) as late:  # who came after that is answered after that
+            late.send(connect("late"))
+            assert late.closed() == connack(3)
         broker.signal(signal.SIGTERM)
         assert client.closed() == b""
     assert broker.wait() == 0

@@ -310,7 +310,7 @@ def _connects() -> list[Vector]:
     rows.append(_bad("CONNECT: a field too much", packet(0x10, body + string(b"x"))))
     rows += [
         _bad("CONNECT: user name without its flag", connect(rest=string(b"u"))),  # [MQTT-3.1.2-18]
-        _bad("CONNECT: password without its flag", connect(flags=0x82, rest=fields[2] + fields[3])),  # [..-20]
+        _bad("CONNECT: password without its flag", connect(flags=0x82, rest=fields[2] + fields[3])),  # [MQTT-3.1.2-20]
         _bad("CONNECT: will without its flag", connect(rest=fields[0] + fields[1])),  # [MQTT-3.1.2-11]
         _bad("CONNECT: will flag without will", connect(flags=0x06)),  # [MQTT-3.1.2-9]
         _bad("CONNECT: will flag without will message", connect(flags=0x06, rest=fields[0])),

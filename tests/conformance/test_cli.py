@@ -185,18 +185,21 @@ def test_module(right: Endpoint, tmp_path: Path) -> None:
 
 
 def test_interrupt(tmp_path: Path) -> None:
-    with FaultyBroker("no keep alive") as broker, broker.broker:
-        with subprocess.Popen(
+    with (
+        FaultyBroker("no keep alive") as broker,
+        broker.broker,
+        subprocess.Popen(
             [sys.executable, "-m", "conformance", broker.broker.main.url, "--select", "MQTT-3.1.2-24"],
             cwd=tmp_path,
             env=environment(),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-        ) as process:
-            assert process.stderr is not None
-            assert process.stderr.readline().startswith("0 of ")
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("0 of ")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
     assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"

@@ -67,9 +67,7 @@ def test_xdist_runs_it_too(right: Endpoint, tmp_path: Path) -> None:
     [
         ((), 4, "conformance.suite needs a broker: give --target mqtt://host:port"),
         (("--target", "http://a"), 4, "'http://a' is no target: the scheme 'http' is not known"),
-        (("--target-profile", "ghost"), 4, "there is no profile 'ghost'"),
         (("--target", "mqtt://127.0.0.1:1"), 2, "no connection to mqtt://127.0.0.1:1: Connection refused"),
-        (("--target", "mqtt://127.0.0.1:1", "--target-select", "ghost"), 2, "--select ghost matches no test"),
     ],
 )
 def test_mistake(arguments: tuple[str, ...], code: int, expected: str, tmp_path: Path) -> None:

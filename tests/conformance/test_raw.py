@@ -89,7 +89,13 @@ def test_nobody_there() -> None:
 
 
 def test_transcript() -> None:
-    with serving(answer_and_close(b"\x40\x02\x00")) as endpoint:
+    def script(connection: socket.socket) -> None:
+        left = 9
+        while left:
+            left -= len(connection.recv(left))
+        connection.sendall(b"\x40\x02\x00")
+
+    with serving(script) as endpoint:
         raw = client(endpoint)
         raw.send(packets.pingreq() + packets.puback(1) + b"\x30")
         raw.send(b"\x03\x00")

@@ -19,6 +19,9 @@ from conformance.trial import Trial
 from conformance.verdicts import Verdict, worst
 from tests.conformance.faulty_broker import FAULTS, ODDITIES, FaultyBroker
 
+#: All of this in one process, or each would put every broker on trial: `pytest -n 2 --dist loadgroup`.
+pytestmark = pytest.mark.xdist_group("suite on trial")
+
 #: How long a test waits for the answer of a broker that may not give it, in seconds.
 PATIENCE = 1.5
 

@@ -1,6 +1,6 @@
 """What a test of the suite gets: clients, names of its own, and a clean-up that leaves nothing behind."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -22,11 +22,24 @@ def broker() -> Iterator[FaultyBroker]:
         yield broker
 
 
-def a_trial(broker: Broker) -> Trial:
-    return Trial(broker, dict.fromkeys(CAPABILITIES, Capability(True, "assumed")), DEADLINE)
+StartTrial = Callable[[Broker], Trial]
 
 
-def test_names_are_its_own() -> None:
+@pytest.fixture
+def a_trial() -> Iterator[StartTrial]:
+    """Makes trials, and cleans up after them once more, in case that the test has failed."""
+    trials: list[Trial] = []
+
+    def start(broker: Broker) -> Trial:
+        trials.append(Trial(broker, dict.fromkeys(CAPABILITIES, Capability(True, "assumed")), DEADLINE))
+        return trials[-1]
+
+    yield start
+    for trial in trials:
+        trial.clean_up()
+
+
+def test_names_are_its_own(a_trial: StartTrial) -> None:
     first, second = a_trial(single(parse_url("host"))), a_trial(single(parse_url("host")))
     assert first.topic("a/b").endswith("/a/b")
     assert first.topic() != second.topic()
@@ -34,13 +47,13 @@ def test_names_are_its_own() -> None:
     assert len(first.client_id(23)) == 23
 
 
-def test_clients_have_different_names(broker: FaultyBroker) -> None:
+def test_clients_have_different_names(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial = a_trial(broker.broker)
     assert [trial.raw().name, trial.raw().name, trial.raw("other").name] == ["client", "client 2", "other"]
     trial.clean_up()
 
 
-def test_nothing_is_left_behind(broker: FaultyBroker) -> None:
+def test_nothing_is_left_behind(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial = a_trial(broker.broker)
     topic = trial.topic()
     raw = trial.raw()
@@ -53,14 +66,14 @@ def test_nothing_is_left_behind(broker: FaultyBroker) -> None:
     raw.reset()
     again = trial.raw()
     again.connect("persistent", clean=False, will=Will(trial.topic("will"), b"gone", 1, True))
-    assert len(broker._retained) == 3
+    assert len(broker._retained) == 4
     assert len(broker._sessions) == 2
     trial.clean_up()
     assert list(broker._retained) == [SYS_TOPIC]
     assert [session.client_id for session in broker._sessions.values() if not session.clean] == []
 
 
-def test_clean_up_does_not_mind_a_broker_that_is_gone() -> None:
+def test_clean_up_does_not_mind_a_broker_that_is_gone(a_trial: StartTrial) -> None:
     with FaultyBroker() as broker, broker.broker:
         trial = a_trial(broker.broker)
         trial.raw().connect("persistent", clean=False)
@@ -69,7 +82,7 @@ def test_clean_up_does_not_mind_a_broker_that_is_gone() -> None:
     assert trial.transcript.events()[-1].text
 
 
-def test_wills_of_a_test_that_is_over_are_not_published(broker: FaultyBroker) -> None:
+def test_wills_of_a_test_that_is_over_are_not_published(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial, watching = a_trial(broker.broker), a_trial(broker.broker)
     watcher = watching.subscriber(trial.topic(), 1)
     trial.raw().connect(trial.client_id(), will=Will(trial.topic(), b"gone", 1))
@@ -79,7 +92,7 @@ def test_wills_of_a_test_that_is_over_are_not_published(broker: FaultyBroker) ->
     watching.clean_up()
 
 
-def test_paho_acknowledges_before_it_disconnects(broker: FaultyBroker) -> None:
+def test_paho_acknowledges_before_it_disconnects(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial = a_trial(broker.broker)
     client = trial.client(clean=False)
     client.subscribe(trial.topic(), 2)
@@ -94,7 +107,7 @@ def test_paho_acknowledges_before_it_disconnects(broker: FaultyBroker) -> None:
     trial.clean_up()
 
 
-def test_paho_sees_the_end_of_its_connection(broker: FaultyBroker) -> None:
+def test_paho_sees_the_end_of_its_connection(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial = a_trial(broker.broker)
     client = trial.client()
     trial.client("second login", client_id=client.client_id)
@@ -104,7 +117,7 @@ def test_paho_sees_the_end_of_its_connection(broker: FaultyBroker) -> None:
     trial.clean_up()
 
 
-def test_timeline_has_every_client(broker: FaultyBroker) -> None:
+def test_timeline_has_every_client(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial = a_trial(broker.broker)
     trial.subscriber(trial.topic())
     raw = trial.connected("raw")
@@ -121,7 +134,7 @@ def test_timeline_has_every_client(broker: FaultyBroker) -> None:
     trial.clean_up()
 
 
-def test_subscriber_wants_its_qos(broker: FaultyBroker) -> None:
+def test_subscriber_wants_its_qos(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial = a_trial(broker.broker)
     with pytest.raises(Inconclusive):
         trial.subscriber("forbidden/topic", 1, endpoint="acl")
@@ -152,7 +165,7 @@ def test_probes_find_what_a_right_broker_can_do(broker: FaultyBroker) -> None:
     assert lacking["level-3"] == "MQTT 3.1 was answered with nothing: probe: the broker closed the connection (FIN)"
 
 
-def test_credentials_of_the_target_are_used(broker: FaultyBroker) -> None:
+def test_credentials_of_the_target_are_used(broker: FaultyBroker, a_trial: StartTrial) -> None:
     with single(broker.broker.endpoints["authenticated"]) as authenticated:
         authenticated.endpoints = {"main": broker.broker.endpoints["authenticated"]}
         assert capabilities.probe(authenticated, DEADLINE)["qos-2"].present

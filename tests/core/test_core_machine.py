@@ -481,6 +481,6 @@ class SqliteMachine(Machine):
 
 
 TestWithMemoryStore = Machine.TestCase
-TestWithMemoryStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+TestWithMemoryStore.settings = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 TestWithSqliteStore = SqliteMachine.TestCase
-TestWithSqliteStore.settings = settings(max_examples=20, stateful_step_count=40, deadline=None, derandomize=True)
+TestWithSqliteStore.settings = settings(max_examples=30, stateful_step_count=50, deadline=None, derandomize=True)

@@ -196,6 +196,7 @@ CHANGES = [
     "UPDATE segment SET data = 5",
     "UPDATE segment SET first = 'first' || id",
     "UPDATE segment SET data = x'' WHERE body IS NULL",
+    "UPDATE segment SET data = x'0000000000000000000000'",  # a message of QoS 0
     "DELETE FROM body",
     "UPDATE body SET payload = 'text'",
     "UPDATE gone SET places = x'010203'",

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from broker.storage.sqlite import APPLICATION_ID, FILE_NAME, LARGE, SEGMENT_COUNT, VERSION, DataError, SqliteStore
+from broker.storage.sqlite import (
+    APPLICATION_ID,
+    FILE_NAME,
+    LARGE,
+    SEGMENT_COUNT,
+    SEGMENT_SIZE,
+    VERSION,
+    DataError,
+    SqliteStore,
+)
 from tests.storage.store_tools import (
     Kept,
     batch,
@@ -164,6 +173,11 @@ def test_a_queue_is_kept_in_few_rows(fast_path: Path) -> None:
     assert (count(store, "segment"), count(store, "gone")) == (2, 1)
     store.commit(batch(queues=[changes(1, settled=range(SEGMENT_COUNT + 1, 2 * SEGMENT_COUNT + 1))]))
     assert (count(store, "segment"), count(store, "gone")) == (0, 0)
+    size = LARGE - 1 + len(b"t")
+    most = -(-SEGMENT_SIZE // size)  # in one row: the last of them goes beyond the limit
+    added = {seq: delivery(b"t", b"x" * (LARGE - 1)) for seq in range(3 * most)}
+    store.commit(batch(queues=[changes(1, added)]))
+    assert count(store, "segment") == 3
     store.close()
 
 
@@ -194,7 +208,14 @@ def test_nothing_is_left_of_what_is_settled_or_forgotten(fast_path: Path) -> Non
         batch(sessions=[session(1), session(2)], subscriptions={(1, b"x"): 1}, received={1: (1,)}, queues=queues)
     )
     store.commit(batch(queues=[changes(1, settled=[2]), changes(2, settled=[3])]))
-    store.commit(batch(forgotten=[1], queues=[changes(2, settled=[0, 1, 2, 4, 5])]))
+    store.commit(
+        batch(
+            forgotten=[1],
+            subscriptions={(1, b"y"): 1},
+            received={1: (2,)},
+            queues=[changes(2, settled=[0, 1, 2, 4, 5]), changes(1, numbered([6]))],
+        )
+    )
     tables = ("session", "subscription", "segment", "gone", "body", "retained")
     assert {table: count(store, table) for table in tables} == {**dict.fromkeys(tables, 0), "session": 1}
     store.close()

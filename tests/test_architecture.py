@@ -1,0 +1,347 @@
+"""The rooms of the house: which may know which, and that the broker stands on the standard library alone.
+
+A packet walks down through the rooms once and never back; this is what keeps it so. The imports are read, not run,
+those within functions and those for type checkers included.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Standard library modules with which state could reach out of the room.
+NOT_PURE = {
+    "asyncio", "concurrent", "ctypes", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "queue",
+    "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "socketserver", "sqlite3", "ssl",
+    "subprocess", "sys", "tempfile", "threading", "time", "uuid", "warnings",
+}  # fmt: skip
+#: All that the core may use: no clock, no chance, nothing from outside.
+PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "itertools", "math", "typing"}
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+class Room(NamedTuple):
+    """A package or module of the broker: what else of the broker it may import, and what of the standard library."""
+
+    knows: tuple[str, ...]
+    only: set[str] | None = None  #: nothing but these
+    never: frozenset[str] = frozenset()
+    extra: frozenset[str] = frozenset()  #: from outside of the standard library
+
+
+#: The house. A module belongs to the entry with the longest name that fits.
+ROOMS = {
+    "broker.wire": Room((), never=frozenset(NOT_PURE)),
+    "broker.core": Room(("broker.wire",), only=PURE),
+    "broker.storage": Room(("broker.core.ports", "broker.wire")),
+    "broker.auth": Room(("broker.core.ports", "broker.wire")),
+    "broker.net": Room(()),
+    "broker.version": Room(()),
+    "broker.logs": Room(()),
+    "broker.notify": Room(()),
+    "broker.toml_lines": Room(()),
+    "broker.option_kinds": Room(()),
+    "broker.options": Room(("broker.option_kinds",)),
+    "broker.config": Room(("broker.option_kinds", "broker.options", "broker.toml_lines")),
+    # The composition root is the one file that knows every part.
+    "broker.server": Room(
+        (
+            "broker.auth",
+            "broker.config",
+            "broker.core",
+            "broker.logs",
+            "broker.net",
+            "broker.notify",
+            "broker.options",
+            "broker.storage",
+            "broker.version",
+            "broker.wire",
+        )
+    ),
+    # Around it: how it is started. `selectmq passwd` is the command of a room.
+    "broker.cli": Room(
+        (
+            "broker.auth.errors",
+            "broker.auth.passwd_cli",
+            "broker.config",
+            "broker.logs",
+            "broker.notify",
+            "broker.options",
+            "broker.server",
+            "broker.version",
+        )
+    ),
+    "broker.__main__": Room(("broker.cli",)),
+    "broker.embedded": Room(("broker.config", "broker.logs", "broker.server")),
+    "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
+    "broker": Room(("broker.embedded", "broker.version")),
+}
+
+
+class Import(NamedTuple):
+    module: str  #: who imports
+    name: str  #: what: the most exact module that is meant
+    line: int
+    runs: bool  #: when the module is loaded: neither within a function nor for type checkers only
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.name}"
+
+
+@cache
+def modules(package: str) -> dict[str, Path]:
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(package: str) -> tuple[Import, ...]:
+    return tuple(one for module, path in modules(package).items() for one in read(module, path.read_text(), package))
+
+
+def read(module: str, source: str, package: str) -> Iterator[Import]:
+    """All imports of a module."""
+    known = modules(package)
+
+    def walk(node: ast.AST, runs: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(module, alias.name, child.lineno, runs)
+            elif isinstance(child, ast.ImportFrom):
+                base = child.module or ""
+                if child.level:
+                    above = (module if known[module].name == "__init__.py" else module.rpartition(".")[0]).split(".")
+                    base = ".".join(filter(None, [*above[: len(above) - child.level + 1], base]))
+                for alias in child.names:
+                    exact = f"{base}.{alias.name}"
+                    yield Import(module, exact if exact in known else base, child.lineno, runs)
+            elif isinstance(child, FUNCTIONS) or is_for_type_checkers(child):
+                yield from walk(child, False)
+            else:
+                yield from walk(child, runs)
+
+    yield from walk(ast.parse(source), True)
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def room_of(module: str) -> str:
+    if module == "broker":
+        return module
+    fitting = [room for room in ROOMS if room != "broker" and within(module, room)]
+    assert fitting, f"{module} stands in no room: enter it in ROOMS"
+    return max(fitting, key=len)
+
+
+def violations(found: Iterator[Import] | tuple[Import, ...]) -> list[str]:
+    wrong = []
+    for one in found:
+        name = room_of(one.module)
+        room = ROOMS[name]
+        top = one.name.partition(".")[0]
+        if top == "broker":
+            fine = (name != "broker" and within(one.name, name)) or any(within(one.name, ok) for ok in room.knows)
+        elif top in sys.stdlib_module_names:
+            fine = top not in room.never and (room.only is None or top in room.only)
+        else:
+            fine = top in room.extra
+        if not fine:
+            wrong.append(str(one))
+    return wrong
+
+
+# --- the broker --------------------------------------------------------------------------------------------------
+
+
+def test_every_module_of_the_broker_keeps_to_its_room() -> None:
+    assert violations(imports("broker")) == []
+
+
+def test_every_room_is_there() -> None:
+    empty = [room for room in ROOMS if not any(within(module, room) for module in modules("broker"))]
+    assert empty == []
+
+
+def test_packages_hold_nothing_but_their_docstring() -> None:
+    """Else importing one module of a room would bring in others."""
+    full = [
+        module
+        for module, path in modules("broker").items()
+        if path.name == "__init__.py" and module != "broker" and len(ast.parse(path.read_text()).body) != 1
+    ]
+    assert full == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        ("broker.wire.codes", "import socket", True),
+        ("broker.wire.codes", "from time import monotonic", True),
+        ("broker.wire.codes", "import concurrent.futures", True),
+        ("broker.wire.codes", "from broker.core import ports", True),
+        ("broker.wire.codes", "from broker.wire import topics", False),
+        ("broker.wire.codes", "from . import topics", False),
+        ("broker.wire.codes", "from ..core.ports import Store", True),
+        ("broker.wire.codes", "import struct", False),
+        ("broker.core.timers", "import time", True),
+        ("broker.core.timers", "def f():\n    import time", True),
+        ("broker.core.timers", "if TYPE_CHECKING:\n    from broker.net.loop import Loop", True),
+        ("broker.core.timers", "from collections.abc import Callable", False),
+        ("broker.core.timers", "from broker.wire import encoder", False),
+        ("broker.core.timers", "from broker.storage.memory import MemoryStore", True),
+        ("broker.storage.memory", "from broker.core.ports import Batch", False),
+        ("broker.storage.memory", "from broker.core import ports", False),
+        ("broker.storage.memory", "from broker.core import queue", True),
+        ("broker.storage.memory", "import redis", True),
+        ("broker.auth.acl", "from broker.core.session import Session", True),
+        ("broker.auth.acl", "from broker import server", True),
+        ("broker.net.loop", "from broker.wire import codes", True),
+        ("broker.net.loop", "import ssl", False),
+        ("broker.server", "from broker.net.loop import Loop", False),
+        ("broker.server", "from broker.cli import main", True),
+        ("broker.pytest_plugin", "import pytest", False),
+        ("broker.server", "import pytest", True),
+        ("broker", "from broker.server import Server", True),
+    ],
+)
+def test_the_reader_of_imports_sees_what_is_wrong(module: str, source: str, wrong: bool) -> None:
+    assert bool(violations(read(module, source, "broker"))) is wrong
+
+
+def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other in a ring."""
+    found = []
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append([*path[path.index(module) :], module])
+        elif module not in done:
+            for other in sorted(edges.get(module, ())):
+                visit(other, [*path, module])
+            done.add(module)
+
+    for module in sorted(edges):
+        visit(module, [])
+    return found
+
+
+@pytest.mark.parametrize("package", ["broker", "conformance"])
+def test_no_modules_import_each_other_when_they_are_loaded(package: str) -> None:
+    edges: dict[str, set[str]] = {module: set() for module in modules(package)}
+    for one in imports(package):
+        # A module is loaded through the packages it stands in; the root is left out, as it is loaded before all.
+        if one.runs and one.name in edges and one.name not in (one.module, package):
+            edges[one.module].add(one.name)
+    assert cycles(edges) == []
+
+
+def test_a_ring_is_found() -> None:
+    assert cycles({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set()}) == [["b", "c", "b"]]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Modules that a fresh interpreter has loaded after this, those it begins with aside; without site-packages."""
+    script = f"""
+import sys
+before = set(sys.modules)
+sys.path.insert(0, {str(ROOT)!r})
+{statement}
+print(*sorted(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-S", "-E", "-s", "-c", script], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import broker", "import broker.cli, broker.server, broker.__main__"])
+def test_a_fresh_interpreter_loads_the_standard_library_only(statement: str) -> None:
+    loaded = loaded_by(statement)
+    assert "broker.server" in loaded
+    assert {name for name in loaded if name.partition(".")[0] not in {*sys.stdlib_module_names, "broker"}} == set()
+
+
+def test_each_module_can_be_loaded_first() -> None:
+    """Whatever the order, nothing is missing."""
+    names = sorted(set(modules("broker")) - {"broker.pytest_plugin"})
+    assert "broker.core.queue" in names
+    loaded_by(f"""
+import importlib
+for name in {names!r}:
+    for other in [other for other in sys.modules if other.partition(".")[0] == "broker"]:
+        del sys.modules[other]
+    importlib.import_module(name)
+""")
+
+
+# --- the two products --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("package", "other"), [("conformance", "broker"), ("broker", "conformance")])
+def test_the_two_products_share_nothing(package: str, other: str) -> None:
+    """One misreading must not pass both."""
+    assert len(imports(package)) > 50
+    assert [str(one) for one in imports(package) if one.name.partition(".")[0] == other] == []
+
+
+@pytest.mark.parametrize("package", ["broker", "conformance"])
+def test_nothing_is_imported_by_a_name_that_is_computed(package: str) -> None:
+    """It could not be read here."""
+    hidden = [
+        f"{module}:{node.lineno}"
+        for module, path in modules(package).items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2] in ("__import__", "import_module")
+        and not (node.args and isinstance(node.args[0], ast.Constant))
+    ]
+    assert hidden == []
+
+
+# --- statements --------------------------------------------------------------------------------------------------
+
+
+def test_every_statement_that_the_code_names_is_in_the_catalogue() -> None:
+    """A label with a slip of the pen would send the reader nowhere."""
+    catalogue = (ROOT / "conformance" / "statements" / "mqtt-3.1.1.tsv").read_text().splitlines()
+    known = {line.split("\t")[0] for line in catalogue[1:]}
+    named = [
+        (f"{path.relative_to(ROOT)}:{number}", label)
+        for path in (ROOT / "broker").rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for label in re.findall(r"\bMQTT-[\w.-]*\d", line)
+    ]
+    assert (len(known) > 100, len(named) > 100) == (True, True)
+    assert [one for one in named if one[1] not in known] == []
+
+
+def test_every_statement_that_is_named_stands_in_brackets() -> None:
+    """So that it can be searched for."""
+    loose = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in (ROOT / "broker").rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"(?<!\[)\bMQTT-\d", line)
+    ]
+    assert loose == []
