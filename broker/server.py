@@ -111,6 +111,12 @@ class Server:
     def _status(self) -> str:
         return "STATUS=listening on " + ", ".join(f"{host}:{number}" for host, number in self.addresses)
 
+    @property
+    def full(self) -> bool:
+        """Are there as many connections as the loop can wait for? One more would be the end of all of them."""
+        capacity = self.loop.capacity
+        return capacity is not None and sum(len(port.connections) for port in self._ports) >= capacity
+
     # --- at work ---
 
     def run(self) -> None:
@@ -308,14 +314,18 @@ class _Port:
         held = len(self.connections)
         limit = self.config.max_connections
         rate = server.config.max_connect_rate
-        if (rate and self._too_often(host, rate)) or held >= limit + OVERLOAD:
+        full = server.full
+        if (rate and self._too_often(host, rate)) or held >= limit + OVERLOAD or full:
             exchange.stats.refused += 1
             sock.close()
             if host not in self._told:
                 if len(self._told) >= MAX_ADDRESSES:
                     self._told.clear()
                 self._told.add(host)
-                why = "too many clients are connected" if held >= limit else "too many attempts from this address"
+                if full:
+                    why = "this system cannot wait for more connections"
+                else:
+                    why = "too many clients are connected" if held >= limit else "too many attempts from this address"
                 server.log.warning("connections closed unheard", address=host, reason=why)
             return
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

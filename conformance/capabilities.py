@@ -125,6 +125,9 @@ class _Prober:
             raw = self.raw()
         except NoAnswer as error:
             why = str(error).removeprefix("probe: ")
+            if "certificate verify failed" in why.lower():
+                remedy = "in a profile, name its CA as ca_file under [endpoints.main], or set insecure = true"
+                raise TargetError(f"{url} has a certificate that is not trusted here: {remedy}") from None
             raise TargetError(
                 f"{why}; start a broker there, or name another: python -m conformance HOST:PORT"
             ) from None

@@ -8,7 +8,9 @@ Exit codes: 0 certified; 1 not certified; 2 the broker could not be judged, with
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -55,18 +57,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        if given[:1] == ["compare"]:
-            return _compare(given[1:])
-        options = parser().parse_args(given)
-        for name in REPORTS:
-            _check_writable(name, getattr(options, name))
-        return _list(options) if options.list else _run(options)
+        with _terminated_as_interrupted():
+            return _main(given)
     except (UsageError, TargetError, compare.ReportError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return NOT_JUDGED
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted: nothing is certified", file=sys.stderr)
         return NOT_JUDGED
+
+
+def _main(given: list[str]) -> int:
+    if given[:1] == ["compare"]:
+        return _compare(given[1:])
+    options = parser().parse_args(given)
+    for name in REPORTS:
+        _check_writable(name, getattr(options, name))
+    return _list(options) if options.list else _run(options)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Lets SIGTERM end the runner as Ctrl-C does, so that the broker that it has started ends with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -146,7 +166,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     session = collect(options.select)
-    print("\n".join(terminal.listing(session.catalogue, [(job.id, job.statements) for job in session.jobs])))
+    tests = [(job.id, job.statements) for job in session.jobs]
+    print("\n".join(terminal.listing(session.catalogue, tests, only_tested=bool(options.select))))
     return 0
 
 

@@ -153,7 +153,8 @@ class Client:
             self._paho.disconnect()
         self._paho.loop_stop()
         # Or paho would keep two sockets until the garbage collector comes by, and it cannot use more than 1024.
-        self._paho.reinitialise()
+        with contextlib.suppress(ValueError):  # paho-mqtt 2.1 fails here, but only after it has closed them
+            self._paho.reinitialise()
 
     def wait_closed(self, within: float | None = None) -> None:
         """Waits until the broker has closed the connection. Raises Silence."""

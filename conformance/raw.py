@@ -128,7 +128,7 @@ class Raw:
         """Sends FIN, and can still receive: what the broker sees of a client that ends without DISCONNECT."""
         self._note("FIN sent, without DISCONNECT")
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)  # also under TLS, which would forget its keys else
 
     def reset(self) -> None:
         """Ends the connection with RST, as a crash or a broken network does."""

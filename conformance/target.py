@@ -7,7 +7,6 @@ if the runner starts it). Must not know: tests, what a broker can do (that is `c
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -219,7 +218,7 @@ class Broker:
     def stop(self) -> None:
         """Ends the broker in the orderly way, and waits until it is gone."""
         if self._process:
-            self._end(signal.SIGTERM)
+            self._end(subprocess.Popen.terminate)
         else:
             self._run(self._commands.stop or self._commands.kill)
             self._wait_until_down()
@@ -227,7 +226,7 @@ class Broker:
     def kill(self) -> None:
         """Ends the broker without a warning, as a crash would."""
         if self._process:
-            self._end(signal.SIGKILL)
+            self._end(subprocess.Popen.kill)
         else:
             self._run(self._commands.kill or self._commands.stop)
             self._wait_until_down()
@@ -313,11 +312,11 @@ class Broker:
                 raise TargetError(f"{self.name} still takes connections {STOP_SECONDS:g} s after it was told to end")
             time.sleep(0.02)
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, how: Callable[[subprocess.Popen[bytes]], None]) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(how)
+        how(process)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -331,7 +330,7 @@ class Broker:
         return f": {lines[-1]}" if lines else ""
 
     def _clean_up(self) -> None:
-        self._end(signal.SIGTERM)
+        self._end(subprocess.Popen.terminate)
         if self._directory:
             self._directory.cleanup()
             self._directory = None

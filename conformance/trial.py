@@ -64,6 +64,7 @@ class Trial:
             where, self._unique(name), self.transcript, self.patience, lambda packet: self._sent(where, packet)
         )
         self._clients.append(client)
+        self._end_if_aborted(client)
         return client
 
     def connected(self, name: str = "client", endpoint: str = "main") -> Raw:
@@ -98,6 +99,7 @@ class Trial:
         )
         self._clients.append(client)
         client.connect()
+        self._end_if_aborted(client)
         return client
 
     def subscriber(
@@ -159,6 +161,11 @@ class Trial:
         for role in {role for role, _ in self._retained}:
             with contextlib.suppress(NoAnswer):
                 self._forget_retained(role, [topic for where, topic in self._retained if where == role])
+
+    def _end_if_aborted(self, client: Raw | Client) -> None:
+        # `abort` does not know a client that was just being made.
+        if self.aborted:
+            client.abort()
 
     def _endpoint_for_a_client(self, role: str) -> Endpoint:
         if self.aborted:

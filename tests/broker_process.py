@@ -6,6 +6,7 @@ and its log.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,9 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from tests.raw_client import DEADLINE, Address
 
@@ -46,6 +47,20 @@ def run_command_line(*arguments: str, timeout: float = 60.0) -> subprocess.Compl
         [sys.executable, "-m", "broker", *arguments],
         capture_output=True, text=True, timeout=timeout, env=environment(),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def child(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """`python ARGUMENTS` and its standard error; killed if the test fails meanwhile, and waited for in any case."""
+    with subprocess.Popen(
+        [sys.executable, *arguments], stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stderr is not None
+        try:
+            yield process, process.stderr
+        except BaseException:
+            process.kill()
+            raise
 
 
 class BrokerProcess:
@@ -86,7 +101,11 @@ class BrokerProcess:
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for("started")
+        try:
+            self.wait_for("started")
+        except BaseException:
+            self.kill()
+            raise
         addresses = [re.fullmatch(r"(.*):(\d+)", event["address"]) for event in self.events("listening")]
         self.addresses: list[Address] = [(found[1], int(found[2])) for found in addresses if found is not None]
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import selectors
 import socket
 import subprocess
 import sys
@@ -18,9 +19,10 @@ import pytest
 from broker import Broker, StartError, server
 from broker.auth.passwords import set_password
 from broker.config import ConfigError
+from broker.net import loop
 from broker.pytest_plugin import BrokerFactory
 from tests.broker_process import environment, eventually
-from tests.raw_client import RawClient, Will, connack, connect, publish, suback, subscribe
+from tests.raw_client import RawClient, Will, connack, connect, puback, publish, suback, subscribe
 
 START_TIME = """
 import json, socket, time
@@ -192,6 +194,41 @@ def test_stop_publishes_the_wills_of_all_to_all(factory: BrokerFactory) -> None:
     for client in clients:
         came = client.closed()
         assert sorted(came) == sorted(b"".join(publish("wills", b"%d" % i) for i in range(5)))
+
+
+# --- a system that has nothing but select, as Windows ---
+
+
+def test_it_works_with_select(factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+    broker = factory(data=str(tmp_path / "data"))
+    with RawClient.connected(address(broker), "client", clean=False).subscribe(("t", 1)) as client:
+        for i in range(1, 101):
+            client.send(publish("t", b"%d" % i * 10_000, 1, packet_id=i))
+            assert {client.next()[0] for _ in range(2)} == {0x32, 0x40}
+            client.send(puback(i))
+        client.disconnect()
+
+
+def test_more_clients_than_select_can_wait_for_harm_nobody(
+    factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+    monkeypatch.setattr(loop, "SELECT_CAPACITY", 10)
+    broker = factory()
+    crowd = [RawClient.connected(address(broker)) for _ in range(10)]
+    for _ in range(3):
+        with RawClient(address(broker)) as one_more:
+            assert one_more.closed() == b""
+    for client in crowd:
+        client.ping()
+    crowd.pop().disconnect()
+    with RawClient.connected(address(broker)) as late:
+        late.ping()
+    for client in crowd:
+        client.close()
+    (record,) = [record for record in caplog.records if record.getMessage() == "connections closed unheard"]
+    assert record.__dict__["fields"]["reason"] == "this system cannot wait for more connections"
 
 
 # --- options ---

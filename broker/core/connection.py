@@ -240,6 +240,8 @@ class Connection:
         if exchange.journal.failed and not connect.clean_session:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
             return
+        if not connect.client_id:
+            connect = connect._replace(client_id=exchange.new_client_id())
         self._decoder.version = connect.version
         self._decoder.max_size = self._max_packet_size
         self.will = connect.will

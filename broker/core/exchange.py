@@ -73,7 +73,7 @@ class Exchange:
         self.away = Discard()  #: takes the QoS 0 messages of sessions without a connection
         self._store_ids = itertools.count(1)
         self._client_ids = itertools.count(1)
-        self._hungry: list[Session] = []  # sessions whose retained messages go on in the next turn
+        self._hungry: dict[Session, None] = {}  # sessions whose retained messages go on in the next turn
         self._retained_full = False
 
     def restore(self, snapshot: Snapshot, rights: Callable[[str | None, str], Rights | None]) -> None:
@@ -95,9 +95,10 @@ class Exchange:
                 queue = session.queue or self._make_queue(session)
                 assert isinstance(queue, StoredQueue)
                 queue.restore(stored, record.sent_to)
-            if record.sent_to is not None and record.sent_to > stored.next_seq:
-                # Settled places are given again, to messages that were not sent yet.
-                self.journal.save_session(record._replace(sent_to=stored.next_seq))
+            if record.sent_to is None or record.sent_to > stored.next_seq:
+                # What is not in the store will be new: settled places are given again.
+                away = record._replace(disconnected_at=session.disconnected_at, sent_to=stored.next_seq)
+                self.journal.save_session(away)
         self._store_ids = itertools.count(newest + 1)
         for retained in snapshot.retained:
             self.retained.set(retained)
@@ -106,7 +107,7 @@ class Exchange:
 
     def open(self, connection: Connection, connect: Connect, rights: Rights | None) -> None:
         """The client may connect: give it its session, and tell it so when what that promises is stored."""
-        client_id = connect.client_id or self._new_client_id()  # [MQTT-3.1.3-6]
+        client_id = connect.client_id
         session = self.sessions.get(client_id)
         if session is not None and session.connection is not None:
             # [MQTT-3.1.4-2] The older connection ends, and not by its own will.
@@ -224,7 +225,8 @@ class Exchange:
             None if connected else (queue.sent_to if isinstance(queue, StoredQueue) else 0),
         )
 
-    def _new_client_id(self) -> str:
+    def new_client_id(self) -> str:
+        """An identifier for a client that has none [MQTT-3.1.3-6]."""
         while True:
             client_id = f"auto-{next(self._client_ids)}"
             if client_id not in self.sessions:
@@ -310,7 +312,7 @@ class Exchange:
     def feed_soon(self, session: Session) -> None:
         """The session has room for more of its retained messages."""
         if session not in self._hungry:
-            self._hungry.append(session)
+            self._hungry[session] = None
             self.scheduler.soon(self._feed_hungry)
 
     def _feed_later(self, session: Session) -> None:
@@ -318,7 +320,7 @@ class Exchange:
             self._feed(session)
 
     def _feed_hungry(self) -> None:
-        hungry, self._hungry = self._hungry, []
+        hungry, self._hungry = self._hungry, {}
         for session in hungry:
             if session.feeding:
                 self._feed(session)
@@ -335,6 +337,9 @@ class Exchange:
         while feeding:
             _, records, granted = feeding[-1]
             for record in records:
+                if record is None:  # many topics were looked at: others have their turn first
+                    left = 0
+                    break
                 message = record.message
                 left -= 1
                 if session.rights is not None and not session.rights.may_receive(message.topic):
@@ -410,8 +415,7 @@ class Exchange:
         if not payload:
             if retained.remove(topic) and stored:  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
                 self.journal.retain(topic, None)
-                return True
-            return False
+            return stored  # where there is none, its removal may still wait to be stored
         old = retained.get(topic)
         limits = self.limits
         added = len(topic) + len(payload) - (old.message.size if old is not None else 0)

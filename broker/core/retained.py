@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 from broker.core.ports import RetainedRecord
 
+#: Topics that are looked at before whoever reads may have a pause, whether they matched or not.
+LOOK = 512
+
 # A branch of the tree: what stands under each level. A leaf is the record itself, as most topics have none below them;
 # where a topic has a message and others below it, its message stands under _SELF, which no level can be called.
 _SELF = b"/"
@@ -73,14 +76,18 @@ class Retained:
                 break
         return True
 
-    def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord]:
-        """The messages whose topics match. Others may be set and removed while it is consumed slowly; it then yields
-        what is there when it comes by."""
+    def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord | None]:
+        """The messages whose topics match, and None now and then, when many were looked at. Others may be set and
+        removed while it is consumed slowly; it then yields what is there when it comes by."""
         levels = topic_filter.split(b"/")
         last = len(levels) - 1
         # A stack of our own: topics may be deeper than Python likes to recurse.
         stack = [_names(self._tree, levels[0], True)]
+        looked = 0
         while stack:
+            looked += 1
+            if looked % LOOK == 0:
+                yield None
             step = next(stack[-1], None)
             if step is None:
                 stack.pop()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: How many topics are remembered at the most: some megabytes.
 MAX_ROUTES = 10_000
+#: How many sessions may stand in what is remembered, each as often as it does.
+MAX_TARGETS = 1_000_000
 #: Bytes of the longest topic that is remembered: anybody can publish to as many as they like.
 LONGEST_REMEMBERED = 500
 
@@ -73,6 +75,7 @@ class Router:
         self._exact: dict[bytes, dict[Session, int]] = {}
         self._tree = _Node()
         self._routes: dict[bytes, Route] = {}
+        self._targets = 0  # sessions in the routes, or a little more
         self.count = 0  #: subscriptions in all
         #: `known(topic)` is the route if it is remembered; such a topic is known to be a valid Topic Name.
         self.known = self._routes.get
@@ -115,8 +118,10 @@ class Router:
             self.check(topic)
         route = Route(self._match(topic), topic.startswith(b"$SYS") and topic[4:5] in (b"", b"/"))
         if len(topic) <= LONGEST_REMEMBERED:
-            if len(self._routes) >= MAX_ROUTES:
+            self._targets += route.size
+            if len(self._routes) >= MAX_ROUTES or self._targets > MAX_TARGETS:
                 self._routes.clear()
+                self._targets = route.size
             self._routes[topic] = route
         return route
 

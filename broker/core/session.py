@@ -63,4 +63,4 @@ class Session:
         self.queue: Queue | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
         self.received: set[int] | None = None  #: identifiers of QoS 2 messages that it has not released [MQTT-4.3.3-2]
         #: Retained messages on their way to it: for which Topic Filter, the messages, the granted QoS.
-        self.feeding: list[tuple[bytes, Iterator[RetainedRecord], int]] | None = None
+        self.feeding: list[tuple[bytes, Iterator[RetainedRecord | None], int]] | None = None

@@ -26,6 +26,10 @@ SLICE = 256
 LONGEST = 3600.0
 
 
+#: Where there is only `select`, it fails with more than 512 sockets: those of clients, and a few of our own.
+SELECT_CAPACITY = 500
+
+
 class Ready(Protocol):
     """What is registered for a socket."""
 
@@ -64,6 +68,11 @@ class Loop:
         self.before_sleep: Callable[[], None] = lambda: None
 
     # --- sockets ---
+
+    @property
+    def capacity(self) -> int | None:
+        """How many sockets it can wait for at the same time; None: any number."""
+        return SELECT_CAPACITY if isinstance(self._selector, selectors.SelectSelector) else None
 
     def register(self, sock: socket.socket, events: int, handler: Ready) -> None:
         self._selector.register(sock, events, handler)

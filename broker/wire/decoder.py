@@ -5,7 +5,8 @@ whether this is the moment for it.
 
 Rules of the house: the stream may arrive in any pieces, and gives the same packets, or the same one ProtocolError
 behind the same packets. Nothing is allocated because a header announces it: memory grows only with what arrived.
-Each byte is copied at most twice however it was cut.
+A piece is never copied together with more than some kilobytes that came before it, but for once when the packet is
+whole: what a packet costs grows with its pieces, not with their square.
 """
 
 from struct import Struct
@@ -45,8 +46,8 @@ _SMALL = 4096
 class Decoder:
     """Turns what one client sends into packets (their shapes: broker.wire.packets).
 
-    `max_size` is the largest whole packet, header included, in bytes; `version` the protocol level spoken. Both may
-    be changed at any time, and hold from the next packet on.
+    `max_size` is the largest whole packet, header included, in bytes, 129 at least (shorter ones are not measured);
+    `version` the protocol level spoken. Both may be changed at any time, and hold from the next packet on.
     """
 
     __slots__ = ("_chunks", "_data", "_missing", "_pos", "error", "max_size", "version")

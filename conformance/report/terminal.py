@@ -76,14 +76,20 @@ def summary(run: RunResult) -> list[str]:
     ]
 
 
-def listing(catalogue: Catalogue, tests: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """What `--list` shows: every statement with its tests. `tests` are pairs of a test's id and its statements."""
+def listing(
+    catalogue: Catalogue, tests: Iterable[tuple[str, Sequence[str]]], *, only_tested: bool = False
+) -> list[str]:
+    """What `--list` shows: every statement with its tests. `tests` are pairs of a test's id and its statements.
+
+    `only_tested` leaves out statements without a test.
+    """
     by_statement: dict[str, list[str]] = {}
     for identity, statement_ids in tests:
         for statement_id in statement_ids:
             by_statement.setdefault(statement_id, []).append(identity)
     shown = []
-    for chapter, group in groupby(catalogue, key=lambda statement: statement.chapter):
+    listed = [statement for statement in catalogue if not only_tested or statement.id in by_statement]
+    for chapter, group in groupby(listed, key=lambda statement: statement.chapter):
         shown += ["", f"{chapter}  {CHAPTERS.get(chapter, '')}".rstrip()]
         for statement in group:
             found = by_statement.get(statement.id, [])

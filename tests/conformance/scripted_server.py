@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from conformance.target import Endpoint
 
@@ -14,23 +16,33 @@ DEADLINE = 10.0
 Script = Callable[[socket.socket], None]
 
 
+#: A certificate for the loopback, valid for a century, with its key: of use for nothing but tests.
+CERTIFICATE = str(Path(__file__).with_name("localhost.pem"))
+
+
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[Endpoint]:
+def serving(script: Script, *, tls: bool = False) -> Iterator[Endpoint]:
     """Runs `script` with the first connection, in a thread; the connection is closed after it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, script))
+        thread = threading.Thread(target=_serve, args=(listener, script, tls))
         thread.start()
-        yield Endpoint("main", "mqtt", "127.0.0.1", listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        yield Endpoint("main", "mqtts" if tls else "mqtt", "127.0.0.1", port, ca_file=CERTIFICATE if tls else None)
         thread.join(DEADLINE)
         assert not thread.is_alive()
 
 
-def _serve(listener: socket.socket, script: Script) -> None:
+def _serve(listener: socket.socket, script: Script, tls: bool) -> None:
     connection, _ = listener.accept()
-    with connection:
-        connection.settimeout(DEADLINE)
-        with contextlib.suppress(OSError):
+    connection.settimeout(DEADLINE)
+    with contextlib.suppress(OSError), connection:
+        if not tls:
             script(connection)
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            script(wrapped)
 
 
 def answer(*replies: bytes) -> Script:

@@ -82,6 +82,15 @@ def test_no_mqtt_there(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_certificate_is_not_trusted(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(answer_and_close(b""), tls=True) as endpoint:
+        assert cli.main([endpoint.url]) == 2
+    assert complaint(capsys) == (
+        f"{endpoint.url} has a certificate that is not trusted here: "
+        "in a profile, name its CA as ca_file under [endpoints.main], or set insecure = true"
+    )
+
+
 @pytest.mark.parametrize(("user", "words"), [("", "wants credentials"), ("a:b@", "does not take these credentials")])
 def test_credentials_are_missing(user: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with FaultyBroker() as broker, broker.broker:
@@ -146,6 +155,15 @@ def test_list_needs_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_list_of_a_selection(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--list", "--select", "test_many_logins"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "3.1  CONNECT",
+        "  MQTT-3.1.4-2  A second login with a live client id evicts the first connection.",
+        "      test_3_01_connect.py::test_many_logins_leave_the_last",
+    ]
+
+
 def test_password_stays_out_of_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with FaultyBroker("nobody is evicted") as broker, broker.broker:
         endpoint = broker.broker.endpoints["authenticated"]
@@ -184,7 +202,8 @@ def test_module(right: Endpoint, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1][:7]) == (0, "PASSED:"), done.stderr
 
 
-def test_interrupt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt(tmp_path: Path, how: signal.Signals) -> None:
     with (
         FaultyBroker("no keep alive") as broker,
         broker.broker,
@@ -199,7 +218,7 @@ def test_interrupt(tmp_path: Path) -> None:
     ):
         assert process.stderr is not None
         assert process.stderr.readline().startswith("0 of ")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=15)
     assert process.returncode == 2
     assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"

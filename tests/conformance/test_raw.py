@@ -1,5 +1,6 @@
 """The byte-level client, against a server that does what it is told."""
 
+import dataclasses
 import socket
 
 import pytest
@@ -158,3 +159,32 @@ def test_closing_twice_is_harmless() -> None:
         raw.reset()
         raw.close()
         assert raw.closed == "us"
+
+
+def test_tls() -> None:
+    def script(connection: socket.socket) -> None:
+        assert connection.recv(100) == packets.pingreq()
+        connection.sendall(packets.pingresp())
+        assert connection.recv(100) == b""
+
+    with serving(script, tls=True) as endpoint:
+        raw = client(endpoint)
+        raw.ping()
+        raw.finish_sending()
+        assert raw.wait_closed() in ("FIN", "RST")
+        assert raw.unread == []
+        raw.close()
+
+
+def test_certificate_that_is_not_trusted() -> None:
+    with serving(answer(), tls=True) as endpoint:
+        untrusted = dataclasses.replace(endpoint, ca_file=None)
+        with pytest.raises(NoAnswer, match="certificate verify failed"):
+            client(untrusted)
+
+
+def test_certificate_that_need_not_be_trusted() -> None:
+    with serving(answer(packets.pingresp()), tls=True) as endpoint:
+        raw = client(dataclasses.replace(endpoint, ca_file=None, insecure=True))
+        raw.ping()
+        raw.close()

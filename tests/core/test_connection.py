@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.core import connection as connection_module
 from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, SLICE
@@ -21,6 +23,7 @@ from tests.vectors import (
     PUBREC,
     PUBREL,
     VALID,
+    Vector,
     connect,
     connect_3_1,
     number,
@@ -162,6 +165,31 @@ def test_nothing_valid_ends_its_connection() -> None:
         client.drop()
     assert (wrong, world.exchange.stats.protocol_errors) == ([], 0)
     brackets(world)
+
+
+SHORT = [row for row in (*VALID, *MALFORMED) if len(row.data) < 200]
+#: Valid ones more often, else no connection would last.
+SOMETHING = st.one_of(st.sampled_from([row for row in SHORT if not row.malformed]), st.sampled_from(SHORT))
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 2), SOMETHING), max_size=40))
+def test_whatever_clients_send_there_is_no_bug(steps: list[tuple[int, Vector]]) -> None:
+    """Three clients, persistent ones among them, send any packets at all; who is cut off comes again."""
+    world = World(limits=Limits(max_inflight=2, max_memory_queue=3))
+    clients: dict[int, Client] = {}
+    for which, vector in steps:
+        client = clients.get(which)
+        if client is None or client.closed:
+            client = clients[which] = world.join(f"c{which}", clean=which == 0)
+            client.subscribe(("#", 2), ("$x", 1))
+        client.send(vector.data)
+        client.take()
+        brackets(world)
+    for client in clients.values():
+        client.drop()
+    brackets(world)
+    brackets(world.crash())
 
 
 # --- CONNECT -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.ports import RetainedRecord
-from broker.core.retained import Retained
+from broker.core.retained import LOOK, Retained
 from broker.wire.message import Message
 from broker.wire.topics import matches
 
@@ -25,8 +25,8 @@ def filled(*topics: str) -> Retained:
     return retained
 
 
-def found(records: Iterator[RetainedRecord]) -> list[str]:
-    return [one.message.topic.decode() for one in records]
+def found(records: Iterator[RetainedRecord | None]) -> list[str]:
+    return [one.message.topic.decode() for one in records if one is not None]
 
 
 NAMES = ("", "a", "b", "$x")
@@ -87,7 +87,7 @@ def test_a_slow_reader_sees_what_is_there_when_it_comes_by(
 
     def read(count: int) -> None:
         for _ in range(count):
-            one = next(reader, None)
+            one = next((one for one in reader if one is not None), None)
             if one is None:
                 return
             topic = one.message.topic.decode()
@@ -163,6 +163,18 @@ def test_deep_topics(topic_filter: bytes) -> None:
     assert deep in found(retained.matching(topic_filter))
     assert retained.remove(deep.encode())
     assert found(retained.matching(b"#")) == ["a"]
+
+
+@pytest.mark.parametrize("topic_filter", [b"t/+/y", b"t/+/x", b"#", b"+/+/+"])
+def test_a_reader_may_pause_though_nothing_matches(topic_filter: bytes) -> None:
+    """Else one subscription to nothing would hold up all others for as long as the search takes."""
+    retained = filled(*(f"t/{i}/x" for i in range(LOOK * 3)))
+    since = longest = 0
+    for one in retained.matching(topic_filter):
+        since = since + 1 if one is not None else 0
+        longest = max(longest, since)
+    pauses = [one for one in retained.matching(topic_filter) if one is None]
+    assert (3 <= len(pauses) <= 12, longest < LOOK) == (True, True)
 
 
 def test_nothing_is_looked_at_before_it_is_asked_for() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.core import router as router_module
 from broker.core.limits import Limits
 from broker.core.router import LONGEST_REMEMBERED, MAX_ROUTES, Route, Router, _Node
 from broker.core.session import Discard, Session
@@ -213,6 +214,18 @@ def test_no_more_routes_are_remembered_than_the_limit() -> None:
         assert ask(router, b"t/%d" % i) == {"c": 0}
     assert 0 < len(router._routes) <= MAX_ROUTES
     assert ask(router, b"t/0") == {"c": 0}
+
+
+def test_no_more_sessions_stand_in_what_is_remembered_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who subscribe to all, and one who publishes to many topics."""
+    monkeypatch.setattr(router_module, "MAX_TARGETS", 1_000)
+    router = Router(Limits())
+    for i in range(100):
+        router.subscribe(make_session(str(i)), b"#", 0)
+    for i in range(50):
+        assert len(ask(router, b"t/%d" % i)) == 100
+        assert sum(route.size for route in router._routes.values()) <= 1_000
+    assert len(router._routes) > 5
 
 
 def test_long_topics_are_not_remembered_but_served() -> None:

@@ -316,3 +316,39 @@ def test_places_that_are_given_again_after_a_restart_are_not_taken_for_old_ones(
         subscriber.subscribe(("control", 2))
         subscriber.send(publish("control", b"", 1))
         subscriber.expect(publish("control", b"", 1, packet_id=1), puback(1))
+
+
+def test_what_came_after_a_crash_is_not_marked_whatever_follows(broker: BrokerProcess) -> None:
+    """[MQTT-3.3.1-1]: DUP is for what may have been sent before."""
+    subscriber = RawClient.connected(broker.address, "sub", clean=False).subscribe(("t", 1))
+    broker.kill()
+    subscriber.close()
+    broker.start()
+    with RawClient.connected(broker.address, "pub") as publisher:
+        publisher.send(publish("t", b"new", 1))
+        publisher.expect(puback(1))
+    broker.kill()
+    broker.start()
+    with RawClient.connected(broker.address, "sub", clean=False, present=True) as subscriber:
+        message = subscriber.message()
+    assert (message.payload, message.dup) == (b"new", False)
+
+
+def test_a_client_that_was_there_at_a_crash_has_been_away_since_the_next_start(
+    broker: BrokerProcess, tmp_path: Path
+) -> None:
+    """Were that not stored, each start would begin anew to count its absence, and it might never expire."""
+    subscriber = RawClient.connected(broker.address, "sub", clean=False)
+    broker.kill()
+    subscriber.close()
+    before = time.time()
+    broker.start()
+    broker.restart()
+    after = time.time()
+    broker.stop()
+    store = SqliteStore(str(tmp_path / "data"))
+    (found,) = store.load().sessions
+    store.close()
+    assert found.record.disconnected_at is not None
+    assert before <= found.record.disconnected_at < after
+    broker.start()

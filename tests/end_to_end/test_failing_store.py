@@ -148,6 +148,9 @@ def works(broker: BrokerProcess, client_id: str) -> None:
 def test_a_full_disk_stops_acknowledgements_until_there_is_room(broker: BrokerProcess, disk: Disk) -> None:
     stream = Stream(broker)
     holder = RawClient.connected(broker.address, "holder", clean=False)
+    removers = [RawClient.connected(broker.address, f"remover-{i}") for i in range(2)]
+    removers[0].send(publish("retained", b"x", 1, retain=True))
+    removers[0].expect(puback(1))
     stream.publish(50)
     stream.expect_acknowledgements(50)
     disk.fill(broker)
@@ -157,6 +160,10 @@ def test_a_full_disk_stops_acknowledgements_until_there_is_room(broker: BrokerPr
     # What a persistent session asks for is not promised either; nor is there a new one.
     holder.send(subscribe(("x", 1)))
     holder.ping()
+    # Nor is it that a retained message is gone: also to whom finds it gone already.
+    for remover in removers:
+        remover.send(publish("retained", b"", 1, retain=True))
+        remover.ping()
     for client_id in ("absent", "new"):
         with RawClient(broker.address) as client:
             client.send(connect(client_id, clean=False))
@@ -174,6 +181,8 @@ def test_a_full_disk_stops_acknowledgements_until_there_is_room(broker: BrokerPr
     disk.make_room(broker)
     stream.expect_acknowledgements(stream.sent - stream.acknowledged)
     holder.expect(suback(1))
+    for remover in removers:
+        remover.expect(puback(1))
     stream.publish(10)
     stream.expect_acknowledgements(10)
     with RawClient.connected(broker.address, "absent", clean=False, present=True) as absent:
@@ -184,8 +193,8 @@ def test_a_full_disk_stops_acknowledgements_until_there_is_room(broker: BrokerPr
         ("error", f"{disk.directory / FILE_NAME}: {disk.reason}")
     ]
     assert [event["level"] for event in broker.events(WORKS)] == ["warning"]
-    stream.client.close()
-    holder.close()
+    for client in (stream.client, holder, *removers):
+        client.close()
 
 
 def test_what_was_acknowledged_before_the_disk_was_full_survives_kill_9(broker: BrokerProcess, disk: Disk) -> None:

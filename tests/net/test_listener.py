@@ -6,16 +6,14 @@ import os
 import re
 import resource
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from broker.net.listener import BATCH, Listener, ListenError, listen
+from tests.broker_process import child
 from tests.net.running_loop import DEADLINE, RunningLoop
 from tests.unprivileged import run_unprivileged
 
@@ -239,23 +237,18 @@ def test_a_listener_closed_during_its_pause_stays_closed(running: RunningLoop) -
     client.close()
 
 
-def test_a_broker_with_few_descriptors_keeps_serving_and_accepts_again(tmp_path: Path) -> None:
+def test_a_broker_with_few_descriptors_keeps_serving_and_accepts_again() -> None:
     script = (
         "import resource, sys\n"
         "from broker.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
         "sys.exit(main(['-p', '0', '--memory', '--max-connect-rate', '0']))\n"
     )
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, cwd=root, bufsize=1
-    ) as process:
-        assert process.stderr is not None
+    with child("-c", script) as (process, log):
         lines: list[str] = []
 
         def wait_for(text: str) -> str:
-            assert process.stderr is not None
-            for line in process.stderr:
+            for line in log:
                 lines.append(line)
                 if text in line:
                     return line
@@ -269,7 +262,7 @@ def test_a_broker_with_few_descriptors_keeps_serving_and_accepts_again(tmp_path:
         crowd = [socket.create_connection(address) for _ in range(60)]  # the system accepts for the broker
         line = wait_for("no more connections for now")
         assert "Too many open files; raise the limit (ulimit -n)" in line
-        drain = threading.Thread(target=lambda: lines.extend(process.stderr or ()))
+        drain = threading.Thread(target=lambda: lines.extend(log))
         drain.start()
         ping(first)  # it serves on
         for client in crowd:

@@ -241,7 +241,7 @@ def test_two_thousand_sessions_load_fast(fast_path: Path) -> None:
     print(f"2000 sessions with 10 messages and 5 subscriptions each were loaded in {seconds * 1000:.0f} ms")
     assert len(snapshot.sessions) == 2000
     assert sum(len(found.subscriptions) + found.next_seq for found in snapshot.sessions) == 2000 * 15
-    assert seconds < 2.0  # some 0.05 s where it was written
+    assert seconds < 2.0  # 0.05 to 0.08 s where it was written
 
 
 # --- other brokers ---
