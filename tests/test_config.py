@@ -671,12 +671,8 @@ def test_a_wrong_value_in_a_file(line: str, message: str) -> None:
 
 
 def test_a_wrong_value_in_a_listener() -> None:
-    assert error('[[listeners]]\nport = 1\n[[listeners]]\nport = "x"') == (
-        f"b.toml:4: 'port' {PORT}, not 'x'"
-    )
-    assert error("[[listeners]]\n[listeners.client_ids]\nann = 5") == (
-        f"b.toml:3: 'client_ids.ann' {LIST}, not 5"
-    )
+    assert error('[[listeners]]\nport = 1\n[[listeners]]\nport = "x"') == (f"b.toml:4: 'port' {PORT}, not 'x'")
+    assert error("[[listeners]]\n[listeners.client_ids]\nann = 5") == (f"b.toml:3: 'client_ids.ann' {LIST}, not 5")
 
 
 @pytest.mark.parametrize(
@@ -805,8 +801,7 @@ def test_an_option_of_the_broker_in_a_listener() -> None:
 
 def test_an_option_that_landed_in_client_ids() -> None:
     assert error('[client_ids]\nann = ["a"]\nmax_inflight = 9') == (
-        f"b.toml:3: 'client_ids.max_inflight' {LIST}, not 9; "
-        "to set the option max_inflight, move it above [client_ids]"
+        f"b.toml:3: 'client_ids.max_inflight' {LIST}, not 9; to set the option max_inflight, move it above [client_ids]"
     )
     # Without this error nobody would be denied.
     assert error('[client_ids]\nann = ["a"]\ndeny_users = ["eve"]') == (
@@ -931,7 +926,7 @@ def test_a_byte_order_mark_and_windows_line_ends() -> None:
 
 def test_a_message_stays_on_one_line() -> None:
     Path("a\nb.toml").write_text("port = 'x'")
-    assert failure("a\nb.toml") == fr"a\nb.toml:1: 'port' {PORT}, not 'x'"
+    assert failure("a\nb.toml") == rf"a\nb.toml:1: 'port' {PORT}, not 'x'"
 
 
 @pytest.mark.parametrize(

@@ -34,18 +34,34 @@ def parser() -> argparse.ArgumentParser:
         description="Measures brokers under the same load, in turns: CPU time per message, rate, latency, memory.",
         epilog="rows: " + ", ".join(workload.name for workload in WORKLOADS),
     )
-    made.add_argument("--target", action="append", metavar="mosquitto|selectmq|HOST:PORT",
-                      help="broker to measure; repeatable (default: mosquitto and selectmq)")
+    made.add_argument(
+        "--target",
+        action="append",
+        metavar="mosquitto|selectmq|HOST:PORT",
+        help="broker to measure; repeatable (default: mosquitto and selectmq)",
+    )
     made.add_argument("--only", action="append", metavar="ROW", help="measure only this row; repeatable")
-    made.add_argument("--quick", action="store_true",
-                      help=f"one round of {QUICK.seconds} s per row, a backlog of {QUICK.backlog:,}: under two minutes")
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"one round of {QUICK.seconds} s per row, a backlog of {QUICK.backlog:,}: under two minutes",
+    )
     made.add_argument("--rounds", type=positive(int), metavar="N", help="rounds per row and broker (default: 3)")
     made.add_argument("--seconds", type=positive(float), metavar="S", help=f"per round (default: {full.seconds})")
     for name in ("connections", "backlog", "subscriptions"):
-        made.add_argument(f"--{name}", type=positive(int), metavar="N",
-                          help=f"size of the rows with many (default: {getattr(full, name):,})")
-    made.add_argument("--patience", type=positive(float), metavar="S", default=generator.STALLED_AFTER,
-                      help="a row fails when the broker sends nothing for so many seconds (default: %(default)g)")
+        made.add_argument(
+            f"--{name}",
+            type=positive(int),
+            metavar="N",
+            help=f"size of the rows with many (default: {getattr(full, name):,})",
+        )
+    made.add_argument(
+        "--patience",
+        type=positive(float),
+        metavar="S",
+        default=generator.STALLED_AFTER,
+        help="a row fails when the broker sends nothing for so many seconds (default: %(default)g)",
+    )
     made.add_argument("--json", metavar="FILE", help="write every figure of every round; - is standard output")
     made.add_argument("--markdown", metavar="FILE", help="write the table for the README; - is standard output")
     return made

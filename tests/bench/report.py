@@ -33,8 +33,10 @@ def machine() -> str:
     if cpuinfo.exists() and (found := re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.M)):
         model = found[1]
     load = f", load average {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
-    return (f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-            f"generator on Python {platform.python_version()}{load}")
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"generator on Python {platform.python_version()}{load}"
+    )
 
 
 @dataclass
@@ -93,8 +95,10 @@ class Report:
         ]
         names = [target.name for target in self.targets]
         if "mosquitto" in names and "selectmq" in names:
-            lines.append("In the durable rows the two do not do the same: mosquitto writes at intervals and at exit, "
-                         "so a kill loses what it acknowledged; selectmq commits to disk before it acknowledges.")
+            lines.append(
+                "In the durable rows the two do not do the same: mosquitto writes at intervals and at exit, "
+                "so a kill loses what it acknowledged; selectmq commits to disk before it acknowledges."
+            )
         if self.compared():
             lines.append(f"ratio: cost of {REFERENCE} divided by the broker's own; above 1, the broker is cheaper.")
         return lines
@@ -144,29 +148,40 @@ class Report:
     # JSON
 
     def json(self) -> str:
-        return json.dumps(
-            {
-                "command": self.command,
-                "date": self.date,
-                "machine": self.machine,
-                "cores": self.cores,
-                "storage": self.storage,
-                "versions": self.versions,
-                "plan": dataclasses.asdict(self.plan),
-                "rows": [
-                    {"name": workload.name, "title": title, "unit": next(iter(by_target.values()))[0].unit,
-                     "rounds": {name: [dataclasses.asdict(f) for f in rounds] for name, rounds in by_target.items()},
-                     "ratio": {name: self.ratio(name, by_target) for name in self.compared() if name in by_target}}
-                    for workload in self.workloads
-                    for title, by_target in self.parts(workload)
-                ],
-                "failures": [
-                    {"name": name, "target": target, "reason": reason}
-                    for (name, target), reason in self.failures.items()
-                ],
-            },
-            indent=1,
-        ) + "\n"
+        return (
+            json.dumps(
+                {
+                    "command": self.command,
+                    "date": self.date,
+                    "machine": self.machine,
+                    "cores": self.cores,
+                    "storage": self.storage,
+                    "versions": self.versions,
+                    "plan": dataclasses.asdict(self.plan),
+                    "rows": [
+                        {
+                            "name": workload.name,
+                            "title": title,
+                            "unit": next(iter(by_target.values()))[0].unit,
+                            "rounds": {
+                                name: [dataclasses.asdict(f) for f in rounds] for name, rounds in by_target.items()
+                            },
+                            "ratio": {
+                                name: self.ratio(name, by_target) for name in self.compared() if name in by_target
+                            },
+                        }
+                        for workload in self.workloads
+                        for title, by_target in self.parts(workload)
+                    ],
+                    "failures": [
+                        {"name": name, "target": target, "reason": reason}
+                        for (name, target), reason in self.failures.items()
+                    ],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
 
     # Markdown
 

@@ -161,8 +161,10 @@ class Mosquitto:
         path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
         program = shutil.which("mosquitto", path=path)
         if program is None:
-            raise TargetError("mosquitto is not installed: install it (Debian: apt install mosquitto), "
-                              "or measure without it: --target selectmq")
+            raise TargetError(
+                "mosquitto is not installed: install it (Debian: apt install mosquitto), "
+                "or measure without it: --target selectmq"
+            )
         self.program = program
 
     def version(self) -> str:
@@ -170,8 +172,10 @@ class Mosquitto:
         return output.partition("\n")[0].removeprefix("mosquitto version ").strip()
 
     def settings(self) -> str:
-        return (f"set_tcp_nodelay true, max_inflight_messages {IN_FLIGHT}, max_queued_messages 0 (no limit), no log; "
-                "durable rows: persistence true, which writes every 30 minutes and at exit (autosave_interval)")
+        return (
+            f"set_tcp_nodelay true, max_inflight_messages {IN_FLIGHT}, max_queued_messages 0 (no limit), no log; "
+            "durable rows: persistence true, which writes every 30 minutes and at exit (autosave_interval)"
+        )
 
     @contextlib.contextmanager
     def start(self, cores: Cores, durable: bool) -> Iterator[Broker]:
@@ -211,8 +215,10 @@ class Selectmq:
         return f"{answer.stdout.strip().removeprefix('selectmq ')} on Python {sys.version.split()[0]}"
 
     def settings(self) -> str:
-        return (f"max_inflight {IN_FLIGHT}, limits of connections and queues far above the workloads, no limit of the "
-                "connection rate, log_level error; durable rows: on disk before it acknowledges (without --memory)")
+        return (
+            f"max_inflight {IN_FLIGHT}, limits of connections and queues far above the workloads, no limit of the "
+            "connection rate, log_level error; durable rows: on disk before it acknowledges (without --memory)"
+        )
 
     @contextlib.contextmanager
     def start(self, cores: Cores, durable: bool) -> Iterator[Broker]:

@@ -308,9 +308,7 @@ class Subscriptions:
             delivered = loop.delivered()
             meter = Meter(broker)
             loop.run(plan.seconds)
-            figures = meter.figures(
-                loop.delivered() - delivered, loop.latencies(), part=f"{count:,} subscriptions"
-            )
+            figures = meter.figures(loop.delivered() - delivered, loop.latencies(), part=f"{count:,} subscriptions")
             loop.check_nothing_follows()
             return figures
 
