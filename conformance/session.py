@@ -37,6 +37,9 @@ MQTT = "3.1.1"
 #: How many tests run at a time.
 JOBS = 32
 
+#: How many of them may log in with a password: checking one is meant to take time, and they would queue up.
+LOGINS = 4
+
 #: How long an answer of the broker is waited for, in seconds. Long, because a busy machine must not make a FAIL.
 PATIENCE = 10.0
 
@@ -210,6 +213,7 @@ class Session:
         self._remarks: list[str] = []
         self._running: dict[Trial, float] = {}
         self._stopping = False
+        self._logins = threading.Semaphore(LOGINS)
         self._lock = threading.Lock()
         self._entered = contextlib.ExitStack()
         self._started = datetime.now(UTC)
@@ -352,16 +356,17 @@ class Session:
                     raise session.Interrupted(session.shouldstop)
 
     def _execute(self, job: Job) -> TestResult:
-        trial = Trial(self.broker, self._found, self._patience)
-        with self._lock:
-            self._running[trial] = time.monotonic()
-            if self._stopping:
-                trial.abort()
-        try:
-            return execute(job, trial)
-        finally:
+        with self._logins if "authenticated" in job.needs else contextlib.nullcontext():
+            trial = Trial(self.broker, self._found, self._patience)
             with self._lock:
-                del self._running[trial]
+                self._running[trial] = time.monotonic()
+                if self._stopping:
+                    trial.abort()
+            try:
+                return execute(job, trial)
+            finally:
+                with self._lock:
+                    del self._running[trial]
 
     def _abort(self, older_than: float) -> None:
         with self._lock:
