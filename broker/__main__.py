@@ -2,7 +2,7 @@
 
 import sys
 
-from broker.cli import main
+from broker.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

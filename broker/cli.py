@@ -8,6 +8,7 @@ Exit codes: 0 ended as asked; 1 ended by a bug; 2 could not start (one line on s
 import argparse
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """A mistake is told in one line, as all others are, and not below the list of all flags."""
         raise config.ConfigError(f"{message}; --help shows all flags")
+
+
+def run() -> int:
+    """`main` as a program of its own."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Nobody reads it any more. Python would try again at its very end, and make that exit code 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: How many Packet Identifiers there are [MQTT-2.3.1-1].
 IDENTIFIERS = 65_535
-#: Bytes of a persistent session's messages above which what comes stays in the store only.
+#: Bytes of a session's messages above which what comes stays in the store only, or is dropped if there is none.
 MAX_MEMORY = 4 << 20
 
 # What a message in flight waits for: its size in bytes, and PUBACK (1), PUBREC (2) or PUBCOMP (3). The message itself
@@ -90,7 +90,9 @@ class Queue:
         else:
             if waiting is None:
                 waiting = self._waiting = deque()
-            if len(waiting) >= limits.max_memory_queue or self.size + message.size > limits.max_queued_bytes:
+            size = self.size + message.size
+            limit = min(limits.max_queued_bytes, MAX_MEMORY) if waiting else limits.max_queued_bytes
+            if len(waiting) >= limits.max_memory_queue or size > limit:
                 self._drop()
                 return
             waiting.append((seq, message, qos))

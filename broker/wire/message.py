@@ -35,7 +35,8 @@ class Message:
         frame = self._frame
         if frame is None:
             frame = publish_head(0x31 if self.retain else 0x30, self.topic, len(self.payload)) + self.payload
-            self._frame = frame
+            if not self.retain:  # a retained message lives long, and would be in memory twice
+                self._frame = frame
         return frame
 
     def head(self, qos: int) -> bytes:
