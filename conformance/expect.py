@@ -73,16 +73,6 @@ def refused(raw: Raw, code: int | Collection[int]) -> Connack:
     return packet
 
 
-def turned_away(raw: Raw, code: int | Collection[int]) -> Connack | None:
-    """As `refused`, where a CONNACK is only what a broker SHOULD send: None if it closed without one."""
-    try:
-        return refused(raw, code)
-    except Failure:
-        if raw.closed and not raw.received_anything:
-            return None
-        raise
-
-
 def not_accepted(raw: Raw) -> Connack | None:
     """The CONNECT is not accepted and the broker closes: the CONNACK that refused it, None if there was none."""
     expected = "the broker closes the connection without accepting it"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,12 @@ def right() -> Iterator[Endpoint]:
         yield broker.broker.main
 
 
-def as_plugin() -> list[str]:
-    """What makes pytest load the plugin, where the distribution is not installed."""
-    installed = entry_points(group="pytest11")
-    return [] if any(entry.value == "conformance.plugin" for entry in installed) else ["-p", "conformance.plugin"]
-
-
 def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """pytest with this plugin and no others, whether the distribution is installed or not."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *as_plugin(), "-q", *arguments],
+        [sys.executable, "-m", "pytest", "-p", "conformance.plugin", "-q", *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -62,7 +56,7 @@ def test_failure_under_pytest(tmp_path: Path) -> None:
 
 
 def test_xdist_runs_it_too(right: Endpoint, tmp_path: Path) -> None:
-    arguments = ("--target", right.url, "--target-select", "MQTT-3.1.4-2", "-n", "2")
+    arguments = ("--target", right.url, "--target-select", "MQTT-3.1.4-2", "-p", "xdist.plugin", "-n", "1")
     done = run_pytest(tmp_path, "--pyargs", "conformance.suite", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout
