@@ -22,7 +22,7 @@ from broker.core.timers import Timers
 from broker.wire.codes import SUBSCRIBE_FAILURE, ProtocolError
 from broker.wire.encoder import suback, unsuback
 from broker.wire.message import Message
-from broker.wire.packets import Connect, Will
+from broker.wire.packets import Connect
 
 if TYPE_CHECKING:
     from broker.core.connection import Connection
@@ -169,17 +169,20 @@ class Exchange:
                 self.feed_soon(session)  # it may have waited for the client to read
         else:
             self.discard(session)
-        will, connection.will = connection.will, None  # [MQTT-3.1.2-10]
-        if will is not None and not normal:
-            self._publish_will(will, session)
+        if normal:
+            connection.will = None
+        else:
+            self._publish_will(connection, session)
 
     def publish_will(self, connection: Connection) -> None:
         """Publish the will of a client that is about to be closed with all others, so that they still get it."""
-        will, connection.will = connection.will, None
-        if will is not None and connection.session is not None:
-            self._publish_will(will, connection.session)
+        if connection.session is not None:
+            self._publish_will(connection, connection.session)
 
-    def _publish_will(self, will: Will, session: Session) -> None:
+    def _publish_will(self, connection: Connection, session: Session) -> None:
+        will, connection.will = connection.will, None  # [MQTT-3.1.2-10]
+        if will is None:
+            return
         try:
             route = self.router.known(will.topic) or self.router.route(will.topic)
         except ProtocolError as error:  # a limit was lowered since it was accepted

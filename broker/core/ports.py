@@ -102,7 +102,7 @@ class SessionSnapshot(NamedTuple):
 
 
 class RetainedRecord(NamedTuple):
-    """A retained message, and who published it: whether they still may is asked when it is sent."""
+    """A retained message, and who published it."""
 
     message: Message  #: its `retain` is True
     username: str | None

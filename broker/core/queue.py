@@ -45,9 +45,10 @@ _AWAY = -1
 class Queue:
     """What a session with CleanSession = 1 is to receive at QoS 1 and 2."""
 
-    __slots__ = ("_congested", "_dropped", "_exchange", "_inflight", "_open", "_pumped", "_session", "_waiting",
-    "next_seq",
-                 "size")  # fmt: skip
+    __slots__ = (
+        "_congested", "_dropped", "_exchange", "_inflight", "_open", "_pumped", "_session", "_waiting", "next_seq",
+        "size",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
         self._exchange = exchange
@@ -233,8 +234,10 @@ class StoredQueue(Queue):
     `session_id`: its session's key in the store. `size` is that of all its messages, here.
     """
 
-    __slots__ = ("_added", "_count", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed",
-                 "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id")  # fmt: skip
+    __slots__ = (
+        "_added", "_count", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed", "_repeat_to",
+        "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
         super().__init__(exchange, session)
