@@ -6,9 +6,10 @@ Owns: that thread. Must not know: how a broker is built (server).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
-from broker import config
+from broker import config, logs
 from broker.logs import EventLog
 from broker.server import Server, StartError
 
@@ -20,11 +21,14 @@ class Broker:
             client.connect("127.0.0.1", broker.port)
 
     Takes the options of the configuration file as keyword arguments, and of the file `config_file` if one is given.
-    Unlike `python -m broker`, it keeps everything in memory unless `data` is given. It logs to the logger "selectmq".
+    Unlike `python -m broker`, it keeps everything in memory unless `data` is given. It logs to the logger "selectmq" as
+    the program has set that up; `log_level` sets its level, and `log_format` sends it to standard error.
     """
 
     def __init__(self, *, config_file: str | None = None, **options: object) -> None:
         """Check the options: raises ConfigError (a ValueError) for what is wrong with them."""
+        self._log_options = options.keys() & {"log_level", "log_format"}
+        self._restore_log: Callable[[], None] | None = None
         if options.get("data") is None and options.get("memory") is None and config_file is None:
             options["memory"] = True
         overrides = config.from_keywords(options)
@@ -38,6 +42,11 @@ class Broker:
         if self._thread is not None:
             raise RuntimeError("the broker runs already")
         self._server = Server(self._config, EventLog(), self._reread)
+        if self._log_options:
+            self._restore_log = logs.restorer()
+            logs.set_level(self._config.log_level)
+            if "log_format" in self._log_options:
+                logs.configure(self._config.log_level, self._config.log_format)
         self._thread = threading.Thread(target=self._server.run, name="selectmq", daemon=True)
         self._thread.start()
         return self
@@ -51,6 +60,9 @@ class Broker:
             self._server.request("stop")
             self._thread.join()
             self._thread = None
+            if self._restore_log is not None:
+                self._restore_log()
+                self._restore_log = None
 
     def reload(self) -> None:
         """Read the configuration file, passwords and access control lists again, as on SIGHUP."""

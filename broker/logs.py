@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 NAME = "selectmq"
 
@@ -89,6 +89,19 @@ def configure(level: str, kind: str) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     set_level(level)
+
+
+def restorer() -> Callable[[], None]:
+    """A function that undoes what is done to the logger from now on."""
+    logger = logging.getLogger(NAME)
+    level, handlers, propagate = logger.level, logger.handlers, logger.propagate
+
+    def restore() -> None:
+        logger.setLevel(level)
+        logger.handlers = handlers
+        logger.propagate = propagate
+
+    return restore
 
 
 def set_level(level: str) -> None:

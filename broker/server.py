@@ -7,6 +7,7 @@ it but the command line and the embedded Broker.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import time
 from collections import deque
@@ -86,7 +87,7 @@ class Server:
             self._store = store
             snapshot = store.load()
             journal = Journal(store, self._lane, self.timers, log)
-            self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time)
+            self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
             self._apply_limits()
             for listener, policy in zip(config.listeners, policies, strict=True):
                 self._ports.append(_Port(self, listener, policy))
@@ -369,6 +370,10 @@ class _Port:
         for transport in list(self.connections):
             with contextlib.suppress(OSError):
                 transport.close()
+
+
+def _unguessable() -> str:
+    return secrets.token_hex(8)
 
 
 def read_policy(listener: ListenerConfig) -> Policy:

@@ -26,7 +26,7 @@ NOT_PURE = {
     "subprocess", "sys", "tempfile", "threading", "time", "uuid", "warnings",
 }  # fmt: skip
 #: All that the core may use: no clock, no chance, nothing from outside.
-PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "itertools", "math", "typing"}
+PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "itertools", "math", "typing", "weakref"}
 
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

@@ -381,3 +381,15 @@ def test_it_logs_to_the_logger_of_its_name_and_nowhere_else(
         "listening", "started", "client connected", "client disconnected", "ending", "ended",
     ]  # fmt: skip
     assert capfd.readouterr() == ("", "")
+
+
+def test_options_of_the_log_hold_while_it_runs_and_no_longer(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("selectmq")
+    before = (logger.level, logger.handlers, logger.propagate)
+    with Broker(port=0, log_level="warning"):
+        assert (logging.WARNING, *before[1:]) == (logger.level, logger.handlers, logger.propagate)
+    assert before == (logger.level, logger.handlers, logger.propagate)
+    with Broker(port=0, log_format="json"):
+        pass
+    assert before == (logger.level, logger.handlers, logger.propagate)
+    assert json.loads(capfd.readouterr().err.splitlines()[-1])["event"] == "ended"

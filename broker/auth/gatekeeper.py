@@ -11,7 +11,7 @@ from typing import Any
 
 from broker.auth.acl import Acl
 from broker.auth.passwords import Passwords
-from broker.core.ports import Rights
+from broker.core.ports import GIVEN_CLIENT_ID, Rights
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
 
@@ -48,10 +48,8 @@ class Gatekeeper:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id
-        if len(client_id) > policy.max_client_id:
+        if client_id and not self._permits(client_id):
             return ReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-9]
-        if client_id and policy.client_id_prefixes and not client_id.startswith(tuple(policy.client_id_prefixes)):
-            return ReturnCode.IDENTIFIER_REJECTED
         username = connect.username
         if username is None:
             return ReturnCode.ACCEPTED if policy.allow_anonymous else ReturnCode.NOT_AUTHORIZED
@@ -81,6 +79,9 @@ class Gatekeeper:
         old, self.policy = self.policy, policy
 
         def stays(username: str | None, client_id: str) -> bool:
+            # One that the broker gave is not the client's to choose.
+            if not client_id.startswith(GIVEN_CLIENT_ID) and not self._permits(client_id):
+                return False
             if username is None:
                 return policy.allow_anonymous
             if policy.passwords is None:
@@ -96,6 +97,12 @@ class Gatekeeper:
             return None
         # A name that nobody has checked gives no rights.
         return policy.acl.rights(username if policy.passwords is not None else None, client_id)
+
+    def _permits(self, client_id: str) -> bool:
+        policy = self.policy
+        if len(client_id) > policy.max_client_id:
+            return False
+        return not policy.client_id_prefixes or client_id.startswith(tuple(policy.client_id_prefixes))
 
     def _known(self, connect: Connect) -> ReturnCode:
         """The user is who they say."""

@@ -49,6 +49,8 @@ CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
 SLICE = 256
 #: The largest CONNECT that can be: its five fields, its fixed part, its header. No client gets more before it is known.
 MAX_CONNECT = 5 * 65_537 + 12 + 5
+#: Bytes of a packet that is not whole yet which count as a sign of life: a large one may take its time, but must go on.
+PROGRESS = 1024
 #: Acknowledgements that may wait for the store before the client's next packets do.
 MAX_HELD = 10_000
 
@@ -65,6 +67,7 @@ class Connection:
 
     __slots__ = (
         "_decoder",
+        "_dripped",
         "_exchange",
         "_gatekeeper",
         "_held",
@@ -102,6 +105,7 @@ class Connection:
         self._paused = 0
         self._warned: set[str] | None = None  # what was logged once about this client
         self._last_heard = now
+        self._dripped = 0  # bytes since then, none of which completed a packet
         self._patience = connect_timeout  # seconds of silence that end the connection; 0: any
         self._timer: Timer | None = exchange.timers.at(now + connect_timeout, self._check_alive)
         self.out = transport.out
@@ -132,11 +136,14 @@ class Connection:
         """Take what the client sent."""
         if self.state == CLOSED:
             return
-        if self.state == CONNECTED:
-            self._last_heard = now
         self._exchange.stats.bytes_received += len(data)
         self._decoder.feed(data)
         self._process()
+        if self._last_heard != now and self.state == CONNECTED:
+            self._dripped += len(data)
+            if self._dripped >= PROGRESS:
+                self._dripped = 0
+                self._last_heard = now
 
     def _process(self) -> None:
         exchange = self._exchange
@@ -152,7 +159,10 @@ class Connection:
                 handlers = _HANDLERS[self.state]
                 slice = SLICE if self.state == CONNECTED else 1
                 packets = decoder.decode(slice)
-                stats.messages_received += len(packets)
+                if packets:
+                    stats.messages_received += len(packets)
+                    if self.state == CONNECTED:
+                        self._last_heard = exchange.timers.now  # [MQTT-3.1.2-24]
                 for packet in packets:
                     handlers[packet[0] >> 4](self, packet)
                 if len(packets) < slice and decoder.error is None:
@@ -546,14 +556,20 @@ class Connection:
         self._transport.close(gently)
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        """From now on it is the keep alive that counts."""
+        timer = self._timer
+        due = self._last_heard + self._patience
+        if timer is not None:
+            if not self._patience or due >= timer.due:
+                return  # that one will look again
+            timer.cancel()
             self._timer = None
         if self._patience:
-            self._timer = self._exchange.timers.at(self._last_heard + self._patience, self._check_alive)
+            self._timer = self._exchange.timers.at(due, self._check_alive)
 
     def _check_alive(self, now: float) -> float | None:
-        if self.state == CLOSED:
+        if self.state == CLOSED or not self._patience:
+            self._timer = None
             return None
         if self._paused & (_STORE | _HELD | _TURN):
             return now + self._patience  # it is the broker that does not listen

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.journal import Journal
 from broker.core.limits import Limits
-from broker.core.ports import Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
+from broker.core.ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from broker.core.queue import Queue, StoredQueue
 from broker.core.retained import Retained
 from broker.core.router import Route, Router
@@ -50,13 +50,16 @@ class Exchange:
         log: Log,
         scheduler: Scheduler,
         wall: Callable[[], float],
+        unguessable: Callable[[], str],
     ) -> None:
+        """`wall` gives seconds since the epoch, for what outlives the process; `unguessable` a short text, each time
+        another one."""
         self.journal = journal
         self.timers = timers
         self.limits = limits
         self.log = log
         self.scheduler = scheduler
-        self.wall = wall  #: seconds since the epoch: for what outlives the process
+        self.wall = wall
         self.stats = Stats()
         self.sessions: dict[str, Session] = {}
         self.router = Router(limits)
@@ -72,7 +75,9 @@ class Exchange:
         self.closing = False  #: shutting down: no new clients
         self.away = Discard()  #: takes the QoS 0 messages of sessions without a connection
         self._store_ids = itertools.count(1)
-        self._client_ids = itertools.count(1)
+        self._unguessable = unguessable
+        # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.
+        self._leaving: dict[str, int] = {}
         self._hungry: dict[Session, None] = {}  # sessions whose retained messages go on in the next turn
         self._retained_full = False
 
@@ -113,16 +118,12 @@ class Exchange:
             # [MQTT-3.1.4-2] The older connection ends, and not by its own will.
             session.connection.close(f"taken over by a new connection from {connection.peer}")
             session = self.sessions.get(client_id)
-        durable = False
-        if connect.clean_session:
-            if session is not None:
-                self.discard(session)  # [MQTT-3.1.2-6]
-                durable = True
-                session = None
-            present = False
-        else:
-            durable = True
-            present = session is not None
+        if connect.clean_session and session is not None:
+            self.discard(session)  # [MQTT-3.1.2-6]
+            session = None
+        present = session is not None
+        # The CONNACK says that there is a session, or that there is none any more.
+        durable = not connect.clean_session or client_id in self._leaving
         if session is None:
             store_id = 0 if connect.clean_session else next(self._store_ids)
             session = self.sessions[client_id] = Session(client_id, store_id, self.away)
@@ -204,6 +205,13 @@ class Exchange:
             self.journal.forget_session(session.store_id)
             if isinstance(session.queue, StoredQueue):
                 self.journal.touched.discard(session.queue)
+            self._leaving[session.client_id] = self._leaving.get(session.client_id, 0) + 1
+            self.journal.when_stored(self._has_left, session.client_id)
+
+    def _has_left(self, client_id: str) -> None:
+        self._leaving[client_id] -= 1
+        if not self._leaving[client_id]:
+            del self._leaving[client_id]
 
     def expire(self) -> None:
         """End the persistent sessions that have been away for longer than the limit."""
@@ -231,7 +239,8 @@ class Exchange:
     def new_client_id(self) -> str:
         """An identifier for a client that has none [MQTT-3.1.3-6]."""
         while True:
-            client_id = f"auto-{next(self._client_ids)}"
+            # Who could guess it could take the client over.
+            client_id = GIVEN_CLIENT_ID + self._unguessable()
             if client_id not in self.sessions:
                 return client_id
 

@@ -63,6 +63,8 @@ class Journal:
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
         self._clear()
         self._fetches: dict[StoredQueue, tuple[int, int]] = {}
+        self._unreadable: dict[StoredQueue, tuple[int, int]] = {}  # fetches that failed, to be tried again
+        self._told: set[int] = set()  # sessions of which the log says that their messages cannot be read
         self._busy: list[tuple[Callable[[Any], None], Any]] | None = None  # who waits for the commit under way
         self._paused: list[Callable[[], None]] = []
 
@@ -109,6 +111,7 @@ class Journal:
     def forget_fetch(self, queue: StoredQueue) -> None:
         """The client has left: when it is back, it begins with what it has not acknowledged."""
         self._fetches.pop(queue, None)
+        self._unreadable.pop(queue, None)
 
     @property
     def full(self) -> bool:
@@ -190,12 +193,18 @@ class Journal:
 
         stored = not any(batch)
 
-        def job() -> list[list[QueuedMessage]]:
+        def job() -> list[list[QueuedMessage] | StoreError]:
             nonlocal stored
             if not stored:
                 store.commit(batch)
                 stored = True  # whatever becomes of the rest: it must not be written twice
-            return [store.fetch(session, start, count, FETCH_SIZE) for session, start, count in wanted]
+            return [fetch(*place) for place in wanted]
+
+        def fetch(session: int, start: int, count: int) -> list[QueuedMessage] | StoreError:
+            try:
+                return store.fetch(session, start, count, FETCH_SIZE)
+            except StoreError as error:
+                return error  # what was committed is stored all the same, and the other queues can be read
 
         def done(result: object, error: Exception | None) -> None:
             if error is not None:
@@ -228,5 +237,26 @@ class Journal:
             queue.stored()
         for act, argument in waiting or ():
             act(argument)
-        for (queue, _, _, upto), messages in zip(fetches, result, strict=True):
-            queue.fetched(messages, upto)
+        for (queue, start, count, upto), messages in zip(fetches, result, strict=True):
+            if not isinstance(messages, StoreError):
+                self._told.discard(queue.session_id)
+                queue.fetched(messages, upto)
+            elif queue.fetching:
+                self._try_again(queue, start, count, messages)
+
+    def _try_again(self, queue: StoredQueue, start: int, count: int, error: StoreError) -> None:
+        if queue.session_id not in self._told:
+            self._told.add(queue.session_id)
+            self._log.error(
+                "stored messages cannot be read: their client gets no more until they can",
+                client=queue.client_id,
+                reason=str(error),
+            )
+        self._unreadable[queue] = start, count
+
+        def again(now: float) -> None:
+            place = self._unreadable.pop(queue, None)
+            if place is not None:
+                self._fetches[queue] = place
+
+        self._timers.after(RETRY, again)

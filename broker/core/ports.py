@@ -41,6 +41,10 @@ class Rights(Protocol):
     def may_subscribe(self, topic_filter: bytes) -> bool: ...
 
 
+#: How the Client Identifiers begin that the broker gives to clients without one.
+GIVEN_CLIENT_ID = "auto-"
+
+
 class Gatekeeper(Protocol):
     """Decides about a CONNECT: one for each listener."""
 

@@ -235,8 +235,8 @@ class StoredQueue(Queue):
     """
 
     __slots__ = (
-        "_added", "_count", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed", "_repeat_to",
-        "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
+        "_added", "_count", "_early", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed",
+        "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
@@ -250,6 +250,8 @@ class StoredQueue(Queue):
         self._refill_below = exchange.limits.max_memory_queue // 2  # so few waiting in memory: load more
         # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4].
         self._released: dict[int, None] = {}
+        # Places that were settled before they came into memory.
+        self._early: set[int] = set()
         # What the journal has not taken yet:
         self._added: dict[int, Delivery] = {}
         self._settled: list[int] = []
@@ -337,14 +339,28 @@ class StoredQueue(Queue):
         if self._count:
             self._repeat_to = self.sent_to
             self._loaded = _AWAY
+            self._release_again()
             self._fetch(0)
         else:
             self._sent_to = self._repeat_to = self._loaded = self.next_seq
             self._open = True
 
+    def _release_again(self) -> None:
+        """PUBRELs need nothing from the store, and go before all else, in the order of their PUBRECs [MQTT-4.6.0-4]."""
+        connection = self._session.connection
+        assert connection is not None
+        for seq in self._released:
+            packet_id = seq % IDENTIFIERS + 1
+            self._inflight[packet_id] = (0, _AWAITS_PUBCOMP)  # its size is told when it is loaded
+            connection.out.append(pubrel(packet_id))
+            self._sent_to = max(self._sent_to, seq + 1)
+        if self._released:
+            self._exchange.dirty.add(connection)
+
     def detach(self) -> None:
         """The client is away: keep nothing in memory that is in the store."""
         self._open = False
+        self._early.clear()
         if self._fetching:
             self._fetching = False
             self._exchange.journal.forget_fetch(self)
@@ -398,6 +414,8 @@ class StoredQueue(Queue):
         self._count -= 1
         self.size -= size
         seq = self._place_of(packet_id)
+        if self._loaded <= seq:
+            self._early.add(seq)
         self._settled.append(seq)
         del self._released[seq]
         self._released_changed = True
@@ -434,6 +452,7 @@ class StoredQueue(Queue):
                 if packet_id in inflight:
                     break  # [MQTT-2.3.1-4]
                 if seq in self._released:
+                    # Only now, as the right to receive it has gone since it was sent.
                     inflight[packet_id] = (message.size, _AWAITS_PUBCOMP)
                     extend((pubrel(packet_id),))
                 elif qos == 2 and seq >= self._stored_to:
@@ -474,15 +493,24 @@ class StoredQueue(Queue):
         released = self._released
         if first_load:
             self._open = not self._congested
-            # PUBRELs first, in the order of their PUBRECs [MQTT-4.6.0-4]; then messages in theirs [MQTT-4.6.0-1].
-            order = {seq: place - len(released) for place, seq in enumerate(released)}
-            messages.sort(key=lambda queued: order.get(queued[0], queued[0]))
         rights = self._session.rights
         for queued in messages:
-            seq, message, _ = queued
-            if rights is None or seq in released or rights.may_receive(message.topic):
+            seq, message, qos = queued
+            if seq in released:  # on its way already
+                self._inflight[seq % IDENTIFIERS + 1] = (message.size, _AWAITS_PUBCOMP)
+            elif seq in self._early:
+                self._early.remove(seq)
+                self.size -= message.size
+            elif rights is None or rights.may_receive(message.topic):
                 waiting.append(queued)
-            else:  # the right was taken away since it was queued
+            # The right was taken away since it was queued.
+            elif qos == 2 and seq < self._repeat_to:
+                # The client may have it, and wait for its release: it gets no more than that.
+                released[seq] = None
+                self._released_changed = True
+                self._exchange.journal.touched.add(self)
+                waiting.append(queued)
+            else:
                 self._count -= 1
                 self.size -= message.size
                 self._settled.append(seq)
@@ -502,6 +530,15 @@ class StoredQueue(Queue):
         # Large messages are loaded a few at a time: half of them shall be gone before more come.
         self._refill_below = min(len(waiting), self._exchange.limits.max_memory_queue) // 2
         self.pump()
+
+    @property
+    def fetching(self) -> bool:
+        """Does it wait for messages from the store?"""
+        return self._fetching
+
+    @property
+    def client_id(self) -> str:
+        return self._session.client_id
 
     @property
     def changed(self) -> bool:

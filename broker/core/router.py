@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from broker.core.limits import Limits
 from broker.wire.codes import ProtocolError
@@ -19,18 +20,30 @@ from broker.wire.packets import check_topic_name
 if TYPE_CHECKING:
     from broker.core.session import Session
 
-#: How many topics are remembered at the most: some megabytes.
+#: How many topics are remembered at the most, beside one for each subscription: some megabytes.
 MAX_ROUTES = 10_000
 #: How many sessions may stand in what is remembered, each as often as it does.
 MAX_TARGETS = 1_000_000
+#: Sessions in a route that may be that of many topics: it has to be looked up by all of them.
+MOST_SHARED = 8
 #: Bytes of the longest topic that is remembered: anybody can publish to as many as they like.
 LONGEST_REMEMBERED = 500
 
 
 class Route:
-    """The sessions that get what is published to one topic, sorted by the QoS that they were granted."""
+    """The sessions that get what is published to a topic, sorted by the QoS that they were granted."""
 
-    __slots__ = ("durable", "granted0", "granted1", "granted2", "marked", "reserved", "sessions", "size")
+    __slots__ = (
+        "__weakref__",
+        "durable",
+        "granted0",
+        "granted1",
+        "granted2",
+        "marked",
+        "reserved",
+        "sessions",
+        "size",
+    )  # fmt: skip
 
     def __init__(self, targets: dict[Session, int], reserved: bool) -> None:
         self.sessions = list(targets)
@@ -75,6 +88,8 @@ class Router:
         self._exact: dict[bytes, dict[Session, int]] = {}
         self._tree = _Node()
         self._routes: dict[bytes, Route] = {}
+        # Most topics go where others go. Each key holds what its route does: (session, QoS) and whether it is reserved.
+        self._shared: WeakValueDictionary[tuple[object, ...], Route] = WeakValueDictionary()
         self._targets = 0  # sessions in the routes, or a little more
         self.count = 0  #: subscriptions in all
         #: `known(topic)` is the route if it is remembered; such a topic is known to be a valid Topic Name.
@@ -84,7 +99,7 @@ class Router:
         """Enter a subscription, or replace the one with the same filter [MQTT-3.8.4-3]. True if it is new."""
         if b"+" in topic_filter or b"#" in topic_filter:
             holders = self._place(topic_filter)
-            self._routes.clear()
+            self.forget_routes()
         else:
             holders = self._exact.setdefault(topic_filter, {})
             self._routes.pop(topic_filter, None)
@@ -98,7 +113,7 @@ class Router:
         if b"+" in topic_filter or b"#" in topic_filter:
             removed = self._remove(session, topic_filter)
             if removed:
-                self._routes.clear()
+                self.forget_routes()
         else:
             holders = self._exact.get(topic_filter)
             removed = holders is not None and holders.pop(session, None) is not None
@@ -109,20 +124,30 @@ class Router:
         return removed
 
     def forget_routes(self) -> None:
-        """Rights have changed: ask again."""
+        """Wildcards or rights have changed: ask again."""
         self._routes.clear()
+        self._targets = 0
 
     def route(self, topic: bytes) -> Route:
         """The route of a topic that is not remembered. Raises ProtocolError if nobody can publish to it."""
         if topic not in self._exact:  # a filter without wildcards is a Topic Name within the limits
             self.check(topic)
-        route = Route(self._match(topic), topic.startswith(b"$SYS") and topic[4:5] in (b"", b"/"))
-        if len(topic) <= LONGEST_REMEMBERED:
+        targets = self._match(topic)
+        reserved = topic.startswith(b"$SYS") and topic[4:5] in (b"", b"/")
+        if len(topic) > LONGEST_REMEMBERED:
+            return Route(targets, reserved)
+        if len(self._routes) >= MAX_ROUTES + self.count or self._targets + len(targets) > MAX_TARGETS:
+            self.forget_routes()
+        route = None
+        if len(targets) <= MOST_SHARED:
+            key = (reserved, *targets.items())
+            route = self._shared.get(key)
+        if route is None:
+            route = Route(targets, reserved)
             self._targets += route.size
-            if len(self._routes) >= MAX_ROUTES or self._targets > MAX_TARGETS:
-                self._routes.clear()
-                self._targets = route.size
-            self._routes[topic] = route
+            if len(targets) <= MOST_SHARED:
+                self._shared[key] = route
+        self._routes[topic] = route
         return route
 
     def check(self, topic: bytes) -> None:

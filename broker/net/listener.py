@@ -5,6 +5,7 @@ Owns: the listening socket, what happens when descriptors run out. Must not know
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable
@@ -23,6 +24,18 @@ class ListenError(Exception):
     """The address cannot be listened on. str() is one line that says what to do."""
 
 
+class _ListeningSocket(socket.socket):
+    """`accept` asks for these two each time, and making the enums anew costs as much as a system call."""
+
+    @functools.cached_property
+    def family(self) -> socket.AddressFamily:
+        return super().family
+
+    @functools.cached_property
+    def type(self) -> socket.SocketKind:
+        return super().type
+
+
 def listen(bind: str, port: int) -> socket.socket:
     """A listening TCP socket. `bind` is an address or a host name, `port` 0 for any free one.
 
@@ -36,7 +49,7 @@ def listen(bind: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
         reason = getattr(error, "strerror", None) or error
         raise ListenError(f"cannot listen on {where}: no such address ({reason})") from None
-    sock = socket.socket(family, kind, protocol)
+    sock = _ListeningSocket(family, kind, protocol)
     try:
         if os.name == "posix":
             # Only there does it mean: though old connections linger. On Windows it would steal the port.
@@ -44,6 +57,7 @@ def listen(bind: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind == "::" else 1)
+        _tune(sock)  # where connections inherit it, that is once for all of them
         sock.bind(address)
         sock.listen(4096)
         sock.setblocking(False)
@@ -59,6 +73,17 @@ def listen(bind: str, port: int) -> socket.socket:
             advice = error.strerror or str(error)
         raise ListenError(f"cannot listen on {where}: {advice}") from None
     return sock
+
+
+def _tune(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _is_tuned(sock: socket.socket) -> bool:
+    no_delay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    return bool(no_delay and sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
 class Listener:
@@ -81,6 +106,7 @@ class Listener:
         self._later = later
         self._watched = True
         self._closed = False
+        self._inherited: bool | None = None  # do connections have the options of the listening socket?
         loop.register(sock, READ, self)
 
     @property
@@ -105,9 +131,10 @@ class Listener:
                 self._later(PAUSE, self._resume)
                 return
             sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if not self._inherited:
+                if self._inherited is None:
+                    self._inherited = _is_tuned(sock)
+                _tune(sock)
             self._accepted(sock, address[0], address[1])
 
     def _resume(self) -> None:

@@ -16,8 +16,9 @@ import errno
 import os
 import sqlite3
 import stat
+import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Any
 
@@ -57,7 +58,7 @@ CREATE TABLE session (
     username TEXT,
     disconnected_at REAL,           -- seconds since the epoch; NULL: connected
     sent_to INTEGER,                -- NULL: not known
-    received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each
+    received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each (all such lists are little-endian)
     released BLOB NOT NULL DEFAULT x''   -- places, 64 bits each
 );
 CREATE TABLE subscription (
@@ -277,7 +278,7 @@ class SqliteStore:
         )
         db.executemany(
             "UPDATE session SET received = ? WHERE id = ?",
-            [(array("H", held).tobytes(), id) for id, held in batch.received.items()],
+            [(_pack("H", held), id) for id, held in batch.received.items()],
         )
         removed = []
         granted = []
@@ -317,9 +318,7 @@ class SqliteStore:
         if changes.settled:
             self._settle(session, sorted(changes.settled))
         if changes.released is not None:
-            self._db.execute(
-                "UPDATE session SET released = ? WHERE id = ?", (array("Q", changes.released).tobytes(), session)
-            )
+            self._db.execute("UPDATE session SET released = ? WHERE id = ?", (_pack("Q", changes.released), session))
 
     def _segments(self, changes: QueueChanges) -> Iterator[tuple[int, int, int, int, bytes, int | None]]:
         """What was added, packed: (first, last, count, size, data, body) of each segment."""
@@ -375,12 +374,11 @@ class SqliteStore:
                 at += 1
             if begin == at:
                 continue
-            gone = array("I", noted or b"")
-            gone.extend([seq - first for seq in places[begin:at]])
+            gone = [*_unpack("I", noted or b""), *(seq - first for seq in places[begin:at])]
             if len(gone) >= count:
                 done.append((id,))
             else:
-                db.execute("INSERT OR REPLACE INTO gone (segment, places) VALUES (?, ?)", (id, gone.tobytes()))
+                db.execute("INSERT OR REPLACE INTO gone (segment, places) VALUES (?, ?)", (id, _pack("I", gone)))
         db.executemany("DELETE FROM segment WHERE id = ?", done)
 
     # --- errors ---
@@ -451,11 +449,22 @@ def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
     return row
 
 
+def _pack(kind: str, numbers: Iterable[int]) -> bytes:
+    """A list of numbers, little-endian, so that the file can move to another machine."""
+    packed = array(kind, numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
 def _unpack(kind: str, data: bytes) -> "array[Any]":
     try:
-        return array(kind, data)
+        numbers = array(kind, data)
     except (TypeError, ValueError):
         raise _Damage("a list of numbers is not one") from None
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 def _messages(data: bytes, body: bytes | None) -> Iterator[tuple[int, int, Message]]:

@@ -11,6 +11,7 @@ import pytest
 from broker.auth.acl import Acl
 from broker.auth.gatekeeper import Gatekeeper, Policy
 from broker.auth.passwords import Passwords, set_password
+from broker.core.ports import GIVEN_CLIENT_ID
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
 
@@ -162,6 +163,13 @@ def test_names_that_nobody_checked_do_not_stay_when_there_are_passwords(elsewher
     gatekeeper = Gatekeeper(Policy(), elsewhere.submit)
     stays = gatekeeper.replace(Policy(passwords(tmp_path, ann="secret")))
     assert stays("ann", "c") is False
+
+
+def test_after_a_reload_who_has_an_identifier_that_is_not_permitted_any_more_goes(elsewhere: Elsewhere) -> None:
+    gatekeeper = Gatekeeper(Policy(allow_anonymous=True), elsewhere.submit)
+    stays = gatekeeper.replace(Policy(allow_anonymous=True, client_id_prefixes=("dev-",), max_client_id=23))
+    names = ("dev-1", "other", "dev-" + "x" * 20, GIVEN_CLIENT_ID + "0123")
+    assert [stays(None, name) for name in names] == [True, False, False, True]
 
 
 # --- rights ---

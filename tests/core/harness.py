@@ -6,6 +6,7 @@ drives it, and a reader for what the broker sends that shares nothing with the b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -219,13 +220,17 @@ class World:
         self.epoch = 1_700_000_000.0  #: the wall clock is this much ahead of `now`
         self.gatekeeper = FakeGatekeeper()
         self._soon: list[Callable[[], None]] = []
+        self._texts = itertools.count(1)
         self.turns = 0
         self.journal = Journal(self.store, self.lane, self.timers, self.log)
-        self.exchange = Exchange(self.journal, self.timers, self.limits, self.log, self, self.wall)
+        self.exchange = Exchange(self.journal, self.timers, self.limits, self.log, self, self.wall, self.unguessable)
         self.clients: list[Client] = []
 
     def wall(self) -> float:
         return self.epoch + self.now
+
+    def unguessable(self) -> str:
+        return str(next(self._texts))
 
     def restore(self) -> World:
         """Begin with what the store holds, as at a start."""

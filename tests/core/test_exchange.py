@@ -301,6 +301,21 @@ def test_a_will_is_published_only_where_its_client_may_publish(world: World, top
     assert world.log.fields("will refused: not authorised")[0]["topic"] == topic.encode()
 
 
+def test_no_connack_says_that_a_session_is_gone_before_that_is_stored(world: World) -> None:
+    """Not the second one either, whose client takes over before the first has its answer. [MQTT-3.1.2-6]"""
+    world.join("c", clean=False).disconnect()
+    world.lane.held = True
+    first = world.dial().connect("c", clean=True)
+    second = world.dial().connect("c", clean=True)
+    world.settle()
+    assert (first.take(), second.take()) == ([], [])
+    world.lane.held = False
+    world.settle()
+    assert (first.take(), second.take()) == ([], [("CONNACK", 0, 0)])
+    second.disconnect()
+    assert world.dial().connect("c", clean=True).take() == [("CONNACK", 0, 0)]
+
+
 def test_a_will_waits_for_nothing_and_is_stored(world: World) -> None:
     world.join("sub", clean=False).subscribe(("will/c", 1)).disconnect()
     world.join("c", will=WILL).drop()

@@ -59,6 +59,13 @@ class Bench:
     def wait(self, name: Any) -> None:
         self.journal.when_stored(self.called.append, name)
 
+    def again(self, now: float) -> None:
+        """Do what is due."""
+        self.timers.run(now)
+        self.journal.end_of_turn()
+        while self.lane.jobs:
+            self.finish()
+
     def finish(self) -> None:
         """Let the commit under way end, and the turn in which that is told."""
         self.lane.step()
@@ -264,6 +271,8 @@ class FakeQueue:
 
     def __init__(self, session_id: int) -> None:
         self.session_id = session_id
+        self.client_id = f"c{session_id}"
+        self.fetching = True
         self.next_seq = 7
         self.got: list[tuple[list[QueuedMessage], int]] = []
 
@@ -271,19 +280,35 @@ class FakeQueue:
         self.got.append((messages, upto))
 
 
-def test_when_a_load_fails_what_was_committed_with_it_is_not_committed_again(bench: Bench) -> None:
-    queue = FakeQueue(1)
+def test_a_queue_that_cannot_be_read_holds_up_nobody_else(bench: Bench) -> None:
+    """What was committed with it is stored and acknowledged; the load is tried again, and told once."""
+    queue, other = FakeQueue(1), FakeQueue(2)
     bench.store.fetch_failures = [StoreError("cannot read")]
     bench.session(1)
     bench.wait("a")
     bench.journal.fetch(queue, 0, 10)  # type: ignore[arg-type]
+    bench.journal.fetch(other, 0, 10)  # type: ignore[arg-type]
     bench.journal.end_of_turn()
     bench.finish()
-    assert (bench.called, bench.journal.failed, queue.got) == ([], True, [])
-    bench.timers.run(RETRY)
-    bench.finish()
-    assert (bench.called, bench.journal.failed, queue.got) == (["a"], False, [([], 7)])
+    assert (bench.called, bench.journal.failed, queue.got, other.got) == (["a"], False, [], [([], 7)])
+    bench.store.fetch_failures = [StoreError("cannot read")]
+    bench.again(RETRY)
+    assert queue.got == []
+    bench.again(2 * RETRY)
+    assert queue.got == [([], 7)]
     assert len(bench.store.batches) == 1
+    assert sum("cannot be read" in event for _, event, _ in bench.log.lines) == 1
+
+
+def test_the_load_of_a_client_that_has_left_is_not_tried_again(bench: Bench) -> None:
+    queue = FakeQueue(1)
+    bench.store.fetch_failures = [StoreError("cannot read")]
+    bench.journal.fetch(queue, 0, 10)  # type: ignore[arg-type]
+    bench.journal.end_of_turn()
+    bench.finish()
+    bench.journal.forget_fetch(queue)  # type: ignore[arg-type]
+    bench.again(RETRY)
+    assert (queue.got, bench.journal.idle) == ([], True)
 
 
 # --- loading -----------------------------------------------------------------------------------------------------

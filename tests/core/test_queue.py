@@ -363,6 +363,66 @@ def test_pubrels_are_sent_again_first_and_in_the_order_of_their_pubrecs() -> Non
     assert_empty(again)
 
 
+def test_pubrels_do_not_wait_for_the_messages_in_front_of_them() -> None:
+    """[MQTT-4.6.0-4] However much is loaded before theirs, the order of the PUBRECs is kept."""
+    world = World()
+    client = subscriber(world)
+    publisher = world.join("pub")
+    for n in range(4):
+        publisher.publish("t", f"{n}" * (FETCH_SIZE // 2), 2, n + 1).pubrel(n + 1)
+    client.take()
+    client.pubrec(4, 1, 3)
+    client.take()
+    client.drop()
+    for again in (world, world.crash()):
+        client = again.join("sub", clean=False)
+        came = client.take()
+        assert came[:3] == [("PUBREL", 4), ("PUBREL", 1), ("PUBREL", 3)]
+        assert publishes(came[3:]) == ["1" * (FETCH_SIZE // 2)]
+        if again is world:
+            client.drop()
+    drain(client.pubcomp(4, 1, 3).pubrec(2))
+    assert_empty(again)
+
+
+def test_what_is_completed_before_it_is_loaded_is_not_sent_again() -> None:
+    world = World()
+    client = subscriber(world)
+    send(world.join("pub"), 3, 2)
+    client.take()
+    client.pubrec(1, 2).take()
+    client.drop()
+    world.lane.held = True
+    client = world.dial().connect("sub", clean=False)
+    world.lane.step()  # the session is there; now its messages are on their way
+    world.settle()
+    assert client.take() == [("CONNACK", 1, 0), ("PUBREL", 1), ("PUBREL", 2)]
+    client.pubcomp(2)
+    world.lane.held = False
+    world.settle()
+    assert [published("t", "m2", 2, 3, "dup")] == client.take()
+    drain(client.pubcomp(1).pubrec(3))
+    assert_empty(world)
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_message_in_flight_whose_right_has_gone_is_released_and_not_sent_again(crash: bool) -> None:
+    """Its client may have it, and would take a later message with this identifier for the same."""
+    world = World()
+    client = world.join("sub", clean=False, username="u")
+    client.subscribe(("t", 2)).take()
+    send(world.join("pub"), 1, 2)
+    assert [published("t", "m0", 2, 1)] == client.take()
+    client.drop()
+    world.gatekeeper.granted["u"] = Forbidden(receive=[b"t"])
+    if crash:
+        world = world.crash()
+    client = world.join("sub", clean=False, username="u", expect=("CONNACK", 1, 0))
+    assert client.take() == [("PUBREL", 1)]
+    assert client.pubcomp(1).take() == []
+    assert_empty(world)
+
+
 def test_what_was_released_before_a_restart_counts_until_its_pubcomp_and_no_longer() -> None:
     world = World()
     client = subscriber(world)

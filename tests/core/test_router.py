@@ -212,8 +212,45 @@ def test_no_more_routes_are_remembered_than_the_limit() -> None:
     router.subscribe(make_session(), b"#", 0)
     for i in range(MAX_ROUTES + 10):
         assert ask(router, b"t/%d" % i) == {"c": 0}
-    assert 0 < len(router._routes) <= MAX_ROUTES
+    assert 0 < len(router._routes) <= MAX_ROUTES + router.count
     assert ask(router, b"t/0") == {"c": 0}
+
+
+def test_as_many_more_routes_are_remembered_as_there_are_subscriptions() -> None:
+    """Who publishes to each of many subscriptions in turn finds them all again."""
+    router = Router(Limits())
+    count = MAX_ROUTES + 10
+    for i in range(count):
+        router.subscribe(make_session(str(i % 3)), b"t/%d" % i, 0)
+    for i in range(count):
+        router.route(b"t/%d" % i)
+    assert count == len(router._routes)
+
+
+def test_topics_with_the_same_sessions_have_one_route() -> None:
+    router = Router(Limits())
+    one, other = make_session("1"), make_session("2")
+    router.subscribe(one, b"one/#", 0)
+    router.subscribe(other, b"other/#", 1)
+    router.subscribe(one, b"other/low", 0)
+    assert router.route(b"one/a") is router.route(b"one/b")
+    assert router.route(b"one/a") is not router.route(b"other/a")
+    assert router.route(b"other/low") is not router.route(b"other/a")
+    router.subscribe(one, b"other/a", 2)
+    assert [ask(router, topic) for topic in (b"one/a", b"other/a", b"other/b")] == [
+        {"1": 0}, {"1": 2, "2": 1}, {"2": 1},
+    ]  # fmt: skip
+
+
+def test_what_nobody_is_routed_to_any_more_is_not_held() -> None:
+    """Clients that come, subscribe to a topic of their own, and go."""
+    router = Router(Limits())
+    for i in range(100):
+        session = make_session(str(i))
+        router.subscribe(session, b"t/%d" % i, 0)
+        router.route(b"t/%d" % i)
+        router.unsubscribe(session, b"t/%d" % i)
+    assert (len(router._routes), len(router._shared)) == (0, 0)
 
 
 def test_no_more_sessions_stand_in_what_is_remembered_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -144,6 +145,18 @@ def test_connections_are_accepted_without_blocking_and_without_delay(running: Ru
         assert not sock.getblocking()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+    door.close()
+
+
+def test_connections_that_inherit_no_options_get_them(running: RunningLoop) -> None:
+    door = Door(running)
+    door.listener._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    with contextlib.ExitStack() as clients:
+        for _ in range(2):
+            clients.enter_context(socket.create_connection(door.address))
+        door.until(lambda: len(door.accepted) == 2)
+        delays = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock, _, _ in door.accepted]
+        assert delays == [1, 1]
     door.close()
 
 

@@ -77,7 +77,7 @@ def start(directory: Path) -> str | None:
     try:
         snapshot = store.load()
         timers, log, lane = Timers(), Lines(), Lane()
-        exchange = Exchange(Journal(store, lane, timers, log), timers, Limits(), log, lane, lambda: 0.0)
+        exchange = Exchange(Journal(store, lane, timers, log), timers, Limits(), log, lane, lambda: 0.0, lambda: "x")
         exchange.restore(snapshot, lambda username, client_id: None)
         for found in snapshot.sessions:
             store.fetch(found.record.id, 0, ALL, NO_LIMIT)
