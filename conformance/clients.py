@@ -7,6 +7,7 @@ test is INCONCLUSIVE. paho-mqtt keeps its bytes to itself, so the timeline shows
 """
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -66,13 +67,16 @@ class Client:
             protocol=paho.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,
+            transport="websockets" if endpoint.websocket else "tcp",
         )
         if will is not None:
             topic = packets.encoded(will.topic).decode()
             self._paho.will_set(topic, will.payload, will.qos, will.retain)
         if endpoint.username is not None:
             self._paho.username_pw_set(endpoint.username, endpoint.password)
-        if endpoint.scheme == "mqtts":
+        if endpoint.websocket:
+            self._paho.ws_set_options(endpoint.path or "/")
+        if endpoint.tls:
             self._paho.tls_set_context(endpoint.tls_context())
         self._paho.on_connect = self._on_connect
         self._paho.on_disconnect = self._on_disconnect
@@ -143,9 +147,11 @@ class Client:
     def abort(self) -> None:
         """Breaks the connection off; also makes another thread's wait on this client end."""
         connection = self._paho.socket()
-        if isinstance(connection, socket.socket):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        if connection is None:
+            return
+        # A duplicate, because paho's own socket of a WebSocket cannot be shut down.
+        with contextlib.suppress(OSError, ValueError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Waits until the client's thread has ended, with DISCONNECT if it is still connected."""

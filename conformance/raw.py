@@ -9,21 +9,19 @@ it should, the test is INCONCLUSIVE, and the test of *that* rule is the one that
 """
 
 import contextlib
-import socket
-import ssl
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
+from websockets.frames import Opcode
+
 from conformance import packets
 from conformance.packets import Connack, Packet, Publish, Suback, Text, Will
+from conformance.streams import WebSocketStream
 from conformance.target import Endpoint
 from conformance.transcript import HAPPENED, RECEIVED, SENT, Transcript
 from conformance.verdicts import Inconclusive
-
-RECEIVE_SIZE = 65536
 
 
 class NoAnswer(Inconclusive):
@@ -70,7 +68,7 @@ class Raw:
         self._unread: deque[Packet] = deque()
         self._next_packet_id = 0
         try:
-            self._socket = endpoint.open(patience)
+            self._stream = endpoint.open(patience)
         except OSError as error:
             raise NoAnswer(f"{name}: no connection to {endpoint.url}: {error.strerror or error}") from None
         self._note(f"connected to {endpoint.url}")
@@ -89,8 +87,7 @@ class Raw:
         for packet in found:
             self._on_sent(packet)
         try:
-            self._socket.settimeout(self.patience)
-            self._socket.sendall(joined)
+            self._stream.send(joined, self.patience)
         except TimeoutError:
             raise Silence(f"{self.name}: the broker did not take {len(joined)} bytes in {self.patience:g} s") from None
         except OSError as error:
@@ -127,14 +124,12 @@ class Raw:
     def finish_sending(self) -> None:
         """Sends FIN, and can still receive: what the broker sees of a client that ends without DISCONNECT."""
         self._note("FIN sent, without DISCONNECT")
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_WR)  # also under TLS, which would forget its keys else
+        self._stream.finish_sending()
 
     def reset(self) -> None:
         """Ends the connection with RST, as a crash or a broken network does."""
         self._note("RST sent")
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._stream.reset()
         self.close()
 
     def close(self) -> None:
@@ -142,12 +137,28 @@ class Raw:
         if not self.closed:
             self.closed, self.closed_at = "us", time.monotonic()
             self._note("closed by the client")
-        self._socket.close()
+        self._stream.close()
 
     def abort(self) -> None:
         """Makes another thread's wait on this connection end at once."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._stream.abort()
+
+    # WebSocket
+
+    @property
+    def websocket(self) -> WebSocketStream:
+        """The WebSocket under this client, for tests of its frames."""
+        assert isinstance(self._stream, WebSocketStream), f"{self.endpoint.url} is no WebSocket"
+        return self._stream
+
+    def send_frame(self, data: bytes, opcode: Opcode = Opcode.BINARY, *, fin: bool = True) -> None:
+        """Sends one WebSocket frame, whatever it holds. What it leaves behind on the broker is not cleaned up."""
+        self._transcript.add(self.name, SENT, f"{opcode.name} frame, FIN={fin:d}", data)
+        try:
+            self.websocket.send_frame(data, self.patience, opcode, fin=fin)
+        except OSError as error:
+            self._note(f"could not be sent: {error.strerror or error}")
+        self.last_sent_at = time.monotonic()
 
     # Situations
 
@@ -266,13 +277,10 @@ class Raw:
         self._transcript.add(self.name, RECEIVED, f"{packets.size(data)} that cannot be read as packets", data)
 
     def _read(self, deadline: float) -> bytes:
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-            data = self._socket.recv(RECEIVE_SIZE)
+            data = self._stream.receive(max(deadline - time.monotonic(), 0.001))
         except TimeoutError:
             raise Silence(f"{self.name}: nothing came from the broker in time, and the connection is open") from None
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            data = b""
         except OSError as error:
             self._ended("RST", error.strerror or str(error))
         if not data:

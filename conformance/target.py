@@ -7,6 +7,7 @@ if the runner starts it). Must not know: tests, what a broker can do (that is `c
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -20,8 +21,13 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from conformance.streams import Stream, WebSocketStream
+
 #: Schemes of a target and the port that each has unless one is given.
-PORTS = {"mqtt": 1883, "mqtts": 8883}
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+
+#: How a target is given.
+SHAPE = "mqtt://host:port, mqtts://host:port, ws://host:port/path or wss://host:port/path"
 
 #: What an endpoint of a profile may be for, and which values it may carry beside its address.
 ROLES: Mapping[str, str] = {
@@ -31,13 +37,15 @@ ROLES: Mapping[str, str] = {
     "limited": "where at most `limit` clients may be connected at a time",
     "identifiers": "where the ClientId `refused_client_id` is not accepted",
     "tls": "MQTT over TLS",
+    "websocket": "MQTT over WebSocket",
 }
 
 #: Directories where daemons live, although a user's PATH may lack them.
 DAEMON_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 
-START_SECONDS = 15.0
-STOP_SECONDS = 15.0
+#: Long, because some brokers take their time, and a busy machine takes more.
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 
 class TargetError(Exception):
@@ -52,10 +60,13 @@ class Endpoint:
     scheme: str
     host: str
     port: int
+    path: str = ""
     username: str | None = None
     password: str | None = None
     ca_file: str | None = None
     insecure: bool = False
+    cert_file: str | None = None
+    key_file: str | None = None
     publish_forbidden: str | None = None
     subscribe_forbidden: str | None = None
     limit: int | None = None
@@ -65,17 +76,30 @@ class Endpoint:
     def url(self) -> str:
         """The address without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme in ("mqtts", "wss")
+
+    @property
+    def websocket(self) -> bool:
+        return self.scheme in ("ws", "wss")
 
     @property
     def loopback(self) -> bool:
         return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
 
-    def open(self, timeout: float) -> socket.socket:
+    def open(self, timeout: float) -> Stream:
         """A new connection. OSError if there is none to be had within `timeout` seconds."""
+        connection = self.connect(timeout)
+        return WebSocketStream(connection, self.url, timeout) if self.websocket else Stream(connection)
+
+    def connect(self, timeout: float) -> socket.socket:
+        """The same as far as TLS: below WebSocket, if that is spoken there."""
         connection = socket.create_connection((self.host, self.port), timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.scheme != "mqtts":
+        if not self.tls:
             return connection
         try:
             return self.tls_context().wrap_socket(connection, server_hostname=self.host)
@@ -84,33 +108,39 @@ class Endpoint:
             raise
 
     def tls_context(self) -> ssl.SSLContext:
+        """OSError if a file of it cannot be used."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
 
 def parse_url(url: str, role: str = "main") -> Endpoint:
     """The endpoint that a URL names: `mqtt://[user:password@]host[:port]`. TargetError if it is not one."""
-    shape = "mqtt://host:port or mqtts://host:port"
     text = url if "://" in url else f"mqtt://{url}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise TargetError(f"{url!r} is no target: {error}; give it as {shape}") from None
+        raise TargetError(f"{url!r} is no target: {error}; give it as {SHAPE}") from None
     if parts.scheme not in PORTS:
-        raise TargetError(f"{url!r} is no target: the scheme {parts.scheme!r} is not known; give it as {shape}")
+        raise TargetError(f"{url!r} is no target: the scheme {parts.scheme!r} is not known; give it as {SHAPE}")
     if not parts.hostname:
-        raise TargetError(f"{url!r} is no target: it names no host; give it as {shape}")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise TargetError(f"{url!r} is no target: nothing may follow the port; give it as {shape}")
+        raise TargetError(f"{url!r} is no target: it names no host; give it as {SHAPE}")
+    websocket = parts.scheme in ("ws", "wss")
+    if not websocket and (parts.path.strip("/") or parts.query or parts.fragment):
+        raise TargetError(f"{url!r} is no target: nothing may follow the port; give it as {SHAPE}")
+    if parts.fragment:
+        raise TargetError(f"{url!r} is no target: nothing may follow the path; give it as {SHAPE}")
     return Endpoint(
         role=role,
         scheme=parts.scheme,
         host=parts.hostname,
         port=PORTS[parts.scheme] if port is None else port,
+        path=parts.path + f"?{parts.query}" * bool(parts.query) if websocket else "",
         username=None if parts.username is None else unquote(parts.username),
         password=None if parts.password is None else unquote(parts.password),
     )
@@ -131,6 +161,9 @@ class Launch:
     ports: tuple[str, ...]
     files: Mapping[str, str] = field(default_factory=dict)
     prepare: tuple[tuple[str, ...], ...] = ()
+    ready: str = ""  # what the broker writes when it is up; else that it takes connections is enough
+    programs: tuple[str, ...] = ()  # what must be installed beside the command
+    install: str = ""  # how a person gets them
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +202,7 @@ class Broker:
         self._values: dict[str, str] = {"python": sys.executable}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_read = 0  # how long the log was when the broker was started last
 
     @property
     def main(self) -> Endpoint:
@@ -208,9 +242,13 @@ class Broker:
         """Starts the broker and waits until every endpoint takes connections. TargetError if it does not."""
         if self._launch:
             command = [self._fill(part, self._values) for part in self._launch.command]
-            command[0] = find_program(command[0])
+            command[0] = find_program(command[0], self._launch.install)
+            self._log_read = self._log.stat().st_size if self._log.exists() else 0
             with self._log.open("ab") as log:
-                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                # In a session of its own, so that what it has started can be ended with it.
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
         elif self._commands.start:
             self._run(self._commands.start)
         self._wait_until_up()
@@ -226,7 +264,7 @@ class Broker:
     def kill(self) -> None:
         """Ends the broker without a warning, as a crash would."""
         if self._process:
-            self._end(subprocess.Popen.kill)
+            self._end(_kill)
         else:
             self._run(self._commands.kill or self._commands.stop)
             self._wait_until_down()
@@ -253,6 +291,9 @@ class Broker:
 
     def _prepare(self, launch: Launch) -> None:
         # Any user may enter the directory: some brokers give up their rights when they have started.
+        for program in (*launch.programs, launch.command[0]):
+            if "{{" not in program:
+                find_program(program, launch.install)
         self._directory = tempfile.TemporaryDirectory(prefix="selectmq-conformance-", ignore_cleanup_errors=True)
         Path(self._directory.name).chmod(0o755)
         self._values["dir"] = self._directory.name
@@ -301,6 +342,18 @@ class Broker:
                         ) from None
                     time.sleep(0.02)
 
+        while not self._ready():
+            if self.died:
+                raise TargetError(f"{self.name} did not start: {self.died}")
+            if time.monotonic() > deadline:
+                raise TargetError(f"{self.name} is not ready after {START_SECONDS:g} s{self._last_words()}")
+            time.sleep(0.02)
+
+    def _ready(self) -> bool:
+        if not self._launch or not self._launch.ready:
+            return True
+        return self._launch.ready.encode() in self._log.read_bytes()[self._log_read :]
+
     def _wait_until_down(self) -> None:
         deadline = time.monotonic() + STOP_SECONDS
         while True:
@@ -317,11 +370,10 @@ class Broker:
         if process is None:
             return
         how(process)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _kill(process)
+        process.wait()
 
     def _last_words(self) -> str:
         if not self._directory or not self._log.exists():
@@ -336,12 +388,22 @@ class Broker:
             self._directory = None
 
 
-def find_program(name: str) -> str:
-    """The path of a program. TargetError if it is not installed."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *DAEMON_DIRECTORIES])
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process, if it is still there, and all that it has started and left behind."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def find_program(name: str, install: str = "") -> str:
+    """The path of a program. TargetError if it is not installed; `install` is what a person can do then."""
+    beside_python = str(Path(sys.executable).parent)
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), beside_python, *DAEMON_DIRECTORIES])
     found = shutil.which(name, path=path)
     if not found:
-        raise TargetError(f"the program {name!r} is not installed, or not in PATH: install it, or give another profile")
+        remedy = install or "install it, or give another profile"
+        raise TargetError(f"the program {name!r} is not installed, or not in PATH: {remedy}")
     return found
 
 

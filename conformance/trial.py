@@ -11,7 +11,7 @@ import threading
 from conformance import capabilities, packets
 from conformance.capabilities import Capability
 from conformance.clients import Client
-from conformance.packets import Connect, Packet, Publish, Will
+from conformance.packets import Connect, Packet, Publish, Text, Will
 from conformance.raw import NoAnswer, Raw
 from conformance.target import Broker, Endpoint
 from conformance.transcript import HAPPENED, Transcript
@@ -66,6 +66,30 @@ class Trial:
         self._clients.append(client)
         self._end_if_aborted(client)
         return client
+
+    def connect_packet(
+        self,
+        client_id: Text = "",
+        *,
+        endpoint: str = "main",
+        clean: bool = True,
+        keep_alive: int = 60,
+        will: Will | None = None,
+        level: int = 4,
+        name: Text = "MQTT",
+    ) -> bytes:
+        """A CONNECT with the credentials that the endpoint wants. For one that is malformed, see `packets.connect`."""
+        where = self.endpoint(endpoint)
+        return packets.connect(
+            client_id,
+            clean=clean,
+            keep_alive=keep_alive,
+            will=will,
+            username=where.username,
+            password=where.password,
+            level=level,
+            name=name,
+        )
 
     def connected(self, name: str = "client", endpoint: str = "main") -> Raw:
         """A byte-level client, connected with CleanSession = 1 and a random ClientId."""

@@ -8,6 +8,9 @@ Everything in a profile is optional:
 
     [run]                                 # the runner starts this broker by itself, and ends it
     command = ["mosquitto", "-c", "{{dir}}/mosquitto.conf"]
+    ready = "started"                     # what the broker writes when it is up; else it must take connections
+    programs = ["mosquitto_passwd"]       # what must be installed beside the command
+    install = "apt-get install mosquitto" # what a person is told if something is not
     ports = ["main", "limited"]           # free ports, each to be used as {{port.NAME}}
     prepare = [["mosquitto_passwd", "-b", "-c", "{{dir}}/passwords", "alice", "secret"]]
     [run.files]                           # written into {{dir}} before anything is run
@@ -29,6 +32,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,7 @@ from typing import Any
 from conformance.target import ROLES, Broker, Commands, Endpoint, Launch, TargetError, parse_url
 
 TOP = {"name": str, "about": str, "run": dict, "commands": dict, "endpoints": dict, "deviations": dict}
-RUN = {"command": list, "ports": list, "prepare": list, "files": dict}
+RUN = {"command": list, "ports": list, "prepare": list, "files": dict, "ready": str, "programs": list, "install": str}
 COMMANDS = {"start": list, "stop": list, "kill": list, "restart": list}
 ENDPOINT = {
     "url": str,
@@ -44,11 +48,16 @@ ENDPOINT = {
     "password": str,
     "ca_file": str,
     "insecure": bool,
+    "cert_file": str,
+    "key_file": str,
     "publish_forbidden": str,
     "subscribe_forbidden": str,
     "limit": int,
     "refused_client_id": str,
 }
+
+#: Keys of an endpoint whose values are files: relative ones are beside the profile.
+FILES = ("ca_file", "cert_file", "key_file")
 
 #: What an endpoint of that role must say beside its address, or its tests could not run.
 REQUIRED = {
@@ -165,7 +174,8 @@ class _Parser:
                 raise self._error(f"[run.files] {name!r}", "must be a text")
         steps = table.get("prepare", [])
         prepare = tuple(self._words(step, f"[run] prepare, command {number}") for number, step in enumerate(steps, 1))
-        return Launch(command, ports, files, prepare)
+        programs = self._words(table["programs"], "[run] programs") if "programs" in table else ()
+        return Launch(command, ports, files, prepare, table.get("ready", ""), programs, table.get("install", ""))
 
     def _commands(self, table: Mapping[str, Any]) -> Commands:
         self._check(table, COMMANDS, "[commands] ")
@@ -191,10 +201,10 @@ class _Parser:
             address = parse_url(filled.pop("url"), role)
         except TargetError as error:
             raise self._error(place, str(error)) from None
-        if self._base and "ca_file" in filled:
-            filled["ca_file"] = str(self._base / filled["ca_file"])
-        credentials = {"username": address.username, "password": address.password}
-        return Endpoint(role, address.scheme, address.host, address.port, **(credentials | filled))
+        for key in FILES:
+            if self._base and key in filled:
+                filled[key] = str(self._base / filled[key])
+        return replace(address, **filled)
 
     def _words(self, value: object, place: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not value or not all(isinstance(word, str) and word for word in value):
@@ -229,13 +239,4 @@ class _Parser:
 def _with_credentials(main: Endpoint, declared: Endpoint | None) -> Endpoint:
     if declared is None or main.username is not None:
         return main
-    return Endpoint(
-        "main",
-        main.scheme,
-        main.host,
-        main.port,
-        username=declared.username,
-        password=declared.password,
-        ca_file=declared.ca_file,
-        insecure=declared.insecure,
-    )
+    return replace(declared, scheme=main.scheme, host=main.host, port=main.port, path=main.path)

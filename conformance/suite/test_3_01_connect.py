@@ -82,7 +82,7 @@ def test_publish_before_connect_is_not_delivered(trial: Trial, qos: int) -> None
     raw = trial.raw()
     raw.send(
         packets.publish(topic, b"too early", qos=qos, packet_id=1 if qos else None),
-        packets.connect(trial.client_id()),
+        trial.connect_packet(trial.client_id()),
     )
     expect.closed(raw, after="a first packet that is not CONNECT")
     expect.silence(subscriber, trial.client("control"), topic, 2, about="a PUBLISH that came before the CONNECT")
@@ -96,7 +96,7 @@ def test_second_connect(trial: Trial, same_id: bool, clean: bool) -> None:
     raw = trial.raw()
     client_id = trial.client_id()
     raw.connect(client_id, clean=clean)
-    raw.send(packets.connect(client_id if same_id else trial.client_id(), clean=clean))
+    raw.send(trial.connect_packet(client_id if same_id else trial.client_id(), clean=clean))
     expect.closed(raw, after="a second CONNECT")
 
 
@@ -104,7 +104,7 @@ def test_second_connect(trial: Trial, same_id: bool, clean: bool) -> None:
 def test_second_connect_in_one_segment(trial: Trial) -> None:
     """Two CONNECTs that arrive together get the client disconnected."""
     raw = trial.raw()
-    connect = packets.connect(trial.client_id())
+    connect = trial.connect_packet(trial.client_id())
     raw.send(connect + connect)
     expect.closed(raw, after="a second CONNECT")
 
@@ -117,7 +117,7 @@ def test_second_connect_after_traffic(trial: Trial) -> None:
     raw.subscribe(topic)
     raw.publish(topic, b"mine", 1)
     raw.ping()
-    raw.send(packets.connect(trial.client_id()))
+    raw.send(trial.connect_packet(trial.client_id()))
     expect.closed(raw, after="a second CONNECT")
 
 
@@ -142,7 +142,7 @@ NAMES: dict[str, bytes] = {
 def test_wrong_protocol_name(trial: Trial, name: bytes) -> None:
     """Under an unknown protocol name a client is not served as one of MQTT 3.1.1."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), name=name))
+    raw.send(trial.connect_packet(trial.client_id(), name=name))
     try:
         expect.not_accepted(raw)
     except Failure as failure:
@@ -162,7 +162,7 @@ def test_wrong_protocol_name(trial: Trial, name: bytes) -> None:
 def test_unsupported_level(trial: Trial, level: int) -> None:
     """A protocol level that the broker does not support is answered with return code 1, and the connection closed."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), level=level))
+    raw.send(trial.connect_packet(trial.client_id(), level=level))
     if level > 5 and trial.has("level-5"):
         packet = raw.next()
         expect.that(packet.kind == packets.CONNACK, "CONNACK", str(packet))
@@ -248,7 +248,7 @@ def test_removed_subscription_stays_removed(trial: Trial) -> None:
 def test_session_is_created(trial: Trial) -> None:
     """With CleanSession = 0 and nothing stored, a new session begins, and works."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), clean=False))
+    raw.send(trial.connect_packet(trial.client_id(), clean=False))
     expect.connack(raw)
     topic = trial.topic()
     raw.subscribe(topic, 1)
@@ -474,7 +474,7 @@ def test_retained_message_outlives_a_takeover(trial: Trial) -> None:
 
 
 def by_second_connect(trial: Trial, raw: Raw, client_id: str) -> None:
-    raw.send(packets.connect(client_id))
+    raw.send(trial.connect_packet(client_id))
     raw.wait_closed()
 
 
@@ -808,7 +808,7 @@ def test_will_retain_without_flag(trial: Trial) -> None:
 def test_will_qos_3(trial: Trial, retain: bool) -> None:
     """A will QoS of 3 is no valid CONNECT."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), will=Will(trial.topic(), b"will", 3, retain)))
+    raw.send(trial.connect_packet(trial.client_id(), will=Will(trial.topic(), b"will", 3, retain)))
     expect.dropped(raw, after="a CONNECT with will QoS 3")
 
 
@@ -1042,7 +1042,7 @@ def test_long_client_ids_are_told_apart(trial: Trial) -> None:
     raws = []
     for last in "ab":
         raw = trial.raw(last)
-        raw.send(packets.connect(base + last))
+        raw.send(trial.connect_packet(base + last))
         answer = raw.take(packets.CONNACK)
         if not isinstance(answer, Connack) or answer.code:
             raise NotApplicable(f"a ClientId of 41 bytes is refused, which is permitted: {answer}")
@@ -1089,7 +1089,7 @@ def reject_string(trial: Trial, connect: bytes) -> None:
 @every_ill_formed_string
 def test_client_id_ill_formed(trial: Trial, bad: bytes) -> None:
     """A ClientId that is no UTF-8, or has a NUL in it, gets the client disconnected."""
-    reject_string(trial, packets.connect(trial.client_id(8).encode() + bad))
+    reject_string(trial, trial.connect_packet(trial.client_id(8).encode() + bad))
 
 
 @verifies("MQTT-3.1.3-10")
@@ -1097,7 +1097,7 @@ def test_client_id_ill_formed(trial: Trial, bad: bytes) -> None:
 def test_will_topic_ill_formed(trial: Trial, bad: bytes) -> None:
     """A will topic that is no UTF-8, or has a NUL in it, gets the client disconnected."""
     topic = trial.topic().encode() + bad
-    reject_string(trial, packets.connect(trial.client_id(), will=Will(topic, b"will")))
+    reject_string(trial, trial.connect_packet(trial.client_id(), will=Will(topic, b"will")))
 
 
 @verifies("MQTT-3.1.3-11")
@@ -1115,7 +1115,7 @@ def test_client_id_lengths(trial: Trial) -> None:
         trial.note(f"ClientIds below {shortest} bytes were left out: another client of this broker might have one")
     for length in range(shortest, 24):
         raw = trial.raw(f"{length} bytes")
-        raw.send(packets.connect(trial.client_id(length)))
+        raw.send(trial.connect_packet(trial.client_id(length)))
         expect.connack(raw)
         raw.disconnect()
 
@@ -1127,7 +1127,7 @@ def test_client_id_characters(trial: Trial) -> None:
     secrets.SystemRandom().shuffle(characters)
     for start in range(0, len(characters), 23):
         raw = trial.raw()
-        raw.send(packets.connect("".join(characters[start : start + 23])))
+        raw.send(trial.connect_packet("".join(characters[start : start + 23])))
         expect.connack(raw)
         raw.disconnect()
 
@@ -1139,7 +1139,7 @@ def test_empty_client_ids_are_unique(trial: Trial) -> None:
     raws = []
     for _ in range(5):
         raw = trial.raw()
-        raw.send(packets.connect(""))
+        raw.send(trial.connect_packet(""))
         expect.connack(raw)
         raws.append(raw)
     for raw in raws:
@@ -1168,7 +1168,7 @@ def test_empty_client_id_has_its_own_state(trial: Trial) -> None:
 def test_empty_client_id_without_clean_session(trial: Trial, keep_alive: int) -> None:
     """An empty ClientId with CleanSession = 0 is refused with code 2, and the connection closed."""
     raw = trial.raw()
-    raw.send(packets.connect("", clean=False, keep_alive=keep_alive))
+    raw.send(trial.connect_packet("", clean=False, keep_alive=keep_alive))
     expect.refused(raw, 2)
 
 
@@ -1178,7 +1178,7 @@ def test_will_of_a_refused_client(trial: Trial) -> None:
     topic = trial.topic()
     watcher = trial.subscriber(topic, 1, name="watcher")
     raw = trial.raw()
-    raw.send(packets.connect("", clean=False, will=Will(topic, b"not to be seen", 1)))
+    raw.send(trial.connect_packet("", clean=False, will=Will(topic, b"not to be seen", 1)))
     raw.wait_closed()
     expect.silence(watcher, trial.client("control"), topic, 1, about="the will of a CONNECT that was refused")
 
@@ -1200,7 +1200,7 @@ UNUSUAL: dict[str, Callable[[], str]] = {
 def test_unusual_client_id(trial: Trial, unusual: Callable[[], str]) -> None:
     """A ClientId that a broker need not accept is accepted, or refused with code 2 and the connection closed."""
     raw = trial.raw()
-    raw.send(packets.connect(unusual()))
+    raw.send(trial.connect_packet(unusual()))
     if expect.connack(raw, (0, 2)).code:
         trial.note("it is refused")
         expect.closed(raw, after="the refusal")
@@ -1210,7 +1210,7 @@ def test_unusual_client_id(trial: Trial, unusual: Callable[[], str]) -> None:
 def test_longest_client_id(trial: Trial) -> None:
     """A ClientId of 65535 bytes is accepted or refused with code 2; a limit on packets may also end the connection."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(16) + "x" * 65519))
+    raw.send(trial.connect_packet(trial.client_id(16) + "x" * 65519))
     if expect.accepted_or_refused(raw, 2) is None:
         trial.warn("a CONNECT with a ClientId of 65535 bytes is dropped without a CONNACK")
 
@@ -1237,7 +1237,7 @@ WILL_TOPICS = {"plus": "a/+/b", "hash": "a/#", "plus alone": "+", "hash alone": 
 def test_will_topic_with_wildcards(trial: Trial, topic: str) -> None:
     """A will topic is a topic name: one with wildcards is not accepted."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), will=Will(topic, b"will")))
+    raw.send(trial.connect_packet(trial.client_id(), will=Will(topic, b"will")))
     answer = expect.not_accepted(raw)
     if answer:
         trial.warn(f"a will topic with wildcards is answered with {answer}; the connection should just be closed")
@@ -1247,7 +1247,7 @@ def test_will_topic_with_wildcards(trial: Trial, topic: str) -> None:
 def test_will_topic_empty(trial: Trial) -> None:
     """A will topic is a topic name: an empty one is not accepted."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), will=Will("", b"will")))
+    raw.send(trial.connect_packet(trial.client_id(), will=Will("", b"will")))
     answer = expect.not_accepted(raw)
     if answer:
         trial.warn(f"an empty will topic is answered with {answer}; the connection should just be closed")
@@ -1312,7 +1312,7 @@ def test_malformed_connect_disturbs_nobody(trial: Trial) -> None:
     client_id = trial.client_id()
     live.connect(client_id)
     raw = trial.raw("malformed")
-    raw.send(packets.connect(client_id, will=Will(trial.topic(), b"will", 3)))
+    raw.send(trial.connect_packet(client_id, will=Will(trial.topic(), b"will", 3)))
     expect.dropped(raw, after="a malformed CONNECT")
     try:
         live.ping()
@@ -1329,7 +1329,7 @@ def test_second_login_evicts_the_first(trial: Trial, first_clean: bool, second_c
     first = trial.raw("first")
     first.connect(client_id, clean=first_clean)
     second = trial.raw("second")
-    second.send(packets.connect(client_id, clean=second_clean))
+    second.send(trial.connect_packet(client_id, clean=second_clean))
     expect.closed(first, after="another login under its ClientId")
     second.take(packets.CONNACK)
     expect.alive(second, after="the end of the first connection")
@@ -1397,7 +1397,7 @@ def test_takeover_discards_the_session(trial: Trial) -> None:
 def test_connect_with_a_will_is_accepted(trial: Trial, qos: int, retain: bool, clean: bool) -> None:
     """A valid CONNECT with a will of any QoS, retained or not, is acknowledged with return code 0."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), clean=clean, will=Will(trial.topic(), b"will", qos, retain)))
+    raw.send(trial.connect_packet(trial.client_id(), clean=clean, will=Will(trial.topic(), b"will", qos, retain)))
     expect.connack(raw)
     raw.disconnect()
 
@@ -1407,7 +1407,7 @@ def test_connect_with_a_will_is_accepted(trial: Trial, qos: int, retain: bool, c
 def test_connect_with_any_keep_alive_is_accepted(trial: Trial, keep_alive: int) -> None:
     """A valid CONNECT with any keep alive above zero is acknowledged with return code 0."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), keep_alive=keep_alive))
+    raw.send(trial.connect_packet(trial.client_id(), keep_alive=keep_alive))
     expect.connack(raw)
     expect.alive(raw, after="the CONNACK")
 
@@ -1416,7 +1416,7 @@ def test_connect_with_any_keep_alive_is_accepted(trial: Trial, keep_alive: int) 
 def test_connect_byte_by_byte(trial: Trial) -> None:
     """A CONNECT that arrives in pieces is acknowledged as one that arrives whole."""
     raw, other = trial.raw(), trial.connected("other")
-    for byte in packets.connect(trial.client_id(), will=Will(trial.topic(), b"will", 1)):
+    for byte in trial.connect_packet(trial.client_id(), will=Will(trial.topic(), b"will", 1)):
         raw.send(bytes([byte]))
         other.ping()  # so that the broker has read the byte by itself
     expect.connack(raw)
@@ -1428,7 +1428,7 @@ def test_packets_right_behind_connect(trial: Trial) -> None:
     """A client need not wait for the CONNACK: what it sends right behind its CONNECT is served after it."""
     raw, topic = trial.raw(), trial.topic()
     raw.send(
-        packets.connect(trial.client_id()),
+        trial.connect_packet(trial.client_id()),
         packets.subscribe(1, (topic, 1)),
         packets.publish(topic, b"early", qos=1, packet_id=2),
         packets.pingreq(),

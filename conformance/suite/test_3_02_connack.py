@@ -109,7 +109,7 @@ def refusal(raw: Raw, why: str) -> Connack:
 def test_connack_is_first(trial: Trial, clean: bool) -> None:
     """The first packet that a broker sends is a CONNACK."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), clean=clean))
+    raw.send(trial.connect_packet(trial.client_id(), clean=clean))
     expect.equal(raw.next().name, "CONNACK", "the first packet")
 
 
@@ -118,7 +118,7 @@ def test_connack_is_before_other_answers(trial: Trial) -> None:
     """Answers to what a client sends right behind its CONNECT come after the CONNACK."""
     raw = trial.raw()
     raw.send(
-        packets.connect(trial.client_id()),
+        trial.connect_packet(trial.client_id()),
         packets.pingreq(),
         packets.subscribe(1, (trial.topic(), 0)),
         packets.publish(trial.topic(), b"early", qos=1, packet_id=2),
@@ -139,7 +139,7 @@ def test_connack_is_before_stored_messages(trial: Trial, qos: int) -> None:
     for number in range(5):
         publisher.publish(topic, f"waiting {number}".encode(), qos)
     again = trial.raw("again")
-    again.send(packets.connect(client_id, clean=False))
+    again.send(trial.connect_packet(client_id, clean=False))
     expect.equal(again.next().name, "CONNACK", "the first packet")
 
 
@@ -177,7 +177,7 @@ def some_connack(trial: Trial, kind: str) -> Connack:
         first.connect(client_id, clean=False)
         first.disconnect()
     raw = trial.raw()
-    raw.send(packets.connect(client_id, clean=kind == "accepted"))
+    raw.send(trial.connect_packet(client_id, clean=kind == "accepted"))
     packet = raw.take(packets.CONNACK)
     assert isinstance(packet, Connack)
     return packet

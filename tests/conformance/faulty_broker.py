@@ -13,10 +13,16 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from conformance import packets
 from conformance.packets import (
@@ -134,6 +140,17 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "connack has reserved bits": ("3.2.2.1/reserved-bits",),
     "connack has header flags": ("MQTT-2.2.2-1",),
     "connack has a reserved code": ("3.2.2.3/reserved-codes",),
+    # 6 WebSocket
+    "text frames are sent": ("MQTT-6.0.0-1",),
+    "text frames are taken": ("MQTT-6.0.0-1",),
+    "text frames are ignored": ("MQTT-6.0.0-1",),
+    "a frame is a packet": ("MQTT-6.0.0-2",),
+    "a frame begins with a packet": ("MQTT-6.0.0-2",),
+    "fragments are lost": ("MQTT-6.0.0-2",),
+    "frames are cut after 120 bytes": ("MQTT-6.0.0-2",),
+    "no subprotocol is selected": ("MQTT-6.0.0-4",),
+    "the first subprotocol is selected": ("MQTT-6.0.0-4",),
+    "any subprotocol is selected": ("MQTT-6.0.0-4",),
 }
 
 
@@ -149,6 +166,9 @@ ODDITIES: dict[str, tuple[str, ...]] = {
     "refusals are silent": ("3.2.2.3/refusal-code",),
     "refusals have code 3": ("3.2.2.3/refusal-code",),
 }
+
+#: How long the broker waits for a WebSocket handshake, in seconds.
+HANDSHAKE_SECONDS = 10.0
 
 #: How much too late the will is with "will is late", in seconds.
 LATE = 1.0
@@ -190,10 +210,91 @@ class Session:
                 return self.next_id
 
 
+class WebSocket:
+    """Looks like a socket, and carries its bytes in WebSocket frames. `has` knows the broker's faults."""
+
+    def __init__(self, sock: socket.socket, has: Callable[[str], bool]) -> None:
+        self._sock = sock
+        self._has = has
+        # `websockets` makes a method of the function that it is given.
+        self._protocol = ServerProtocol(select_subprotocol=lambda protocol, offered: self._select(offered))
+        while self._protocol.state is State.CONNECTING and not self._protocol.handshake_exc:
+            data = sock.recv(65536)
+            if not data:
+                raise Violation("no handshake")
+            self._protocol.receive_data(data)
+            for event in self._protocol.events_received():
+                if isinstance(event, Request):
+                    self._protocol.send_response(self._protocol.accept(event))
+            self._flush()
+        if self._protocol.state is not State.OPEN:
+            raise Violation("the handshake was refused")
+
+    def _select(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        if self._has("any subprotocol is selected") and "mqtt" not in offered:
+            return offered[0]
+        if self._has("the first subprotocol is selected"):
+            return offered[0]
+        return Subprotocol("mqtt") if "mqtt" in offered and not self._has("no subprotocol is selected") else None
+
+    def recv(self, size: int) -> bytes:
+        while True:
+            data = self._sock.recv(size)
+            if not data:
+                return b""
+            self._protocol.receive_data(data)
+            events = self._protocol.events_received()
+            self._flush()
+            if self._protocol.state is not State.OPEN:
+                return b""
+            found = b"".join(self._payload(event) for event in events if isinstance(event, Frame))
+            if found:
+                return found
+
+    def _payload(self, frame: Frame) -> bytes:
+        data = bytes(frame.data)
+        if frame.opcode is Opcode.TEXT and self._has("text frames are ignored"):
+            return b""
+        if frame.opcode is Opcode.TEXT and not self._has("text frames are taken"):
+            self._protocol.fail(1003)
+            self._flush()
+            raise Violation("a text frame")
+        if frame.opcode is Opcode.CONT and self._has("fragments are lost"):
+            return b""
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return b""
+        if self._has("a frame is a packet"):
+            return data[: packet_size(data)] if packet_size(data) <= len(data) else b""
+        if self._has("a frame begins with a packet") and not packets.decode_all(data):
+            return b""
+        return data[:120] if self._has("frames are cut after 120 bytes") else data
+
+    def sendall(self, data: bytes) -> None:
+        if self._has("text frames are sent") and data.isascii():
+            self._protocol.send_text(data)
+        else:
+            self._protocol.send_binary(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._sock.sendall(data)
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._sock.settimeout(seconds)
+
+    def shutdown(self, how: int) -> None:
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
 class Connection:
     """One client's connection: its socket, and what is known of the client."""
 
-    def __init__(self, sock: socket.socket, role: str) -> None:
+    def __init__(self, sock: socket.socket | WebSocket, role: str) -> None:
         self.sock = sock
         self.role = role
         self.decoder = Decoder()
@@ -216,12 +317,15 @@ class Connection:
 
 
 class FaultyBroker:
-    """The broker, listening on free ports of the loopback while it is entered. `broker` is what a trial needs."""
+    """The broker, listening on free ports of the loopback while it is entered. `broker` is what a trial needs.
 
-    def __init__(self, *faults: str) -> None:
+    With `login`, every endpoint takes only clients that give the user name and the password."""
+
+    def __init__(self, *faults: str, login: bool = False) -> None:
         unknown = set(faults) - set(FAULTS) - set(ODDITIES)
         assert not unknown, f"no such fault: {unknown}"
         self.faults = frozenset(faults)
+        self._login = login
         self.broker = Broker("faulty", lambda values: self._endpoints())
         self._lock = threading.RLock()
         self._sessions: dict[bytes, Session] = {}
@@ -240,7 +344,7 @@ class FaultyBroker:
         return fault in self.faults
 
     def __enter__(self) -> Self:
-        for role in ("main", "authenticated", "limited", "identifiers", "acl"):
+        for role in ("main", "authenticated", "limited", "identifiers", "acl", "websocket"):
             self._listeners[role] = socket.create_server(("127.0.0.1", 0), backlog=256)
             self._start(self._accept, role)
         return self
@@ -266,8 +370,11 @@ class FaultyBroker:
             "identifiers": {"refused_client_id": REFUSED_CLIENT_ID},
             "acl": {"publish_forbidden": FORBIDDEN, "subscribe_forbidden": FORBIDDEN},
         }
+        if self._login:
+            for role in self._listeners:
+                extra.setdefault(role, {}).update(username=USERNAME, password=PASSWORD)
         return {
-            role: Endpoint(role, "mqtt", "127.0.0.1", listener.getsockname()[1], **extra.get(role, {}))  # type: ignore[arg-type]
+            role: Endpoint(role, scheme(role), "127.0.0.1", listener.getsockname()[1], **extra.get(role, {}))  # type: ignore[arg-type]
             for role, listener in self._listeners.items()
         }
 
@@ -285,7 +392,19 @@ class FaultyBroker:
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._start(self._serve, Connection(sock, role))
+            self._start(self._serve_socket, sock, role)
+
+    def _serve_socket(self, sock: socket.socket, role: str) -> None:
+        if role != "websocket":
+            self._serve(Connection(sock, role))
+            return
+        sock.settimeout(HANDSHAKE_SECONDS)
+        try:
+            wrapped = WebSocket(sock, self.has)
+        except (OSError, Violation):
+            sock.close()
+            return
+        self._serve(Connection(wrapped, role))
 
     def _serve(self, connection: Connection) -> None:
         with self._lock:
@@ -498,7 +617,7 @@ class FaultyBroker:
             wrong = unusual or self.has("client ids are refused with code 5")
             self._refuse(connection, packet, 5 if wrong else 2)
             return False
-        if connection.role == "authenticated":
+        if connection.role == "authenticated" or self._login:
             given = (packet.username, packet.password)
             if given != (USERNAME.encode(), PASSWORD.encode()):
                 live = self._sessions.get(packet.client_id)
@@ -747,6 +866,20 @@ class FaultyBroker:
             )
         )
         message.state = "sent"
+
+
+def scheme(role: str) -> str:
+    return "ws" if role == "websocket" else "mqtt"
+
+
+def packet_size(data: bytes) -> int:
+    """How long the packet is that these bytes begin with; more than there are if they are too few to say."""
+    length = 0
+    for position, byte in enumerate(data[1:5]):
+        length |= (byte & 127) << 7 * position
+        if byte < 128:
+            return 2 + position + length
+    return len(data) + 1
 
 
 def well_formed(data: bytes) -> bool:

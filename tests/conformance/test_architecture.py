@@ -1,4 +1,4 @@
-"""What the runner may import: the standard library, pytest, paho-mqtt, itself; and nothing of the broker."""
+"""What the runner may import: the standard library, pytest, paho-mqtt, websockets, itself; nothing of the broker."""
 
 import ast
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import conformance
 
 HOUSE = Path(conformance.__file__).parent
-ALLOWED = {"conformance", "pytest", "paho"}
+ALLOWED = {"conformance", "pytest", "paho", "websockets"}
 
 
 def imported(file: Path) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conformance import cli
-from conformance.target import Endpoint
+from conformance.target import SHAPE, Endpoint
 from tests.conformance.faulty_broker import FaultyBroker
 from tests.conformance.scripted_server import answer_and_close, serving
 
@@ -40,9 +40,7 @@ BAD_ARGUMENTS = {
     ("--patience", "long"): "argument --patience: invalid _positive value: 'long'; --help shows the arguments",
     ("--jobs", "0"): "argument --jobs: 0 is not a whole number from 1; --help shows the arguments",
     ("a", "b"): "unrecognized arguments: b; --help shows the arguments",
-    ("http://a",): (
-        "'http://a' is no target: the scheme 'http' is not known; give it as mqtt://host:port or mqtts://host:port"
-    ),
+    ("http://a",): (f"'http://a' is no target: the scheme 'http' is not known; give it as {SHAPE}"),
     ("--profile", "mosquitto", "mqtt://a"): (
         "profile mosquitto: [run] it starts a broker by itself: leave the target out, or take [run] out"
     ),

@@ -6,7 +6,7 @@ import pytest
 
 from conformance import profiles
 from conformance.profiles import ProfileError
-from conformance.target import Endpoint, parse_url
+from conformance.target import SHAPE, Endpoint, parse_url
 
 
 def endpoints(text: str, main: Endpoint | None = None) -> dict[str, Endpoint]:
@@ -15,7 +15,7 @@ def endpoints(text: str, main: Endpoint | None = None) -> dict[str, Endpoint]:
 
 
 def test_profiles_come_with_the_runner() -> None:
-    assert profiles.names() == ["mosquitto", "selectmq"]
+    assert profiles.names() == ["aedes", "amqtt", "mosquitto", "nats-server", "rabbitmq", "selectmq"]
 
 
 @pytest.mark.parametrize("name", profiles.names())
@@ -92,7 +92,7 @@ MISTAKES = {
     "unknown endpoint": (
         '[endpoints.mian]\nurl = "mqtt://a"',
         "[endpoints.mian] is no known endpoint; did you mean 'main'?: "
-        "there are main, authenticated, acl, limited, identifiers, tls",
+        "there are main, authenticated, acl, limited, identifiers, tls, websocket",
     ),
     "endpoint is no table": ("[endpoints]\nmain = 1", "[endpoints.main] must be a table"),
     "no address": (
@@ -106,8 +106,7 @@ MISTAKES = {
     ),
     "bad address": (
         '[endpoints.main]\nurl = "http://a"',
-        "[endpoints.main] url 'http://a' is no target: the scheme 'http' is not known; "
-        "give it as mqtt://host:port or mqtts://host:port",
+        f"[endpoints.main] url 'http://a' is no target: the scheme 'http' is not known; give it as {SHAPE}",
     ),
     "command is a text": (
         '[commands]\nstart = "systemctl start broker"',
@@ -161,7 +160,7 @@ def test_unknown_profile() -> None:
         profiles.load("mosquito")
     assert str(caught.value) == (
         "there is no profile 'mosquito'; did you mean 'mosquitto'?: "
-        "give one of mosquitto, selectmq, or the path of a TOML file"
+        "give one of aedes, amqtt, mosquitto, nats-server, rabbitmq, selectmq, or the path of a TOML file"
     )
 
 

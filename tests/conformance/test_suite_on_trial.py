@@ -31,14 +31,17 @@ TESTS = 80
 #: What stands for the broker without a fault.
 RIGHT = "no fault"
 
+#: What stands for the same, where every client must log in.
+LOGIN = "no fault, with a login"
+
 Outcomes = dict[str, list[Future[TestResult]]]
 
 
 class OnTrial:
     """A broker that is there from the first of its tests to the last."""
 
-    def __init__(self, faults: tuple[str, ...], tests: int, found: dict[str, Capability], patience: float) -> None:
-        self._broker = FaultyBroker(*faults)
+    def __init__(self, broker: FaultyBroker, tests: int, found: dict[str, Capability], patience: float) -> None:
+        self._broker = broker
         self._found = found
         self._patience = patience
         self._left = tests
@@ -73,15 +76,16 @@ def outcomes(suite: Session, found: dict[str, Capability]) -> Iterator[Outcomes]
     """For each fault, the results of the tests of those statements that it breaks; for `RIGHT`, of all tests."""
     with ThreadPoolExecutor(TESTS) as pool:
 
-        def submit(jobs: list[Job], faults: tuple[str, ...], patience: float) -> list[Future[TestResult]]:
+        def submit(jobs: list[Job], broker: FaultyBroker, patience: float) -> list[Future[TestResult]]:
             jobs.sort(key=lambda job: (-job.waits, job.alone))
-            broker = OnTrial(faults, len(jobs), found, patience)
-            return [pool.submit(broker.execute, job) for job in jobs]
+            on_trial = OnTrial(broker, len(jobs), found, patience)
+            return [pool.submit(on_trial.execute, job) for job in jobs]
 
-        submitted = {RIGHT: submit(list(suite.jobs), (), 10)}
+        submitted = {RIGHT: submit(list(suite.jobs), FaultyBroker(), 10)}
+        submitted[LOGIN] = submit(list(suite.jobs), FaultyBroker(login=True), 10)
         for fault, broken in (FAULTS | ODDITIES).items():
             jobs = [job for job in suite.jobs if set(job.statements) & set(broken)]
-            submitted[fault] = submit(jobs, (fault,), PATIENCE)
+            submitted[fault] = submit(jobs, FaultyBroker(fault), PATIENCE)
         yield submitted
 
 
@@ -125,6 +129,7 @@ def test_nothing_is_the_runners_fault(outcomes: Outcomes) -> None:
     assert [(result.id, result.actual) for result in results if result.verdict is Verdict.ERROR] == []
 
 
-def test_right_broker_passes(outcomes: Outcomes) -> None:
-    results = [future.result() for future in outcomes[RIGHT]]
+@pytest.mark.parametrize("right", [RIGHT, LOGIN])
+def test_right_broker_passes(right: str, outcomes: Outcomes) -> None:
+    results = [future.result() for future in outcomes[right]]
     assert [(result.id, result.reason) for result in results if result.verdict is not Verdict.PASS] == []

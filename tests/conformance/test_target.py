@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance import profiles
-from conformance.target import Broker, Endpoint, TargetError, find_program, free_ports, parse_url
+from conformance.target import SHAPE, Broker, Endpoint, TargetError, find_program, free_ports, parse_url
 
 URLS = {
     "mqtt://host:1884": Endpoint("main", "mqtt", "host", 1884),
@@ -17,6 +17,8 @@ URLS = {
     "host": Endpoint("main", "mqtt", "host", 1883),
     "mqtt://host/": Endpoint("main", "mqtt", "host", 1883),
     "mqtt://[::1]:1884": Endpoint("main", "mqtt", "::1", 1884),
+    "ws://host": Endpoint("main", "ws", "host", 80),
+    "wss://host:8084/mqtt?x=1": Endpoint("main", "wss", "host", 8084, "/mqtt?x=1"),
     "mqtt://alice:open%20sesame@host": Endpoint("main", "mqtt", "host", 1883, username="alice", password="open sesame"),
 }
 
@@ -32,6 +34,7 @@ NO_URLS = {
     "mqtt://host:port": "Port could not be cast to integer value as 'port'",
     "mqtt://host:70000": "Port out of range 0-65535",
     "mqtt://host/path": "nothing may follow the port",
+    "ws://host/path#part": "nothing may follow the path",
 }
 
 
@@ -39,10 +42,10 @@ NO_URLS = {
 def test_no_url(url: str, why: str) -> None:
     with pytest.raises(TargetError) as caught:
         parse_url(url)
-    assert str(caught.value) == f"{url!r} is no target: {why}; give it as mqtt://host:port or mqtts://host:port"
+    assert str(caught.value) == f"{url!r} is no target: {why}; give it as {SHAPE}"
 
 
-@pytest.mark.parametrize("url", ["mqtt://host:1884", "mqtts://[::1]:8883"])
+@pytest.mark.parametrize("url", ["mqtt://host:1884", "mqtts://[::1]:8883", "ws://host:8080/mqtt"])
 def test_url_of_an_endpoint(url: str) -> None:
     assert parse_url(url).url == url
 
