@@ -196,7 +196,9 @@ class _Parser:
 
     def _endpoint(self, role: str, table: Mapping[str, Any], values: Mapping[str, str]) -> Endpoint:
         place = f"[endpoints.{role}] url"
-        filled = {key: fill(value, values) if isinstance(value, str) else value for key, value in table.items()}
+        filled: dict[str, Any] = {
+            key: fill(value, values) if isinstance(value, str) else value for key, value in table.items()
+        }
         try:
             address = parse_url(filled.pop("url"), role)
         except TargetError as error:
