@@ -155,6 +155,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "requested QoS 3 is 2": ("MQTT-3.8.3-4",),
     "requested QoS 3 is refused": ("MQTT-3.8.3-4",),
     "reserved bits of the requested QoS are ignored": ("MQTT-3.8.3-4",),
+    "requested QoS is not checked": ("MQTT-3.8.3-4",),
     "no suback": ("MQTT-3.8.4-1", "MQTT-3.8.4-4", "MQTT-3.8.4-5"),
     "one suback for several subscribes": ("MQTT-3.8.4-1", "MQTT-3.8.4-2"),
     "suback and unsuback have another packet id": ("MQTT-3.8.4-2", "MQTT-3.10.4-4", "MQTT-2.3.1-7"),
@@ -175,6 +176,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "suback is empty": ("MQTT-3.8.4-5",),
     "messages have their own QoS": ("MQTT-3.8.4-6",),
     "messages have the granted QoS": ("MQTT-3.8.4-6",),
+    "messages have another QoS": ("MQTT-3.8.4-6",),
     "retained messages have the granted QoS": ("MQTT-3.8.4-6",),
     "stored messages have QoS 1": ("MQTT-3.8.4-6",),
     # 3.9 SUBACK
@@ -195,6 +197,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "unsubscribe does nothing": ("MQTT-3.10.4-1", "MQTT-3.10.4-2", "MQTT-3.10.4-6"),
     "unsubscribed filters wait": ("MQTT-3.10.4-2",),
     "unsubscribe drops what is under way": ("MQTT-3.10.4-3",),
+    "unsubscribed messages are not released again": ("MQTT-3.10.4-3",),
     "no unsuback": ("MQTT-3.10.4-4", "MQTT-3.10.4-5", "MQTT-3.10.4-6"),
     "unsuback for known filters only": ("MQTT-3.10.4-5",),
     "an unsuback for each filter": ("MQTT-3.10.4-6",),
@@ -227,6 +230,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "one subscriber gets it": ("MQTT-4.5.0-1",),
     "long payloads are cut": ("MQTT-4.5.0-1", "MQTT-7.1.1-1"),
     "empty payloads are dropped": ("MQTT-4.5.0-1",),
+    "payloads end before a NUL": ("MQTT-4.5.0-1",),
     "more than 20 messages are dropped": ("MQTT-4.5.0-1",),
     # 4.7 Topics
     "topic names may have wildcards": ("MQTT-4.7.1-1", "MQTT-3.3.2-2"),
@@ -248,6 +252,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "topics are normalised": ("MQTT-4.7.3-4",),
     "topics are paths": ("MQTT-4.7.3-4",),
     "topics are trimmed": ("MQTT-4.7.3-4",),
+    "only letters of a topic count": ("MQTT-4.7.3-4",),
+    "only the first letters of levels count": ("MQTT-4.7.3-4",),
     "odd characters are replaced": ("MQTT-4.7.3-4",),
     "topic names are delivered in lower case": ("MQTT-4.7.3-4",),
     "a slash is no filter": ("4.7.3/slash",),
@@ -259,7 +265,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     # 7 Targets
     "packets must come whole": ("MQTT-7.1.1-1",),
     "one packet at a time": ("MQTT-7.1.1-1",),
-    "subscribers are not served": ("MQTT-7.1.1-1",),
+    "subscribers are not served": ("MQTT-7.1.1-1", "MQTT-4.5.0-1"),
 }
 
 
@@ -837,6 +843,9 @@ class FaultyBroker:
 
     def _resume(self, session: Session) -> None:
         for message in session.outgoing:
+            wanted = any(self._matches(name, message.topic) for name in session.subscriptions)
+            if not wanted and message.state == "released" and self.has("unsubscribed messages are not released again"):
+                continue
             self._transmit(session, message)
 
     # Everything else
@@ -1004,6 +1013,8 @@ class FaultyBroker:
             return 2
         if requested == 3 and self.has("requested QoS 3 is refused"):
             return packets.SUBSCRIBE_FAILURE
+        if requested > 2 and self.has("requested QoS is not checked"):
+            return min(requested & 3, 2)
         if requested & 3 != 3 and self.has("reserved bits of the requested QoS are ignored"):
             return requested & 3
         if requested > 2:
@@ -1031,8 +1042,8 @@ class FaultyBroker:
             forbidden,
             wildcards and self.has("wildcards are refused"),
             name == "/" and self.has("a slash is no filter"),
-            len(name) > 4000 and self.has("long topics are refused"),
-            name.count("/") > 200 and self.has("deep topics are refused"),
+            len(name.encode("utf-8", "surrogateescape")) > 200 and self.has("long topics are refused"),
+            name.count("/") > 40 and self.has("deep topics are refused"),
         ]
         if not any(refused):
             return code
@@ -1177,6 +1188,10 @@ class FaultyBroker:
             topic_filter, topic = posixpath.normpath(topic_filter), posixpath.normpath(topic)
         if self.has("topics are trimmed"):
             topic_filter, topic = topic_filter.strip(" /"), topic.strip(" /")
+        if self.has("only letters of a topic count"):
+            topic_filter, topic = letters(topic_filter), letters(topic)
+        if self.has("only the first letters of levels count"):
+            topic_filter, topic = first_letters(topic_filter), first_letters(topic)
         return matches(topic_filter, topic, self.has)
 
     def _deliver(self, session: Session, topic: str, payload: bytes, qos: int, retain: bool) -> None:
@@ -1190,6 +1205,10 @@ class FaultyBroker:
             topic = topic.lower()
         if self.has("odd characters are replaced"):
             topic = "".join(char if char.isprintable() else "?" for char in topic)
+        if self.has("payloads end before a NUL"):
+            payload = payload.split(b"\0")[0]
+        if self.has("messages have another QoS"):
+            qos = (qos + 1) % 3
         if session.connection is None and self.has("stored messages have QoS 1"):
             qos = min(qos, 1)
         if session.connection is None:
@@ -1244,6 +1263,17 @@ def valid_filter(data: bytes) -> bool:
 def decoded(data: bytes) -> str:
     """A string of the wire, from which `packets.encoded_topic` makes the same bytes again."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def letters(topic: str) -> str:
+    """A topic without what is no letter, digit or wildcard of ASCII."""
+    return "".join(char for char in topic if char in "/+#-" or (char.isascii() and char.isalnum()))
+
+
+def first_letters(topic: str) -> str:
+    """A topic of which only the first level is whole."""
+    first, *others = topic.split("/")
+    return "/".join([first, *(level[:1] for level in others)])
 
 
 def matches(topic_filter: str, topic: str, has: Callable[[str], bool] = lambda fault: False) -> bool:
