@@ -8,11 +8,14 @@ asks `self.has("the fault")`. `test_suite_on_trial.py` does the rest.
 """
 
 import contextlib
+import dataclasses
 import itertools
+import posixpath
 import secrets
 import socket
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -62,10 +65,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "unknown level is accepted": ("MQTT-3.1.2-2",),
     "unknown level is dropped": ("MQTT-3.1.2-2",),
     "reserved connect flag is ignored": ("MQTT-3.1.2-3", "MQTT-3.1.4-1"),
-    "sessions are not kept": ("MQTT-3.1.2-4", "MQTT-3.1.2-5", "MQTT-3.1.4-3", "MQTT-3.2.2-2"),
+    "sessions are not kept": ("MQTT-3.1.2-4", "MQTT-3.1.2-5", "MQTT-3.1.4-3", "MQTT-3.2.2-2", "MQTT-4.1.0-1"),
     "persistent clients are refused": ("MQTT-3.1.2-4",),
     "unsubscribed filters return": ("MQTT-3.1.2-4",),
-    "nothing waits": ("MQTT-3.1.2-5",),
+    "nothing waits": ("MQTT-3.1.2-5", "MQTT-4.5.0-1"),
     "only the first message waits": ("MQTT-3.1.2-5",),
     "clean session keeps subscriptions": ("MQTT-3.1.2-6", "MQTT-3.1.4-3"),
     "clean session keeps messages": ("MQTT-3.1.2-6", "MQTT-3.1.4-3"),
@@ -140,6 +143,131 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "connack has reserved bits": ("3.2.2.1/reserved-bits",),
     "connack has header flags": ("MQTT-2.2.2-1",),
     "connack has a reserved code": ("3.2.2.3/reserved-codes",),
+    # 1.5 Strings
+    "topic names are not checked": ("MQTT-1.5.3-1", "MQTT-1.5.3-2", "MQTT-4.7.3-2"),
+    "filters are not checked": (
+        *("MQTT-1.5.3-1", "MQTT-1.5.3-2", "MQTT-3.8.3-1", "MQTT-3.10.3-1", "MQTT-4.7.1-2", "MQTT-4.7.1-3"),
+        *("MQTT-4.7.3-1", "MQTT-4.7.3-2"),
+    ),
+    "ill-formed topic names are passed on": ("MQTT-1.5.3-1",),
+    "U+FEFF is removed": ("MQTT-1.5.3-3",),
+    "U+FEFF is removed from the beginning": ("MQTT-1.5.3-3",),
+    "U+FEFF does not count in unsubscribed filters": ("MQTT-1.5.3-3",),
+    # 3.8 SUBSCRIBE
+    "subscribe header flags are ignored": ("MQTT-3.8.1-1",),
+    "wildcards are letters": ("MQTT-3.8.3-2", "4.7.1.2/multi-level", "4.7.1.3/single-level"),
+    "subscribe needs no filter": ("MQTT-3.8.3-3",),
+    "incomplete requests are ignored": ("MQTT-4.8.0-1",),
+    "requested QoS 3 is 2": ("MQTT-3.8.3-4",),
+    "requested QoS 3 is refused": ("MQTT-3.8.3-4",),
+    "reserved bits of the requested QoS are ignored": ("MQTT-3.8.3-4",),
+    "requested QoS is not checked": ("MQTT-3.8.3-4",),
+    "no suback": ("MQTT-3.8.4-1", "MQTT-3.8.4-4", "MQTT-3.8.4-5"),
+    "one suback for several subscribes": ("MQTT-3.8.4-1", "MQTT-3.8.4-2"),
+    "suback and unsuback have another packet id": ("MQTT-3.8.4-2", "MQTT-3.10.4-4", "MQTT-2.3.1-7"),
+    "suback and unsuback have half a packet id": ("MQTT-3.8.4-2", "MQTT-3.10.4-4", "MQTT-2.3.1-7"),
+    "packet ids of both directions are one": ("MQTT-3.8.4-2", "MQTT-2.3.1-7"),
+    "subscriptions pile up": ("MQTT-3.8.4-3",),
+    "first subscription stays": ("MQTT-3.8.4-3", "MQTT-3.8.4-4"),
+    "known filters bring no retained messages": ("MQTT-3.8.4-3",),
+    "resumed filters bring no retained messages": ("MQTT-3.8.4-3",),
+    "known filters bring a break": ("MQTT-3.8.4-3",),
+    "only the first filter counts": ("MQTT-3.8.4-4",),
+    "a suback for each filter": ("MQTT-3.8.4-4", "MQTT-3.8.4-5"),
+    "a refused filter ends the list": ("MQTT-3.8.4-4", "MQTT-3.8.4-5"),
+    "all filters have the first QoS": ("MQTT-3.8.4-4",),
+    "retained messages for the first filter only": ("MQTT-3.8.4-4",),
+    "suback has one code": ("MQTT-3.8.4-4", "MQTT-3.8.4-5", "MQTT-3.9.3-1"),
+    "suback says QoS 2": ("MQTT-3.8.4-5", "MQTT-3.9.3-1"),
+    "suback is empty": ("MQTT-3.8.4-5",),
+    "messages have their own QoS": ("MQTT-3.8.4-6",),
+    "messages have the granted QoS": ("MQTT-3.8.4-6",),
+    "messages have another QoS": ("MQTT-3.8.4-6",),
+    "retained messages have the granted QoS": ("MQTT-3.8.4-6",),
+    "stored messages have QoS 1": ("MQTT-3.8.4-6",),
+    # 3.9 SUBACK
+    "suback codes are sorted": ("MQTT-3.9.3-1",),
+    "suback codes are turned around": ("MQTT-3.9.3-1",),
+    "refusals come last": ("MQTT-3.9.3-1", "MQTT-3.8.4-5"),
+    "suback codes have a bit more": ("MQTT-3.9.3-2",),
+    "refusals have code 0x87": ("MQTT-3.9.3-2",),
+    "suback has header flags": ("MQTT-2.2.2-1",),
+    # 3.10 UNSUBSCRIBE
+    "unsubscribe header flags are ignored": ("MQTT-3.10.1-1",),
+    "unsubscribe needs no filter": ("MQTT-3.10.3-2",),
+    "unsubscribed wildcards match": ("MQTT-3.10.4-1",),
+    "unsubscribed filters ignore case": ("MQTT-3.10.4-1",),
+    "unsubscribed filters are normalised": ("MQTT-3.10.4-1",),
+    "unsubscribed filters begin alike": ("MQTT-3.10.4-1",),
+    "unsubscribe concerns everybody": ("MQTT-3.10.4-1",),
+    "unsubscribe does nothing": ("MQTT-3.10.4-1", "MQTT-3.10.4-2", "MQTT-3.10.4-6"),
+    "unsubscribed filters wait": ("MQTT-3.10.4-2",),
+    "unsubscribe drops what is under way": ("MQTT-3.10.4-3",),
+    "unsubscribed messages are not released again": ("MQTT-3.10.4-3",),
+    "no unsuback": ("MQTT-3.10.4-4", "MQTT-3.10.4-5", "MQTT-3.10.4-6"),
+    "unsuback for known filters only": ("MQTT-3.10.4-5",),
+    "an unsuback for each filter": ("MQTT-3.10.4-6",),
+    "only the first filter is unsubscribed": ("MQTT-3.10.4-6",),
+    # 3.11 to 3.13
+    "unsuback is too long": ("3.11.1/length",),
+    "unsuback has header flags": ("MQTT-2.2.2-1",),
+    "no pingresp": ("MQTT-3.12.4-1",),
+    "one pingresp for several pingreqs": ("MQTT-3.12.4-1",),
+    "no pingresp while messages are under way": ("MQTT-3.12.4-1",),
+    "pingresp is too long": ("3.13.1/length",),
+    "pingresp has header flags": ("MQTT-2.2.2-1",),
+    # 3.14 DISCONNECT
+    "disconnect header flags are ignored": ("MQTT-3.14.1-1",),
+    "wrong disconnect is ignored": ("MQTT-3.14.1-1",),
+    "will survives disconnect": ("MQTT-3.14.4-3", "MQTT-3.1.2-10"),
+    "retained will survives disconnect": ("MQTT-3.14.4-3",),
+    "disconnect removes every will": ("MQTT-3.14.4-3",),
+    # 4.1 State
+    "restart loses messages": ("MQTT-4.1.0-1",),
+    "restart loses incoming identifiers": ("MQTT-4.1.0-1",),
+    "violation ends the session": ("MQTT-4.1.0-1",),
+    "third login loses messages": ("MQTT-4.1.0-1",),
+    "unsubscribe removes every subscription": ("MQTT-4.1.0-1",),
+    "old connection ends the new session": ("MQTT-4.1.0-2",),
+    "end of a session ends others": ("MQTT-4.1.0-2",),
+    "failed login ends the session": ("MQTT-4.1.0-2",),
+    # 4.5 Receipt
+    "publisher gets nothing": ("MQTT-4.5.0-1",),
+    "one subscriber gets it": ("MQTT-4.5.0-1",),
+    "long payloads are cut": ("MQTT-4.5.0-1", "MQTT-7.1.1-1"),
+    "empty payloads are dropped": ("MQTT-4.5.0-1",),
+    "payloads end before a NUL": ("MQTT-4.5.0-1",),
+    "more than 20 messages are dropped": ("MQTT-4.5.0-1",),
+    # 4.7 Topics
+    "topic names may have wildcards": ("MQTT-4.7.1-1", "MQTT-3.3.2-2"),
+    "topic names with wildcards are passed on": ("MQTT-4.7.1-1", "MQTT-3.3.2-2"),
+    "wrong wildcards are letters": ("MQTT-4.7.1-2", "MQTT-4.7.1-3"),
+    "wrong filters are not answered": ("MQTT-4.7.1-2", "MQTT-4.7.1-3", "MQTT-4.7.3-1"),
+    "hash matches no parent": ("4.7.1.2/multi-level",),
+    "hash matches one level": ("4.7.1.2/multi-level",),
+    "hash matches siblings": ("4.7.1.2/multi-level",),
+    "plus matches no empty level": ("4.7.1.3/single-level",),
+    "plus matches more levels": ("4.7.1.3/single-level",),
+    "plus matches the parent": ("4.7.1.3/single-level",),
+    "wildcards match dollar topics": ("MQTT-4.7.2-1",),
+    "hash matches dollar topics of clients": ("MQTT-4.7.2-1",),
+    "dollar topics have no plus": ("4.7.1.3/single-level",),
+    "empty topic names are taken": ("MQTT-4.7.3-1",),
+    "empty filters are taken": ("MQTT-4.7.3-1",),
+    "topics ignore case": ("MQTT-4.7.3-4",),
+    "topics are normalised": ("MQTT-4.7.3-4",),
+    "topics are paths": ("MQTT-4.7.3-4",),
+    "topics are trimmed": ("MQTT-4.7.3-4",),
+    "only letters of a topic count": ("MQTT-4.7.3-4",),
+    "only the first letters of levels count": ("MQTT-4.7.3-4",),
+    "odd characters are replaced": ("MQTT-4.7.3-4",),
+    "topic names are delivered in lower case": ("MQTT-4.7.3-4",),
+    "a slash is no filter": ("4.7.3/slash",),
+    # 4.8 Errors
+    "unexpected packets are ignored": ("MQTT-4.8.0-1",),
+    "packets cut short are ignored": ("MQTT-4.8.0-1",),
+    "long Remaining Length is waited for": ("MQTT-4.8.0-1",),
+    "violation ends every connection": ("MQTT-4.8.0-1",),
     # 6 WebSocket
     "text frames are sent": ("MQTT-6.0.0-1",),
     "text frames are taken": ("MQTT-6.0.0-1",),
@@ -151,6 +279,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "no subprotocol is selected": ("MQTT-6.0.0-4",),
     "the first subprotocol is selected": ("MQTT-6.0.0-4",),
     "any subprotocol is selected": ("MQTT-6.0.0-4",),
+    # 7 Targets
+    "packets must come whole": ("MQTT-7.1.1-1",),
+    "one packet at a time": ("MQTT-7.1.1-1",),
+    "subscribers are not served": ("MQTT-7.1.1-1", "MQTT-4.5.0-1"),
 }
 
 
@@ -165,6 +297,19 @@ ODDITIES: dict[str, tuple[str, ...]] = {
     "failed login evicts": ("3.1.4/evict-after-checks",),
     "refusals are silent": ("3.2.2.3/refusal-code",),
     "refusals have code 3": ("3.2.2.3/refusal-code",),
+    # 3.8 to 4.8
+    "wildcards are refused": ("3.8.3/wildcards",),
+    "wildcards are dropped": ("3.8.3/wildcards",),
+    "forbidden filters are granted": ("MQTT-3.8.4-5",),
+    "forbidden filters are dropped": ("MQTT-3.8.4-5",),
+    "disconnect is not followed by the end": ("3.14.4/close",),
+    "restart ends every session": ("MQTT-4.1.0-1",),
+    "restart loses retained messages": ("4.1/retained-kept",),
+    "clients may use dollar topics": ("4.7.2/exchange",),
+    "empty filters can be unsubscribed": ("MQTT-4.7.3-1",),
+    "long topics are refused": ("4.7.3/length",),
+    "deep topics are refused": ("4.7.3/levels",),
+    "surplus bytes are taken": ("MQTT-4.8.0-1",),
 }
 
 #: How long the broker waits for a WebSocket handshake, in seconds.
@@ -199,6 +344,10 @@ class Session:
     incoming: set[int] = field(default_factory=set)
     retained: set[str] = field(default_factory=set)
     unsubscribed: dict[str, int] = field(default_factory=dict)
+    resumed: set[str] = field(default_factory=set)
+    copies: dict[str, int] = field(default_factory=dict)
+    deaf: bool = False
+    logins: int = 0
     connection: "Connection | None" = None
     next_id: int = 0
 
@@ -305,6 +454,7 @@ class Connection:
         self.open = True
         self.refused = False
         self.held: list[bytes] = []
+        self.previous = 0  # the type of the packet before this one in the same segment
 
     def send(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -314,6 +464,20 @@ class Connection:
         self.open = False
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class Restartable(Broker):
+    """What a trial needs to know of the broker: it can be told to restart, and keeps its ports."""
+
+    def __init__(self, faulty: "FaultyBroker") -> None:
+        super().__init__("faulty", lambda values: faulty.endpoints())
+        self._faulty = faulty
+
+    def can(self, command: str) -> bool:
+        return command == "restart"
+
+    def restart(self) -> None:
+        self._faulty.restart()
 
 
 class FaultyBroker:
@@ -326,7 +490,7 @@ class FaultyBroker:
         assert not unknown, f"no such fault: {unknown}"
         self.faults = frozenset(faults)
         self._login = login
-        self.broker = Broker("faulty", lambda values: self._endpoints())
+        self.broker = Restartable(self)
         self._lock = threading.RLock()
         self._sessions: dict[bytes, Session] = {}
         self._retained: dict[str, tuple[bytes, int]] = {SYS_TOPIC: (b"faulty", 0)}
@@ -338,6 +502,10 @@ class FaultyBroker:
         self._threads: list[threading.Thread] = []
         self._numbers = itertools.count()
         self._stopping = False
+
+    def again(self) -> "FaultyBroker":
+        """Another one with the same faults."""
+        return FaultyBroker(*self.faults, login=self._login)
 
     def has(self, fault: str) -> bool:
         assert fault in FAULTS or fault in ODDITIES, fault
@@ -363,7 +531,22 @@ class FaultyBroker:
         for thread in self._threads:
             thread.join()
 
-    def _endpoints(self) -> dict[str, Endpoint]:
+    def restart(self) -> None:
+        """What a stop and a start would do, as its clients see it."""
+        with self._lock:
+            for connection in list(self._connections):
+                self._end(connection, "restart")
+            for session in self._sessions.values():
+                if self.has("restart loses messages"):
+                    session.outgoing = []
+                if self.has("restart loses incoming identifiers"):
+                    session.incoming = set()
+            if self.has("restart ends every session"):
+                self._sessions = {}
+            if self.has("restart loses retained messages"):
+                self._retained = {}
+
+    def endpoints(self) -> dict[str, Endpoint]:
         extra: dict[str, dict[str, str | int]] = {
             "authenticated": {"username": USERNAME, "password": PASSWORD},
             "limited": {"limit": LIMIT},
@@ -420,6 +603,10 @@ class FaultyBroker:
                 self._take(connection, data)
         except Violation:
             why = "violation"
+            if self.has("violation ends every connection"):
+                with self._lock:
+                    for other in list(self._connections):
+                        self._end(other, why)
         except TimeoutError:
             why = "keep alive"
         except OSError:
@@ -449,10 +636,17 @@ class FaultyBroker:
             if self.has("malformed connect is ignored"):
                 connection.decoder = Decoder()
                 return
+            if self.has("long Remaining Length is waited for"):
+                return
             raise Violation(connection.decoder.broken)
+        if connection.decoder.pending and self.has("packets must come whole"):
+            connection.decoder = Decoder()
         if not found and connection.session is None and self.has("connect must come whole"):
             raise Violation("CONNECT in pieces")
+        connection.previous = 0
         for number, packet in enumerate(found):
+            if number and self.has("one packet at a time"):
+                continue
             if number and self.has("early packets are lost") and found[0].kind == packets.CONNECT:
                 continue
             with self._lock:
@@ -460,6 +654,7 @@ class FaultyBroker:
                     if not self.has("keep alive runs from connect"):
                         connection.last_packet = time.monotonic()
                     self._handle(connection, packet)
+                    connection.previous = packet.kind
         left_open = self.has("refusal leaves the connection open") or self.has("wrong password is not disconnected")
         if connection.refused and not left_open:
             raise Violation("refused")
@@ -467,6 +662,8 @@ class FaultyBroker:
     def _end(self, connection: Connection, why: str) -> None:
         """The connection is over, whoever ended it."""
         if connection not in self._connections:
+            if connection.session and self.has("old connection ends the new session"):
+                self._sessions.pop(connection.session.client_id, None)
             return
         self._connections.discard(connection)
         connection.close()
@@ -476,6 +673,8 @@ class FaultyBroker:
         session.connection = None
         self._send_will(connection, session, why)
         ended = session.clean and not self.has("clean session outlives its connection")
+        if why == "violation" and self.has("violation ends the session"):
+            ended = True
         if ended or self.has("sessions are not kept"):
             self._forget(session)
 
@@ -512,10 +711,14 @@ class FaultyBroker:
         if self.has("retained messages die with their session"):
             for topic in session.retained:
                 self._retained.pop(topic, None)
+        if self.has("end of a session ends others"):
+            for other, name in itertools.product(self._sessions.values(), session.subscriptions):
+                other.subscriptions.pop(name, None)
 
     # CONNECT
 
     def _handle(self, connection: Connection, packet: Packet) -> None:
+        self._remove_feff(packet)
         if connection.session is not None:
             self._handle_connected(connection, connection.session, packet)
         elif isinstance(packet, Connect):
@@ -530,6 +733,26 @@ class FaultyBroker:
                 self._publish(packet.topic, packet.payload, packet.qos, False)
         elif not (packet.kind == packets.CONNECT and self.has("malformed connect is ignored")):
             raise Violation("the first packet is not CONNECT")
+
+    def _remove_feff(self, packet: Packet) -> None:
+        def without(text: str) -> str:
+            if self.has("U+FEFF is removed"):
+                return text.replace("\ufeff", "")
+            return text.removeprefix("\ufeff") if self.has("U+FEFF is removed from the beginning") else text
+
+        def without_bytes(data: bytes) -> bytes:
+            return without(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+        if isinstance(packet, Publish):
+            packet.topic = without(packet.topic)
+        elif isinstance(packet, Subscribe):
+            packet.filters = [(without_bytes(topic_filter), qos) for topic_filter, qos in packet.filters]
+        elif isinstance(packet, Unsubscribe):
+            packet.filters = [without_bytes(topic_filter) for topic_filter in packet.filters]
+        elif isinstance(packet, Connect):
+            packet.client_id = without_bytes(packet.client_id)
+            if packet.will:
+                packet.will = dataclasses.replace(packet.will, topic=without_bytes(packets.encoded(packet.will.topic)))
 
     def _handle_refused(self, connection: Connection, packet: Packet) -> None:
         if isinstance(packet, Publish) and self.has("packets behind a refusal are processed"):
@@ -554,6 +777,8 @@ class FaultyBroker:
         if problem:
             if self.has("malformed connect is ignored"):
                 return
+            if self.has("failed login ends the session"):
+                self._sessions.pop(packet.client_id, None)
             string_refused = "string" in problem and self.has("malformed strings are refused with code 2")
             if string_refused or self.has("malformed connect is answered"):
                 connection.send(packets.connack(2))
@@ -683,6 +908,10 @@ class FaultyBroker:
             self._forget(old)
         session, present = self._session(client_id, packet.clean, old)
         connection.session = session
+        session.resumed = set(session.subscriptions)
+        session.logins += 1
+        if session.logins > 2 and self.has("third login loses messages"):
+            session.outgoing = []
         if self.has("unsubscribed filters return"):
             session.subscriptions |= session.unsubscribed
         session.connection = connection
@@ -737,6 +966,9 @@ class FaultyBroker:
 
     def _resume(self, session: Session) -> None:
         for message in session.outgoing:
+            wanted = any(self._matches(name, message.topic) for name in session.subscriptions)
+            if not wanted and message.state == "released" and self.has("unsubscribed messages are not released again"):
+                continue
             self._transmit(session, message)
 
     # Everything else
@@ -750,7 +982,10 @@ class FaultyBroker:
                 return
             raise Violation("second CONNECT")
         if packet.problem or not packet.flags_valid:
-            raise Violation(packet.problem or "header flags")
+            if self._is_ignored(packet):
+                return
+            if not self._is_tolerated(packet):
+                raise Violation(packet.problem or "header flags")
         if isinstance(packet, Publish):
             self._incoming(connection, session, packet)
         elif isinstance(packet, Subscribe):
@@ -760,26 +995,86 @@ class FaultyBroker:
         elif isinstance(packet, Acknowledgement):
             self._acknowledged(connection, session, packet)
         elif packet.kind == packets.PINGREQ:
-            connection.send(packets.pingresp())
+            self._ping(connection, session)
         elif packet.kind == packets.DISCONNECT:
-            self._end(connection, "disconnect")
-        else:
+            self._disconnect(connection)
+        elif not self.has("unexpected packets are ignored"):
             raise Violation(f"{packet.name} from a client")
 
+    def _is_ignored(self, packet: Packet) -> bool:
+        if packet.kind == packets.DISCONNECT:
+            return self.has("wrong disconnect is ignored")
+        if packet.kind in (0, 15):
+            return self.has("unexpected packets are ignored")
+        if packet.kind in (packets.SUBSCRIBE, packets.UNSUBSCRIBE):
+            return bool(packet.problem) and self.has("incomplete requests are ignored")
+        return "cut short" in packet.problem and self.has("packets cut short are ignored")
+
+    def _is_tolerated(self, packet: Packet) -> bool:
+        if packet.problem:
+            return "too many" in packet.problem and self.has("surplus bytes are taken")
+        tolerant = {
+            packets.SUBSCRIBE: "subscribe header flags are ignored",
+            packets.UNSUBSCRIBE: "unsubscribe header flags are ignored",
+            packets.DISCONNECT: "disconnect header flags are ignored",
+        }
+        return packet.kind in tolerant and self.has(tolerant[packet.kind])
+
+    def _ping(self, connection: Connection, session: Session) -> None:
+        if self.has("no pingresp") or (session.outgoing and self.has("no pingresp while messages are under way")):
+            return
+        if connection.previous == packets.PINGREQ and self.has("one pingresp for several pingreqs"):
+            return
+        flags = int(self.has("pingresp has header flags"))
+        connection.send(packets.frame(packets.PINGRESP, flags, b"\0" * self.has("pingresp is too long")))
+
+    def _disconnect(self, connection: Connection) -> None:
+        if self.has("disconnect removes every will"):
+            for other in self._connections:
+                other.will = None
+        retained = connection.will is not None and connection.will.retain
+        survives = self.has("will survives disconnect") or (retained and self.has("retained will survives disconnect"))
+        if self.has("disconnect is not followed by the end"):
+            connection.will = None
+            return
+        self._end(connection, "network" if survives else "disconnect")
+
     def _incoming(self, connection: Connection, session: Session, packet: Publish) -> None:
-        topic = packets.encoded_topic(packet.topic)
-        if not topic or not well_formed(topic) or b"+" in topic or b"#" in topic or packet.packet_id == 0:
-            raise Violation("topic or Packet Identifier")
+        problem, passed_on = self._topic_problem(packet)
+        if packet.packet_id == 0:
+            raise Violation("Packet Identifier 0")
+        if problem and not passed_on:
+            raise Violation(problem)
         new = packet.qos < 2 or packet.packet_id not in session.incoming
-        if new and not (connection.role == "acl" and packet.topic == FORBIDDEN):
+        forbidden = connection.role == "acl" and packet.topic == FORBIDDEN
+        dollar = packet.topic.startswith("$") and not (
+            self.has("clients may use dollar topics")
+            or self.has("wildcards match dollar topics")
+            or self.has("hash matches dollar topics of clients")
+        )
+        if new and not forbidden and not dollar:
             if packet.retain:
                 session.retained.add(packet.topic)
-            self._publish(packet.topic, packet.payload, packet.qos, packet.retain)
+            own = session if self.has("publisher gets nothing") else None
+            self._publish(packet.topic, packet.payload, packet.qos, packet.retain, but=own)
+        if problem:
+            raise Violation(problem)
         if packet.packet_id is not None and packet.qos == 1:
             connection.send(packets.puback(packet.packet_id))
         elif packet.packet_id is not None:
             session.incoming.add(packet.packet_id)
             connection.send(packets.pubrec(packet.packet_id))
+
+    def _topic_problem(self, packet: Publish) -> tuple[str, bool]:
+        """What is wrong with a topic name, empty if nothing is; and whether the message is published all the same."""
+        topic = packets.encoded_topic(packet.topic)
+        if not topic and not self.has("empty topic names are taken"):
+            return "empty topic name", False
+        if not well_formed(topic) and not self.has("topic names are not checked"):
+            return "ill-formed topic name", self.has("ill-formed topic names are passed on")
+        if (b"+" in topic or b"#" in topic) and not self.has("topic names may have wildcards"):
+            return "topic name with wildcards", self.has("topic names with wildcards are passed on")
+        return "", True
 
     def _acknowledged(self, connection: Connection, session: Session, packet: Acknowledgement) -> None:
         identity = packet.packet_id
@@ -790,38 +1085,192 @@ class FaultyBroker:
             for message in session.outgoing:
                 if message.packet_id == identity and message.qos == 2:
                     message.state = "released"
+            known = identity in (message.packet_id for message in session.outgoing)
+            if not known and self.has("unsubscribe drops what is under way"):
+                return
             connection.send(packets.pubrel(identity))
         elif packet.kind in (packets.PUBACK, packets.PUBCOMP):
             session.outgoing = [message for message in session.outgoing if message.packet_id != identity]
-        else:
+        elif not self.has("unexpected packets are ignored"):
             raise Violation(f"{packet.name} from a client")
 
+    # SUBSCRIBE and UNSUBSCRIBE
+
     def _subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
-        if not packet.filters or packet.packet_id == 0:
+        if packet.packet_id == 0 or not (packet.filters or self.has("subscribe needs no filter")):
             raise Violation("no filter, or Packet Identifier 0")
-        codes = []
-        for raw_filter, qos in packet.filters:
-            if qos > 2 or not valid_filter(raw_filter):
-                raise Violation("filter or QoS")
-            if connection.role == "acl" and raw_filter == FORBIDDEN.encode():
-                codes.append(packets.SUBSCRIBE_FAILURE)
+        codes: list[int] = []
+        wanted: list[tuple[str, int]] = []
+        first_qos = 0
+        for raw_filter, requested in packet.filters:
+            code = self._requested(requested)
+            if not self._is_filter(raw_filter):
+                if self.has("wrong filters are not answered"):
+                    return
+                raise Violation("filter")
+            name = decoded(raw_filter)
+            code = self._granted(connection, name, code)
+            codes.append(code)
+            if code > 2:
+                if self.has("a refused filter ends the list"):
+                    break
                 continue
-            codes.append(qos)
-            session.subscriptions[raw_filter.decode()] = qos
-            self._old_subscriptions.setdefault(session.client_id, {})[raw_filter.decode()] = qos
-        connection.send(packets.suback(packet.packet_id, *codes))
-        for (raw_filter, _), code in zip(packet.filters, codes, strict=True):
-            if code <= 2:
-                for topic, (payload, published) in list(self._retained.items()):
-                    if matches(raw_filter.decode(), topic):
-                        self._deliver(session, topic, payload, min(published, code), True)
+            first_qos = first_qos if len(codes) > 1 else code
+            if len(codes) > 1 and self.has("only the first filter counts"):
+                continue
+            if name == FORBIDDEN and connection.role == "acl":
+                continue
+            if self._brings_retained(session, name, len(codes)):
+                wanted.append((name, code))
+            self._add(session, name, first_qos if self.has("all filters have the first QoS") else code)
+        self._send_suback(connection, session, packet, codes)
+        for name, code in wanted:
+            for topic, (payload, published) in list(self._retained.items()):
+                if self._matches(name, topic):
+                    upgraded = self.has("retained messages have the granted QoS")
+                    self._deliver(session, topic, payload, code if upgraded else min(published, code), True)
+
+    def _requested(self, requested: int) -> int:
+        """The QoS that a requested QoS means, or the code that refuses it."""
+        if requested == 3 and self.has("requested QoS 3 is 2"):
+            return 2
+        if requested == 3 and self.has("requested QoS 3 is refused"):
+            return packets.SUBSCRIBE_FAILURE
+        if requested > 2 and self.has("requested QoS is not checked"):
+            return min(requested & 3, 2)
+        if requested & 3 != 3 and self.has("reserved bits of the requested QoS are ignored"):
+            return requested & 3
+        if requested > 2:
+            raise Violation("requested QoS")
+        return requested
+
+    def _is_filter(self, raw_filter: bytes) -> bool:
+        if valid_filter(raw_filter) or self.has("filters are not checked"):
+            return True
+        if not raw_filter:
+            return self.has("empty filters are taken")
+        return well_formed(raw_filter) and self.has("wrong wildcards are letters")
+
+    def _granted(self, connection: Connection, name: str, code: int) -> int:
+        """The return code for a filter."""
+        forbidden = connection.role == "acl" and name == FORBIDDEN
+        wildcards = "+" in name or "#" in name
+        if forbidden and self.has("forbidden filters are granted"):
+            return code
+        if (forbidden and self.has("forbidden filters are dropped")) or (
+            wildcards and self.has("wildcards are dropped")
+        ):
+            raise Violation("filter")
+        refused = [
+            forbidden,
+            wildcards and self.has("wildcards are refused"),
+            name == "/" and self.has("a slash is no filter"),
+            len(name.encode("utf-8", "surrogateescape")) > 200 and self.has("long topics are refused"),
+            name.count("/") > 40 and self.has("deep topics are refused"),
+        ]
+        if not any(refused):
+            return code
+        return 0x87 if self.has("refusals have code 0x87") else packets.SUBSCRIBE_FAILURE
+
+    def _brings_retained(self, session: Session, name: str, number: int) -> bool:
+        known = name in session.subscriptions
+        return not (
+            (known and self.has("known filters bring no retained messages"))
+            or (name in session.resumed and self.has("resumed filters bring no retained messages"))
+            or (number > 1 and self.has("retained messages for the first filter only"))
+        )
+
+    def _add(self, session: Session, name: str, qos: int) -> None:
+        if name in session.subscriptions:
+            session.copies[name] = session.copies.get(name, 1) + self.has("subscriptions pile up")
+            session.deaf = self.has("known filters bring a break")
+            if self.has("first subscription stays"):
+                return
+        session.subscriptions[name] = qos
+        self._old_subscriptions.setdefault(session.client_id, {})[name] = qos
+
+    def _send_suback(self, connection: Connection, session: Session, packet: Subscribe, codes: list[int]) -> None:
+        if self.has("no suback"):
+            return
+        if connection.previous == packets.SUBSCRIBE and self.has("one suback for several subscribes"):
+            return
+        packet_id = self._answer_id(packet.packet_id)
+        under_way = packet_id in (message.packet_id for message in session.outgoing)
+        if under_way and self.has("packet ids of both directions are one"):
+            packet_id += 1
+        if self.has("suback codes are sorted"):
+            codes.sort()
+        if self.has("suback codes are turned around"):
+            codes.reverse()
+        if self.has("refusals come last"):
+            codes.sort(key=lambda code: code > 2)
+        if self.has("suback says QoS 2"):
+            codes = [2] * len(codes)
+        if self.has("suback codes have a bit more"):
+            codes = [code | 4 for code in codes]
+        if self.has("suback has one code"):
+            codes = codes[:1]
+        if self.has("suback is empty"):
+            codes = []
+        flags = int(self.has("suback has header flags"))
+        for part in [[code] for code in codes] if self.has("a suback for each filter") else [codes]:
+            connection.send(packets.frame(packets.SUBACK, flags, packet_id.to_bytes(2, "big") + bytes(part)))
+
+    def _answer_id(self, packet_id: int) -> int:
+        if self.has("suback and unsuback have another packet id"):
+            return packet_id % 65535 + 1
+        return packet_id & 0xFF if self.has("suback and unsuback have half a packet id") else packet_id
 
     def _unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
-        if not packet.filters or packet.packet_id == 0 or not all(map(valid_filter, packet.filters)):
-            raise Violation("filter, or Packet Identifier 0")
-        for topic_filter in packet.filters:
-            session.unsubscribed[topic_filter.decode()] = session.subscriptions.pop(topic_filter.decode(), 0)
-        connection.send(packets.unsuback(packet.packet_id))
+        if packet.packet_id == 0 or not (packet.filters or self.has("unsubscribe needs no filter")):
+            raise Violation("no filter, or Packet Identifier 0")
+        for raw_filter in packet.filters:
+            empty = not raw_filter and self.has("empty filters can be unsubscribed")
+            if not empty and not valid_filter(raw_filter) and not self.has("filters are not checked"):
+                raise Violation("filter")
+        names = [decoded(raw_filter) for raw_filter in packet.filters]
+        if self.has("only the first filter is unsubscribed"):
+            names = names[:1]
+        removed = 0
+        for name in names:
+            for one in list(self._sessions.values()) if self.has("unsubscribe concerns everybody") else [session]:
+                removed += self._remove(one, name)
+        if removed and self.has("unsubscribe removes every subscription"):
+            session.subscriptions = {}
+        if self.has("no unsuback") or (not removed and self.has("unsuback for known filters only")):
+            return
+        flags = int(self.has("unsuback has header flags"))
+        body = self._answer_id(packet.packet_id).to_bytes(2, "big") + b"\0" * self.has("unsuback is too long")
+        for _ in packet.filters if self.has("an unsuback for each filter") else [None]:
+            connection.send(packets.frame(packets.UNSUBACK, flags, body))
+
+    def _remove(self, session: Session, name: str) -> int:
+        """Removes a subscription: how many were removed."""
+        if self.has("unsubscribe does nothing"):
+            return 0
+        if self.has("unsubscribe drops what is under way"):
+            session.outgoing = [one for one in session.outgoing if not self._matches(name, one.topic)]
+        removed = [known for known in session.subscriptions if self._is_same(name, known)]
+        for known in removed:
+            session.unsubscribed[known] = session.subscriptions.pop(known)
+            session.copies.pop(known, None)
+        return len(removed)
+
+    def _is_same(self, name: str, known: str) -> bool:
+        """Whether an unsubscribed filter is that of a subscription."""
+        if self.has("unsubscribed wildcards match") and matches(name, known):
+            return True
+        if self.has("unsubscribed filters ignore case"):
+            return name.lower() == known.lower()
+        if self.has("unsubscribed filters are normalised"):
+            return unicodedata.normalize("NFC", name).strip(" /") == known.strip(" /")
+        if self.has("unsubscribed filters begin alike"):
+            return known.startswith(name)
+        if self.has("U+FEFF does not count in unsubscribed filters"):
+            return name.replace("\ufeff", "") == known.replace("\ufeff", "")
+        return name == known
+
+    # Messages
 
     def _publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, *, but: Session | None = None, upgrade: bool = False
@@ -830,12 +1279,61 @@ class FaultyBroker:
             self._retained[topic] = (payload, qos)
         elif retain:
             self._retained.pop(topic, None)
+        if not payload and self.has("empty payloads are dropped"):
+            return
         for session in list(self._sessions.values()):
-            granted = [qos for name, qos in session.subscriptions.items() if matches(name, topic)]
-            if granted and session is not but:
-                self._deliver(session, topic, payload, 2 if upgrade else min(qos, max(granted)), False)
+            subscriptions = session.subscriptions
+            if session.connection is None and self.has("unsubscribed filters wait"):
+                subscriptions = subscriptions | session.unsubscribed
+            matching = [name for name in subscriptions if self._matches(name, topic)]
+            if not matching or session is but:
+                continue
+            if session.deaf:
+                session.deaf = False
+                continue
+            most = max(subscriptions[name] for name in matching)
+            delivered = 2 if upgrade else min(qos, most)
+            if self.has("messages have their own QoS"):
+                delivered = qos
+            if self.has("messages have the granted QoS"):
+                delivered = most
+            for _ in range(max(session.copies.get(name, 1) for name in matching)):
+                self._deliver(session, topic, payload, delivered, False)
+            if self.has("one subscriber gets it"):
+                return
+
+    def _matches(self, topic_filter: str, topic: str) -> bool:
+        if self.has("topics ignore case"):
+            topic_filter, topic = topic_filter.lower(), topic.lower()
+        if self.has("topics are normalised"):
+            topic_filter, topic = unicodedata.normalize("NFKC", topic_filter), unicodedata.normalize("NFKC", topic)
+        if self.has("topics are paths"):
+            topic_filter, topic = posixpath.normpath(topic_filter), posixpath.normpath(topic)
+        if self.has("topics are trimmed"):
+            topic_filter, topic = topic_filter.strip(" /"), topic.strip(" /")
+        if self.has("only letters of a topic count"):
+            topic_filter, topic = letters(topic_filter), letters(topic)
+        if self.has("only the first letters of levels count"):
+            topic_filter, topic = first_letters(topic_filter), first_letters(topic)
+        return matches(topic_filter, topic, self.has)
 
     def _deliver(self, session: Session, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        if self.has("subscribers are not served"):
+            return
+        if len(session.outgoing) >= 20 and self.has("more than 20 messages are dropped"):
+            return
+        if self.has("long payloads are cut"):
+            payload = payload[:65535]
+        if self.has("topic names are delivered in lower case"):
+            topic = topic.lower()
+        if self.has("odd characters are replaced"):
+            topic = "".join(char if char.isprintable() else "?" for char in topic)
+        if self.has("payloads end before a NUL"):
+            payload = payload.split(b"\0")[0]
+        if self.has("messages have another QoS"):
+            qos = (qos + 1) % 3
+        if session.connection is None and self.has("stored messages have QoS 1"):
+            qos = min(qos, 1)
         if session.connection is None:
             if self.has("nothing waits") or (self.has("only the first message waits") and session.outgoing):
                 return
@@ -843,7 +1341,7 @@ class FaultyBroker:
             session.connection.last_packet = time.monotonic()
         if qos == 0:
             if session.connection:
-                session.connection.send(packets.publish(topic, payload, retain=retain))
+                session.connection.send(packets.publish(packets.encoded_topic(topic), payload, retain=retain))
             return
         message = Outgoing(session.new_id(), topic, payload, qos, retain)
         session.outgoing.append(message)
@@ -857,7 +1355,7 @@ class FaultyBroker:
             return
         session.connection.send(
             packets.publish(
-                message.topic,
+                packets.encoded_topic(message.topic),
                 message.payload,
                 qos=message.qos,
                 packet_id=message.packet_id,
@@ -899,14 +1397,47 @@ def valid_filter(data: bytes) -> bool:
     return all(alone) and "#" not in levels[:-1]
 
 
-def matches(topic_filter: str, topic: str) -> bool:
-    """Whether a filter takes a topic (section 4.7)."""
+def decoded(data: bytes) -> str:
+    """A string of the wire, from which `packets.encoded_topic` makes the same bytes again."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def letters(topic: str) -> str:
+    """A topic without what is no letter, digit or wildcard of ASCII."""
+    return "".join(char for char in topic if char in "/+#-" or (char.isascii() and char.isalnum()))
+
+
+def first_letters(topic: str) -> str:
+    """A topic of which only the first level is whole."""
+    first, *others = topic.split("/")
+    return "/".join([first, *(level[:1] for level in others)])
+
+
+def matches(topic_filter: str, topic: str, has: Callable[[str], bool] = lambda fault: False) -> bool:
+    """Whether a filter takes a topic (section 4.7), unless `has` tells of a fault."""
     wanted, given = topic_filter.split("/"), topic.split("/")
-    if wanted[0] in ("+", "#") and topic.startswith("$"):
-        return False
+    if has("wildcards are letters"):
+        return wanted == given
+    if topic.startswith("$"):
+        of_clients = wanted[0] == "#" and has("hash matches dollar topics of clients")
+        if wanted[0] in ("+", "#") and not of_clients and not has("wildcards match dollar topics"):
+            return False
+        if wanted[0] not in ("+", "#") and "+" in wanted and has("dollar topics have no plus"):
+            return False
+    if topic_filter.endswith("/#") and topic.startswith(topic_filter[:-2]) and has("hash matches siblings"):
+        return True
     for position, level in enumerate(wanted):
+        left = given[position:]
         if level == "#":
+            too_far = (not left and has("hash matches no parent")) or (len(left) > 1 and has("hash matches one level"))
+            return not too_far
+        if level != "+" and level not in left[:1]:
+            return False
+        last = position == len(wanted) - 1
+        if level == "+" and last and left and has("plus matches more levels"):
             return True
-        if position >= len(given) or level not in ("+", given[position]):
+        if not left:
+            return last and has("plus matches the parent")
+        if level == "+" and not left[0] and has("plus matches no empty level"):
             return False
     return len(wanted) == len(given)

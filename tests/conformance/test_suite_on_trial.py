@@ -38,7 +38,7 @@ Outcomes = dict[str, list[Future[TestResult]]]
 
 
 class OnTrial:
-    """A broker that is there from the first of its tests to the last."""
+    """A broker that is there from the first of its tests to the last. A test that disturbs others gets its own."""
 
     def __init__(self, broker: FaultyBroker, tests: int, found: dict[str, Capability], patience: float) -> None:
         self._broker = broker
@@ -47,16 +47,17 @@ class OnTrial:
         self._left = tests
         self._entered = contextlib.ExitStack()
         self._lock = threading.Lock()
-        self._alone = threading.Lock()
 
     def execute(self, job: Job) -> TestResult:
+        if job.alone:
+            with self._broker.again() as broker, broker.broker:
+                return execute(job, Trial(broker.broker, self._found, self._patience))
         with self._lock:
             if not self._broker.broker.endpoints:
                 self._entered.enter_context(self._broker)
                 self._entered.enter_context(self._broker.broker)
         try:
-            with self._alone if job.alone else contextlib.nullcontext():
-                return execute(job, Trial(self._broker.broker, self._found, self._patience))
+            return execute(job, Trial(self._broker.broker, self._found, self._patience))
         finally:
             with self._lock:
                 self._left -= 1
@@ -78,7 +79,7 @@ def outcomes(suite: Session, found: dict[str, Capability]) -> Iterator[Outcomes]
 
         def submit(jobs: list[Job], broker: FaultyBroker, patience: float) -> list[Future[TestResult]]:
             jobs.sort(key=lambda job: (-job.waits, job.alone))
-            on_trial = OnTrial(broker, len(jobs), found, patience)
+            on_trial = OnTrial(broker, sum(not job.alone for job in jobs), found, patience)
             return [pool.submit(on_trial.execute, job) for job in jobs]
 
         submitted = {RIGHT: submit(list(suite.jobs), FaultyBroker(), 10)}
