@@ -130,7 +130,7 @@ def test_state_outlives_many_connections(trial: Trial) -> None:
     kept.meanwhile()
     for _ in range(5):
         raw, _ = kept.resume()
-        raw.take(packets.PUBREL)
+        expect.packet(raw, packets.PUBREL, packet_id=kept.released)
         raw.reset()
     kept.judge(kept.resume()[0])
 
