@@ -88,6 +88,7 @@ class Server:
             snapshot = store.load()
             journal = Journal(store, self._lane, self.timers, log)
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
+            self.exchange.may_publish = self._may_publish
             self._apply_limits()
             for listener, policy in zip(config.listeners, policies, strict=True):
                 self._ports.append(_Port(self, listener, policy))
@@ -230,6 +231,14 @@ class Server:
         if len({port.config.acl for port in self._ports}) > 1:
             return None
         return self._ports[0].gatekeeper.rights(username, client_id)
+
+    def _may_publish(self, username: str | None, client_id: str, topic: bytes) -> bool:
+        """Does any listener let this client publish to the topic, though it may not be there now?"""
+        for port in self._ports:
+            rights = port.gatekeeper.rights(username, client_id)
+            if rights is None or rights.may_publish(topic):
+                return True
+        return False
 
     # --- the end ---
 

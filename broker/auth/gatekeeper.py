@@ -92,11 +92,11 @@ class Gatekeeper:
         return stays
 
     def rights(self, username: str | None, client_id: str) -> Rights | None:
-        policy = self.policy
-        if policy.acl is None:
-            return None
-        # A name that nobody has checked gives no rights.
-        return policy.acl.rights(username if policy.passwords is not None else None, client_id)
+        acl = self.policy.acl
+        return None if acl is None else acl.rights(self.proven_name(username), client_id)
+
+    def proven_name(self, username: str | None) -> str | None:
+        return username if self.policy.passwords is not None else None
 
     def _permits(self, client_id: str) -> bool:
         policy = self.policy

@@ -130,6 +130,10 @@ class Connection:
         assert session is not None
         return self._gatekeeper.rights(session.username, session.client_id)
 
+    def proven_name(self, username: str | None) -> str | None:
+        """The user name, if the listener has checked it."""
+        return self._gatekeeper.proven_name(username)
+
     # --- bytes come in ---
 
     def receive(self, data: bytes, now: float) -> None:

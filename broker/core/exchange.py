@@ -60,6 +60,8 @@ class Exchange:
         self.log = log
         self.scheduler = scheduler
         self.wall = wall
+        #: May a client, by its proven user name and its identifier, publish to this topic now, wherever it connects?
+        self.may_publish: Callable[[str | None, str, bytes], bool] = lambda username, client_id, topic: True
         self.stats = Stats()
         self.sessions: dict[str, Session] = {}
         self.router = Router(limits)
@@ -132,6 +134,7 @@ class Exchange:
         if session.subscriptions and (session.rights is not None or rights is not None):
             self.router.forget_routes()
         session.username = connect.username
+        session.proven_name = connection.proven_name(connect.username)
         session.rights = rights
         connection.session = session
         self.connected += 1
@@ -354,7 +357,7 @@ class Exchange:
                     break
                 message = record.message
                 left -= 1
-                if session.rights is not None and not session.rights.may_receive(message.topic):
+                if not self._may_be_fed(record, session):
                     if left <= 0:
                         break
                     continue
@@ -376,6 +379,14 @@ class Exchange:
                 self.feed_soon(session)
             return  # else the queue calls when it has room
         session.feeding = None
+
+    def _may_be_fed(self, record: RetainedRecord, session: Session) -> bool:
+        """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not
+        be delivered stays, as the right may come back."""
+        topic = record.message.topic
+        if session.rights is not None and not session.rights.may_receive(topic):
+            return False
+        return not record.client_id or self.may_publish(record.username, record.client_id, topic)
 
     # --- publishing ---
 
@@ -452,7 +463,7 @@ class Exchange:
         self._retained_full = False
         record = RetainedRecord(
             Message(topic, payload, qos, retain=True),
-            author.username if author is not None else None,
+            author.proven_name if author is not None else None,
             author.client_id if author is not None else "",
         )
         retained.set(record)

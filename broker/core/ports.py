@@ -55,6 +55,9 @@ class Gatekeeper(Protocol):
     def admit(self, connect: Connect, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         """The return code, if it can be told without delay; else None, and `decided` is called later on the loop."""
 
+    def proven_name(self, username: str | None) -> str | None:
+        """The user name, if it was checked: only then it gives rights."""
+
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         """What this client may do; None where there is no access control list, and everything is allowed."""
 
@@ -109,8 +112,8 @@ class RetainedRecord(NamedTuple):
     """A retained message, and who published it."""
 
     message: Message  #: its `retain` is True
-    username: str | None
-    client_id: str
+    username: str | None  #: None too if nobody had checked it
+    client_id: str  #: empty if it is the broker's own
 
 
 class Snapshot(NamedTuple):

@@ -42,6 +42,7 @@ class Session:
         "connection",
         "disconnected_at",
         "feeding",
+        "proven_name",
         "queue",
         "received",
         "rights",
@@ -57,6 +58,7 @@ class Session:
         self.connection: Connection | None = None
         self.disconnected_at: float | None = None  #: seconds since the epoch
         self.username: str | None = None
+        self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None
         self.sink = sink  #: where frames of QoS 0 go
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> granted QoS

@@ -915,6 +915,42 @@ def test_rights_go_with_the_user_of_the_present_connection(world: World) -> None
     assert client.payloads() == ["3"]
 
 
+def test_a_retained_message_is_delivered_while_its_author_may_publish_it(world: World) -> None:
+    world.join("author", username="u").publish("t", "by a user", 1, 1, retain=True)
+    world.join("anonymous").publish("t2", "by nobody", 1, 1, retain=True)
+    world.gatekeeper.granted["u"] = Forbidden(publish=[b"t"])
+    assert payloads_of_a_new_reader(world) == ["by nobody"]
+    world = world.crash()  # the author is known after a restart
+    assert payloads_of_a_new_reader(world) == ["by nobody"]
+    world.gatekeeper.granted["u"] = Forbidden()
+    assert payloads_of_a_new_reader(world) == ["by a user", "by nobody"]
+    world.gatekeeper.granted[None] = Forbidden(publish=[b"t2"])
+    assert payloads_of_a_new_reader(world) == ["by a user"]
+
+
+def test_the_right_of_a_name_that_nobody_checked_does_not_keep_a_retained_message(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.gatekeeper, "proven_name", lambda username: None)
+    world.join("author", username="u").publish("t", "x", 1, 1, retain=True)
+    world.gatekeeper.granted[None] = Forbidden(publish=[b"t"])
+    assert payloads_of_a_new_reader(world) == []
+
+
+def test_the_broker_s_own_retained_messages_need_no_right(world: World) -> None:
+    world.gatekeeper.granted[None] = Forbidden(publish=[b"$SYS/broker/uptime"])
+    world.exchange.publish(b"$SYS/broker/uptime", b"1", 0, True, None)
+    client = world.join("reader", username="r")
+    client.subscribe(("$SYS/#", 0))
+    assert [one[2] for one in retained(client)] == ["1"]
+
+
+def payloads_of_a_new_reader(world: World) -> list[str]:
+    client = world.join("reader", username="r")
+    client.subscribe(("#", 0))
+    return sorted(one[2] for one in retained(client))
+
+
 # --- expiry ------------------------------------------------------------------------------------------------------
 
 
