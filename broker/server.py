@@ -17,6 +17,7 @@ from dataclasses import fields
 from broker import config as configuration
 from broker import logs
 from broker.auth.acl import Acl
+from broker.auth.checks import Checks
 from broker.auth.errors import FileError
 from broker.auth.gatekeeper import Gatekeeper, Policy
 from broker.auth.passwords import Passwords
@@ -76,6 +77,7 @@ class Server:
         self.loop = Loop(self.timers, self._bug)
         self._workers = Workers(self.loop, config.workers, "selectmq-worker")
         self._lane = Workers(self.loop, 1, "selectmq-store")
+        self.checks = Checks(self._workers.submit, config.workers)
         self._ports: list[_Port] = []
         self._requests: deque[str] = deque()
         self._deadline: float | None = None  # of the end, once it has begun
@@ -294,7 +296,7 @@ class _Port:
 
     def __init__(self, server: Server, config: ListenerConfig, policy: Policy) -> None:
         self.config = config
-        self.gatekeeper = Gatekeeper(policy, server._workers.submit)
+        self.gatekeeper = Gatekeeper(policy, server.checks)
         self.connections: dict[Transport, Connection] = {}
         self._server = server
         self._second = 0

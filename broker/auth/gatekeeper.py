@@ -1,7 +1,7 @@
-"""Who may connect through one listener: the return codes 2, 4 and 5, and the rights of who is in.
+"""Who may connect through one listener: the return codes 2, 3, 4 and 5, and the rights of who is in.
 
-Owns: the order of the questions about a CONNECT. Must not know: connections, sessions, where the answers are computed
-(it is handed somebody who computes them elsewhere).
+Owns: the order of the questions about a CONNECT. Must not know: connections, sessions, when and where the answers are
+computed (checks).
 """
 
 import re
@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.auth.acl import Acl
+from broker.auth.checks import Checks
 from broker.auth.passwords import Passwords
-from broker.core.ports import GIVEN_CLIENT_ID, Rights
+from broker.core.ports import GIVEN_CLIENT_ID, Applicant, Rights
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
-
-#: Runs a job elsewhere, and calls back with its result or its exception.
-Submit = Callable[[Callable[[], Any], Callable[[Any, Exception | None], None]], None]
 
 
 @dataclass(slots=True)
@@ -36,15 +34,17 @@ class Policy:
 class Gatekeeper:
     """Implements core.ports.Gatekeeper by a Policy, which may be replaced at any time."""
 
-    def __init__(self, policy: Policy, submit: Submit) -> None:
+    def __init__(self, policy: Policy, checks: Checks) -> None:
         self.policy = policy
-        self._submit = submit
+        self._checks = checks
 
     @property
     def max_keepalive(self) -> float:
         return self.policy.max_keepalive
 
-    def admit(self, connect: Connect, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(
+        self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]
+    ) -> ReturnCode | None:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id
@@ -65,14 +65,15 @@ class Gatekeeper:
             if error is not None:
                 raise error  # a bug: told as one by the loop
             if self.policy is not policy:  # replaced meanwhile: what was checked may hold no more
-                code = self.admit(connect, decided)
+                code = self.admit(connect, applicant, decided)
                 if code is not None:
                     decided(code)
                 return
             decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
 
-        self._submit(lambda: passwords.check(username, password), checked)
-        return None
+        if self._checks.submit(lambda: passwords.check(username, password), checked, applicant):
+            return None
+        return ReturnCode.SERVER_UNAVAILABLE
 
     def replace(self, policy: Policy) -> Callable[[str | None, str], bool]:
         """Go by another policy from now on. Returns who of those that are in may stay: `stays(username, client_id)`."""

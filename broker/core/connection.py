@@ -121,6 +121,11 @@ class Connection:
         return self._transport.peer
 
     @property
+    def waits(self) -> bool:
+        """Has it said CONNECT, and has no answer yet?"""
+        return self.state == ADMITTING
+
+    @property
     def client_id(self) -> str | None:
         return self.session.client_id if self.session is not None else None
 
@@ -235,7 +240,7 @@ class Connection:
             def decided(code: ReturnCode) -> None:
                 self._admitted(connect, code)
 
-            code = self._gatekeeper.admit(connect, decided)
+            code = self._gatekeeper.admit(connect, self, decided)
             if code is not None:
                 self._admitted(connect, code)
         if self.state == ADMITTING:
@@ -617,7 +622,7 @@ _HANDLERS: dict[int, list[_Handler]] = {
 
 _REASONS = {
     ReturnCode.IDENTIFIER_REJECTED: "this Client Identifier is not permitted here",
-    ReturnCode.SERVER_UNAVAILABLE: "the server cannot serve now",
+    ReturnCode.SERVER_UNAVAILABLE: "too many passwords from this address wait to be checked",
     ReturnCode.BAD_USER_NAME_OR_PASSWORD: "wrong user name or password",
     ReturnCode.NOT_AUTHORIZED: "not authorised to connect",
     ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION: "unknown protocol version",
