@@ -7,6 +7,7 @@ of packets, sockets, what kind of store there is.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from broker.core.limits import Limits
 from broker.core.ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from broker.core.queue import Queue, StoredQueue
 from broker.core.retained import Retained
-from broker.core.router import Route, Router
+from broker.core.router import Route, Router, weight
 from broker.core.session import Discard, Session
 from broker.core.stats import Stats
 from broker.core.timers import Timers
@@ -33,6 +34,10 @@ MAX_TURN = 200_000
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
 FEED_SIZE = 1 << 18
+#: Bytes that the subscriptions of a session may take: so many for each that it may have, and room for a long one. As
+#: they are counted, a deep one takes far more than its length; so a client cannot have thousands of those.
+SUBSCRIPTION_SIZE = 4096
+LONG_SUBSCRIPTION = 1 << 17
 
 
 class Exchange:
@@ -266,14 +271,15 @@ class Exchange:
                 self.journal.subscription(session.store_id, topic_filter, qos)
             codes.append(qos)
         connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
-        feeding = [
-            (topic_filter, self.retained.matching(topic_filter), qos)
-            for (topic_filter, qos), code in zip(wanted, codes, strict=True)
-            if code != SUBSCRIBE_FAILURE
-        ]
-        if feeding and self.retained.count:
-            feeding.reverse()
-            session.feeding = feeding + (session.feeding or [])
+        granted = [one for one, code in zip(wanted, codes, strict=True) if code != SUBSCRIBE_FAILURE]
+        if granted and self.retained.count:
+            if session.feeding is None:
+                session.feeding = OrderedDict()
+            for topic_filter, qos in granted:
+                # Who asks again before all has come gets all of it again [MQTT-3.8.4-3], but not as often as it asked:
+                # what is still to come would grow without end.
+                session.feeding.pop(topic_filter, None)
+                session.feeding[topic_filter] = self.retained.matching(topic_filter), qos
             if session.store_id:
                 self.journal.when_stored(self._feed_later, session)  # behind the SUBACK
             else:
@@ -284,8 +290,10 @@ class Exchange:
         held = session.subscriptions
         if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
             return "subscription refused: the filter is longer or deeper than the limit"
-        if held is not None and len(held) >= limits.max_subscriptions and topic_filter not in held:
-            return "subscription refused: the session has as many as it may"
+        if held is not None and topic_filter not in held:
+            room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
+            if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:
+                return "subscription refused: the session has as many as it may"
         if session.rights is not None and not session.rights.may_subscribe(topic_filter):
             return "subscription refused: not authorised"
         return None
@@ -293,6 +301,8 @@ class Exchange:
     def _enter(self, session: Session, topic_filter: bytes, qos: int) -> None:
         if session.subscriptions is None:
             session.subscriptions = {}
+        if topic_filter not in session.subscriptions:
+            session.subscribed += weight(topic_filter)
         session.subscriptions[topic_filter] = qos
         if qos and session.queue is None:
             self._make_queue(session)
@@ -314,12 +324,12 @@ class Exchange:
         held = session.subscriptions
         for topic_filter in filters:
             if held is not None and held.pop(topic_filter, None) is not None:
+                session.subscribed -= weight(topic_filter)
                 self.router.unsubscribe(session, topic_filter)
                 if session.store_id:
                     self.journal.subscription(session.store_id, topic_filter, None)
-        if session.feeding:
-            gone = set(filters)
-            session.feeding = [feed for feed in session.feeding if feed[0] not in gone]  # [MQTT-3.10.4-2]
+                if session.feeding:
+                    session.feeding.pop(topic_filter, None)  # [MQTT-3.10.4-2]
         connection.acknowledge(unsuback(packet_id), session.store_id != 0)  # [MQTT-3.10.4-5]
 
     # --- retained messages for new subscriptions, in slices ---
@@ -350,7 +360,7 @@ class Exchange:
         left = FEED_SLICE
         room = FEED_SIZE
         while feeding:
-            _, records, granted = feeding[-1]
+            topic_filter, (records, granted) = next(iter(feeding.items()))
             for record in records:
                 if record is None:  # many topics were looked at: others have their turn first
                     left = 0
@@ -373,7 +383,7 @@ class Exchange:
                 if left <= 0 or room <= 0 or (qos and session.queue and not session.queue.has_room):
                     break
             else:
-                feeding.pop()
+                del feeding[topic_filter]
                 continue
             if left <= 0 or room <= 0:
                 self.feed_soon(session)
@@ -443,7 +453,7 @@ class Exchange:
         limits = self.limits
         added = len(topic) + len(payload) - (old.message.size if old is not None else 0)
         full = (old is None and retained.count >= limits.max_retained) or (
-            retained.size + added > limits.max_retained_bytes
+            retained.memory + added > limits.max_retained_bytes
         )
         if full and stored:
             self.stats.dropped += 1
