@@ -41,9 +41,7 @@ class Gatekeeper:
     def max_keepalive(self) -> float:
         return self.policy.max_keepalive
 
-    def admit(
-        self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]
-    ) -> ReturnCode | None:
+    def admit(self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 #: Deliveries in one turn after which publishers wait for the next, so that all that was produced is sent first.
 MAX_TURN = 200_000
-#: Retained messages that a new subscription gets per turn.
+#: Retained messages that a client gets per turn for its new subscriptions.
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
 FEED_SIZE = 1 << 18
+_FEED_STEP = FEED_SIZE // FEED_SLICE
 #: Bytes that the subscriptions of a session may take: so many for each that it may have, and room for a long one. As
 #: they are counted, a deep one takes far more than its length; so a client cannot have thousands of those.
 SUBSCRIPTION_SIZE = 4096
@@ -86,6 +87,7 @@ class Exchange:
         # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.
         self._leaving: dict[str, int] = {}
         self._hungry: dict[Session, None] = {}  # sessions whose retained messages go on in the next turn
+        self._fed: dict[Session, int] = {}  # bytes of them that sessions were given in this turn
         self._retained_full = False
 
     def restore(self, snapshot: Snapshot, rights: Callable[[str | None, str], Rights | None]) -> None:
@@ -357,18 +359,20 @@ class Exchange:
         assert feeding is not None
         if connection is not None and connection.congested:
             return  # it calls when it has room
-        left = FEED_SLICE
-        room = FEED_SIZE
+        room = FEED_SIZE - self._fed.get(session, 0)
+        if room <= 0:
+            self.feed_soon(session)
+            return
         while feeding:
             topic_filter, (records, granted) = next(iter(feeding.items()))
             for record in records:
                 if record is None:  # many topics were looked at: others have their turn first
-                    left = 0
+                    room = 0
                     break
                 message = record.message
-                left -= 1
                 if not self._may_be_fed(record, session):
-                    if left <= 0:
+                    room -= _FEED_STEP
+                    if room <= 0:
                         break
                     continue
                 qos = min(message.qos, granted)
@@ -379,16 +383,18 @@ class Exchange:
                         self.dirty.add(connection)
                 elif session.queue is not None:
                     session.queue.deliver(message, qos)
-                room -= message.size
-                if left <= 0 or room <= 0 or (qos and session.queue and not session.queue.has_room):
+                room -= max(message.size, _FEED_STEP)
+                if room <= 0 or (qos and session.queue and not session.queue.has_room):
                     break
             else:
                 del feeding[topic_filter]
                 continue
-            if left <= 0 or room <= 0:
+            if room <= 0:
                 self.feed_soon(session)
-            return  # else the queue calls when it has room
-        session.feeding = None
+            break  # else the queue calls when it has room
+        else:
+            session.feeding = None
+        self._fed[session] = FEED_SIZE - room
 
     def _may_be_fed(self, record: RetainedRecord, session: Session) -> bool:
         """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not
@@ -509,6 +515,8 @@ class Exchange:
 
     def end_of_turn(self) -> None:
         """Count, and start the next turn."""
+        if self._fed:
+            self._fed.clear()
         if self.sent or self.queued or self.acknowledged or self.acknowledgements:
             stats = self.stats
             stats.publish_sent += self.sent - self.away.count

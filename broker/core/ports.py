@@ -64,9 +64,7 @@ class Gatekeeper(Protocol):
     def max_keepalive(self) -> float:
         """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
 
-    def admit(
-        self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]
-    ) -> ReturnCode | None:
+    def admit(self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         """The return code, if it can be told without delay; else None, and `decided` is called later on the loop,
         unless the applicant has left."""
 

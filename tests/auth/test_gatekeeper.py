@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.auth.acl import Acl
 from broker.auth.checks import Checks
-from broker.auth.gatekeeper import Gatekeeper, Policy
+from broker.auth.gatekeeper import Gatekeeper, Policy, _fits
 from broker.auth.passwords import Passwords, set_password
 from broker.core.ports import GIVEN_CLIENT_ID
 from broker.wire.codes import ReturnCode
@@ -127,6 +131,25 @@ def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_
     codes: list[ReturnCode] = []
     assert gatekeeper.admit(connect("c", "ann", b"secret"), Applicant(), codes.append) == 0
     assert (codes, elsewhere.jobs) == ([], [])
+
+
+@settings(deadline=None)
+@given(
+    st.text("ab*.\n", max_size=6) | st.text("ab*u%", max_size=6),
+    st.text("ab*%u.", max_size=3),
+    st.text("ab.\n", max_size=8),
+)
+def test_a_pattern_agrees_with_a_regular_expression(pattern: str, user: str, client_id: str) -> None:
+    parts = [re.escape(part.replace("%u", user)) for part in pattern.split("*")]
+    expected = re.fullmatch(".*".join(parts), client_id, re.DOTALL) is not None
+    assert expected == _fits(pattern, user, client_id)
+
+
+def test_no_identifier_is_looked_at_for_long() -> None:
+    """A regular expression takes time that grows with a power of the length: here some ten seconds."""
+    start = time.process_time()
+    assert not _fits("*a*a*b", "u", "a" * 4_000)
+    assert time.process_time() - start < 2.0
 
 
 # --- a reload ---

@@ -176,9 +176,7 @@ class FakeGatekeeper:
         self.pending: list[Callable[[ReturnCode], None]] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
 
-    def admit(
-        self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]
-    ) -> ReturnCode | None:
+    def admit(self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         self.asked.append(connect)
         if not self.slow:
             return self.code
