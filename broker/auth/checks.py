@@ -11,21 +11,13 @@ guess costs is decided by the number of iterations in the password file.
 from collections import deque
 from collections.abc import Callable
 from ipaddress import IPv6Address
-from typing import Any, NamedTuple
-
-from broker.core.ports import Applicant
+from typing import Any
 
 Job = Callable[[], Any]
 Done = Callable[[Any, Exception | None], None]
 
 #: Clients of an address that wait for a check. Each keeps its CONNECT in memory.
 MAX_WAITING = 256
-
-
-class _Check(NamedTuple):
-    job: Job
-    done: Done
-    applicant: Applicant
 
 
 class Checks:
@@ -36,23 +28,18 @@ class Checks:
         self._submit = submit
         self._at_once = at_once
         self._share = max(1, at_once // 2)
-        self._waiting: dict[str, deque[_Check]] = {}  # by origin, in the order of their turns; no queue is empty
+        self._waiting: dict[
+            str, deque[tuple[Job, Done]]
+        ] = {}  # by origin, in the order of their turns; no queue is empty
         self._running: dict[str, int] = {}  # by origin; none is 0
 
-    def submit(self, job: Job, done: Done, applicant: Applicant) -> bool:
-        """Run `job` when it is this applicant's turn, then call `done`; neither if the applicant has left before.
-        False: too many wait already."""
-        origin = origin_of(applicant.peer)
-        queue = self._waiting.get(origin)
-        if queue is None:
-            queue = self._waiting[origin] = deque()
-        elif len(queue) >= MAX_WAITING:
-            there = [check for check in queue if check.applicant.waits]
-            if len(there) >= MAX_WAITING:
-                return False
-            queue.clear()
-            queue.extend(there)
-        queue.append(_Check(job, done, applicant))
+    def submit(self, job: Job, done: Done, peer: str) -> bool:
+        """Run `job` when it is the turn of who asks for it, `peer` (its address and port). False: too many wait."""
+        origin = origin_of(peer)
+        queue = self._waiting.setdefault(origin, deque())
+        if len(queue) >= MAX_WAITING:
+            return False
+        queue.append((job, done))
         self._start()
         return True
 
@@ -63,13 +50,11 @@ class Checks:
             if origin is None:
                 return
             queue = self._waiting.pop(origin)
-            check = queue.popleft()
+            self._run(origin, *queue.popleft())
             if queue:
                 self._waiting[origin] = queue  # behind all others
-            if check.applicant.waits:
-                self._run(origin, check)
 
-    def _run(self, origin: str, check: _Check) -> None:
+    def _run(self, origin: str, job: Job, done: Done) -> None:
         self._running[origin] = self._running.get(origin, 0) + 1
 
         def finished(result: Any, error: Exception | None) -> None:
@@ -77,9 +62,9 @@ class Checks:
             if not self._running[origin]:
                 del self._running[origin]
             self._start()
-            check.done(result, error)
+            done(result, error)
 
-        self._submit(check.job, finished)
+        self._submit(job, finished)
 
 
 def origin_of(peer: str) -> str:

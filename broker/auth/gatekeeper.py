@@ -11,7 +11,7 @@ from typing import Any
 from broker.auth.acl import Acl
 from broker.auth.checks import Checks
 from broker.auth.passwords import Passwords
-from broker.core.ports import GIVEN_CLIENT_ID, Applicant, Rights
+from broker.core.ports import GIVEN_CLIENT_ID, Rights
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
 
@@ -41,7 +41,7 @@ class Gatekeeper:
     def max_keepalive(self) -> float:
         return self.policy.max_keepalive
 
-    def admit(self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id
@@ -62,13 +62,13 @@ class Gatekeeper:
             if error is not None:
                 raise error  # a bug: told as one by the loop
             if self.policy is not policy:  # replaced meanwhile: what was checked may hold no more
-                code = self.admit(connect, applicant, decided)
+                code = self.admit(connect, peer, decided)
                 if code is not None:
                     decided(code)
                 return
             decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
 
-        if self._checks.submit(lambda: passwords.check(username, password), checked, applicant):
+        if self._checks.submit(lambda: passwords.check(username, password), checked, peer):
             return None
         return ReturnCode.SERVER_UNAVAILABLE
 

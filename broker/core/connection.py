@@ -121,11 +121,6 @@ class Connection:
         return self._transport.peer
 
     @property
-    def waits(self) -> bool:
-        """Has it said CONNECT, and has no answer yet?"""
-        return self.state == ADMITTING
-
-    @property
     def client_id(self) -> str | None:
         return self.session.client_id if self.session is not None else None
 
@@ -240,7 +235,7 @@ class Connection:
             def decided(code: ReturnCode) -> None:
                 self._admitted(connect, code)
 
-            code = self._gatekeeper.admit(connect, self, decided)
+            code = self._gatekeeper.admit(connect, self.peer, decided)
             if code is not None:
                 self._admitted(connect, code)
         if self.state == ADMITTING:

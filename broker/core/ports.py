@@ -45,18 +45,6 @@ class Rights(Protocol):
 GIVEN_CLIENT_ID = "auto-"
 
 
-class Applicant(Protocol):
-    """Who has sent a CONNECT and waits for the answer."""
-
-    @property
-    def peer(self) -> str:
-        """See Transport."""
-
-    @property
-    def waits(self) -> bool:
-        """Is it still there?"""
-
-
 class Gatekeeper(Protocol):
     """Decides about a CONNECT: one for each listener."""
 
@@ -64,9 +52,9 @@ class Gatekeeper(Protocol):
     def max_keepalive(self) -> float:
         """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
 
-    def admit(self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
-        """The return code, if it can be told without delay; else None, and `decided` is called later on the loop,
-        unless the applicant has left."""
+    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+        """The return code, if it can be told without delay; else None, and `decided` is called later on the loop.
+        `peer`: see Transport."""
 
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if it was checked: only then it gives rights."""

@@ -12,14 +12,6 @@ from broker.auth.checks import MAX_WAITING, Checks, origin_of
 HERE, THERE, ELSEWHERE = "192.0.2.1:1000", "192.0.2.2:1000", "192.0.2.3:1000"
 
 
-class Applicant:
-    """Implements core.ports.Applicant."""
-
-    def __init__(self, peer: str) -> None:
-        self.peer = peer
-        self.waits = True
-
-
 class Desk:
     """Checks whose jobs end when the test says so."""
 
@@ -33,16 +25,13 @@ class Desk:
         self.begun.append(job())
         self.running.append((job, done))
 
-    def ask(self, name: str, peer: str) -> Applicant | None:
-        """None: refused."""
-        applicant = Applicant(peer)
-
+    def ask(self, name: str, peer: str) -> bool:
         def done(result: Any, error: Exception | None) -> None:
             if error is not None:
                 raise error
             self.answered.append(result)
 
-        return applicant if self.checks.submit(lambda: name, done, applicant) else None
+        return self.checks.submit(lambda: name, done, peer)
 
     def end(self, error: Exception | None = None) -> None:
         """The oldest job ends."""
@@ -82,24 +71,13 @@ def test_addresses_take_turns() -> None:
 
 def test_too_many_of_an_address_are_refused_and_others_are_not() -> None:
     desk = Desk(1)
-    asked = [desk.ask(f"here{n}", HERE) for n in range(MAX_WAITING + 1)]  # the first one runs
-    assert None not in asked
-    assert desk.ask("one too many", HERE) is None
-    assert desk.ask("there", THERE) is not None
+    assert all(desk.ask(f"here{n}", HERE) for n in range(MAX_WAITING + 1))  # the first one runs
+    assert not desk.ask("one too many", HERE)
+    assert desk.ask("there", THERE)
     desk.end()
-    assert desk.ask("in its place", HERE) is not None
-    assert desk.ask("one too many", HERE) is None
+    assert desk.ask("in its place", HERE)
+    assert not desk.ask("one too many", HERE)
     assert "one too many" not in desk.end_all().begun
-
-
-def test_who_has_left_is_not_checked_and_takes_nobody_s_place() -> None:
-    desk = Desk(1)
-    asked = [desk.ask(f"here{n}", HERE) for n in range(MAX_WAITING + 1)]
-    for applicant in asked[1:-1]:
-        assert applicant is not None
-        applicant.waits = False
-    assert desk.ask("in their place", HERE) is not None
-    assert desk.end_all().begun == ["here0", f"here{MAX_WAITING}", "in their place"]
 
 
 def test_nothing_is_kept_of_who_was_here() -> None:

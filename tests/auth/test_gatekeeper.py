@@ -20,6 +20,8 @@ from broker.core.ports import GIVEN_CLIENT_ID
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
 
+PEER = "192.0.2.1:1000"
+
 Job = tuple[Callable[[], Any], Callable[[Any, Exception | None], None]]
 
 
@@ -36,14 +38,6 @@ class Elsewhere:
     def run(self) -> None:
         job, done = self.jobs.pop(0)
         done(job(), None)
-
-
-class Applicant:
-    """Implements core.ports.Applicant: one that waits, from this address."""
-
-    def __init__(self, peer: str = "192.0.2.1:1000") -> None:
-        self.peer = peer
-        self.waits = True
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def connect(client_id: str = "c", username: str | None = None, password: bytes |
 def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect) -> ReturnCode:
     """The return code, however it comes."""
     codes: list[ReturnCode] = []
-    code = gatekeeper.admit(packet, Applicant(), codes.append)
+    code = gatekeeper.admit(packet, PEER, codes.append)
     if code is not None:
         codes.append(code)
     while elsewhere.jobs:
@@ -129,7 +123,7 @@ def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     assert verdict(gatekeeper, elsewhere, connect("c", "ann", b"secret")) == 0
     codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"secret"), Applicant(), codes.append) == 0
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append) == 0
     assert (codes, elsewhere.jobs) == ([], [])
 
 
@@ -159,7 +153,7 @@ def test_a_reload_while_a_password_is_being_checked_counts(elsewhere: Elsewhere,
     # The check was begun with the old file, in which this user's password was right.
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"secret"), Applicant(), codes.append) is None
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append) is None
     gatekeeper.replace(Policy(passwords(tmp_path, bob="secret")))
     elsewhere.run()
     assert codes == []
@@ -170,7 +164,7 @@ def test_a_reload_while_a_password_is_being_checked_counts(elsewhere: Elsewhere,
 def test_a_reload_that_lets_everybody_in_ends_a_check(elsewhere: Elsewhere, tmp_path: Path) -> None:
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"wrong"), Applicant(), codes.append) is None
+    assert gatekeeper.admit(connect("c", "ann", b"wrong"), PEER, codes.append) is None
     gatekeeper.replace(Policy(allow_anonymous=True))
     elsewhere.run()
     assert (codes, elsewhere.jobs) == ([ReturnCode.ACCEPTED], [])

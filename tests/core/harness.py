@@ -14,7 +14,7 @@ from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
 from broker.core.limits import Limits
-from broker.core.ports import Applicant, Rights, Store
+from broker.core.ports import Rights, Store
 from broker.core.session import Session
 from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
@@ -176,7 +176,7 @@ class FakeGatekeeper:
         self.pending: list[Callable[[ReturnCode], None]] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
 
-    def admit(self, connect: Connect, applicant: Applicant, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         self.asked.append(connect)
         if not self.slow:
             return self.code
