@@ -338,9 +338,9 @@ class Exchange:
 
     def feed_soon(self, session: Session) -> None:
         """The session has room for more of its retained messages."""
-        if session not in self._hungry:
-            self._hungry[session] = None
-            self.scheduler.soon(self._feed_hungry)
+        if not self._hungry:
+            self.scheduler.soon(self._feed_hungry)  # one call for all: a second one would feed all of them again
+        self._hungry[session] = None
 
     def _feed_later(self, session: Session) -> None:
         if session.feeding:

@@ -193,7 +193,7 @@ def test_names_that_nobody_checked_do_not_stay_when_there_are_passwords(elsewher
 
 
 def test_after_a_reload_who_has_an_identifier_that_is_not_permitted_any_more_goes(elsewhere: Elsewhere) -> None:
-    gatekeeper = Gatekeeper(Policy(allow_anonymous=True), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(allow_anonymous=True), elsewhere.checks)
     stays = gatekeeper.replace(Policy(allow_anonymous=True, client_id_prefixes=("dev-",), max_client_id=23))
     names = ("dev-1", "other", "dev-" + "x" * 20, GIVEN_CLIENT_ID + "0123")
     assert [stays(None, name) for name in names] == [True, False, False, True]

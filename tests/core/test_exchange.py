@@ -768,6 +768,22 @@ def test_who_subscribes_again_and_again_gets_no_more_in_a_turn(world: World) -> 
     assert len(came) < 60
 
 
+def test_several_clients_at_once_get_one_slice_each_in_a_turn(world: World) -> None:
+    publisher = world.join("pub")
+    for n in range(FEED_SLICE * 4):
+        publisher.publish(f"t/{n}", "x", retain=True)
+    clients = [world.join(f"c{n}") for n in range(4)]
+    for client in clients:
+        client.feed(subscribe(1, (b"t/#", 0)))
+    world.turn()
+    for _ in range(2):
+        before = [len(client.transport.taken) for client in clients]
+        world.turn()
+        sizes = [len(client.transport.taken) - old for client, old in zip(clients, before, strict=True)]
+        assert all(0 < size <= FEED_SLICE * len(b"\x31\x08\0\x06t/1000x") for size in sizes)
+    world.settle()
+
+
 def test_what_is_still_to_come_does_not_grow_by_asking_again(world: World) -> None:
     publisher = world.join("pub")
     for n in range(FEED_SLICE * 2):
