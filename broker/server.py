@@ -17,6 +17,7 @@ from dataclasses import fields
 from broker import config as configuration
 from broker import logs
 from broker.auth.acl import Acl
+from broker.auth.checks import Checks
 from broker.auth.errors import FileError
 from broker.auth.gatekeeper import Gatekeeper, Policy
 from broker.auth.passwords import Passwords
@@ -76,6 +77,7 @@ class Server:
         self.loop = Loop(self.timers, self._bug)
         self._workers = Workers(self.loop, config.workers, "selectmq-worker")
         self._lane = Workers(self.loop, 1, "selectmq-store")
+        self.checks = Checks(self._workers.submit, config.workers)
         self._ports: list[_Port] = []
         self._requests: deque[str] = deque()
         self._deadline: float | None = None  # of the end, once it has begun
@@ -88,6 +90,7 @@ class Server:
             snapshot = store.load()
             journal = Journal(store, self._lane, self.timers, log)
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
+            self.exchange.may_publish = self._may_publish
             self._apply_limits()
             for listener, policy in zip(config.listeners, policies, strict=True):
                 self._ports.append(_Port(self, listener, policy))
@@ -231,6 +234,14 @@ class Server:
             return None
         return self._ports[0].gatekeeper.rights(username, client_id)
 
+    def _may_publish(self, username: str | None, client_id: str, topic: bytes) -> bool:
+        """Does any listener let this client publish to the topic, though it may not be there now?"""
+        for port in self._ports:
+            rights = port.gatekeeper.rights(username, client_id)
+            if rights is None or rights.may_publish(topic):
+                return True
+        return False
+
     # --- the end ---
 
     def _begin_ending(self) -> None:
@@ -285,7 +296,7 @@ class _Port:
 
     def __init__(self, server: Server, config: ListenerConfig, policy: Policy) -> None:
         self.config = config
-        self.gatekeeper = Gatekeeper(policy, server._workers.submit)
+        self.gatekeeper = Gatekeeper(policy, server.checks)
         self.connections: dict[Transport, Connection] = {}
         self._server = server
         self._second = 0

@@ -150,9 +150,12 @@ def parse_publish(data: bytes) -> Publish:
 class RawClient:
     """A connection to a broker."""
 
-    def __init__(self, address: Address, *, receive_buffer: int | None = None) -> None:
-        """`receive_buffer`: bytes that the system takes in for a client that does not read."""
+    def __init__(self, address: Address, *, receive_buffer: int | None = None, source: str = "") -> None:
+        """`receive_buffer`: bytes that the system takes in for a client that does not read; `source`: the address to
+        come from."""
         self.socket = socket.socket(socket.AF_INET)
+        if source:
+            self.socket.bind((source, 0))
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)

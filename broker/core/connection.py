@@ -130,6 +130,10 @@ class Connection:
         assert session is not None
         return self._gatekeeper.rights(session.username, session.client_id)
 
+    def proven_name(self, username: str | None) -> str | None:
+        """The user name, if the listener has checked it."""
+        return self._gatekeeper.proven_name(username)
+
     # --- bytes come in ---
 
     def receive(self, data: bytes, now: float) -> None:
@@ -231,7 +235,7 @@ class Connection:
             def decided(code: ReturnCode) -> None:
                 self._admitted(connect, code)
 
-            code = self._gatekeeper.admit(connect, decided)
+            code = self._gatekeeper.admit(connect, self.peer, decided)
             if code is not None:
                 self._admitted(connect, code)
         if self.state == ADMITTING:
@@ -613,7 +617,7 @@ _HANDLERS: dict[int, list[_Handler]] = {
 
 _REASONS = {
     ReturnCode.IDENTIFIER_REJECTED: "this Client Identifier is not permitted here",
-    ReturnCode.SERVER_UNAVAILABLE: "the server cannot serve now",
+    ReturnCode.SERVER_UNAVAILABLE: "too many passwords from this address wait to be checked",
     ReturnCode.BAD_USER_NAME_OR_PASSWORD: "wrong user name or password",
     ReturnCode.NOT_AUTHORIZED: "not authorised to connect",
     ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION: "unknown protocol version",

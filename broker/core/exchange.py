@@ -7,6 +7,7 @@ of packets, sockets, what kind of store there is.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from broker.core.limits import Limits
 from broker.core.ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from broker.core.queue import Queue, StoredQueue
 from broker.core.retained import Retained
-from broker.core.router import Route, Router
+from broker.core.router import Route, Router, weight
 from broker.core.session import Discard, Session
 from broker.core.stats import Stats
 from broker.core.timers import Timers
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
 
 #: Deliveries in one turn after which publishers wait for the next, so that all that was produced is sent first.
 MAX_TURN = 200_000
-#: Retained messages that a new subscription gets per turn.
+#: Retained messages that a client gets per turn for its new subscriptions.
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
 FEED_SIZE = 1 << 18
+_FEED_STEP = FEED_SIZE // FEED_SLICE
+#: Bytes that the subscriptions of a session may take: so many for each that it may have, and room for a long one. As
+#: they are counted, a deep one takes far more than its length; so a client cannot have thousands of those.
+SUBSCRIPTION_SIZE = 4096
+LONG_SUBSCRIPTION = 1 << 17
 
 
 class Exchange:
@@ -60,6 +66,8 @@ class Exchange:
         self.log = log
         self.scheduler = scheduler
         self.wall = wall
+        #: May a client, by its proven user name and its identifier, publish to this topic now, wherever it connects?
+        self.may_publish: Callable[[str | None, str, bytes], bool] = lambda username, client_id, topic: True
         self.stats = Stats()
         self.sessions: dict[str, Session] = {}
         self.router = Router(limits)
@@ -79,6 +87,7 @@ class Exchange:
         # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.
         self._leaving: dict[str, int] = {}
         self._hungry: dict[Session, None] = {}  # sessions whose retained messages go on in the next turn
+        self._fed: dict[Session, int] = {}  # bytes of them that sessions were given in this turn
         self._retained_full = False
 
     def restore(self, snapshot: Snapshot, rights: Callable[[str | None, str], Rights | None]) -> None:
@@ -132,6 +141,7 @@ class Exchange:
         if session.subscriptions and (session.rights is not None or rights is not None):
             self.router.forget_routes()
         session.username = connect.username
+        session.proven_name = connection.proven_name(connect.username)
         session.rights = rights
         connection.session = session
         self.connected += 1
@@ -263,14 +273,15 @@ class Exchange:
                 self.journal.subscription(session.store_id, topic_filter, qos)
             codes.append(qos)
         connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
-        feeding = [
-            (topic_filter, self.retained.matching(topic_filter), qos)
-            for (topic_filter, qos), code in zip(wanted, codes, strict=True)
-            if code != SUBSCRIBE_FAILURE
-        ]
-        if feeding and self.retained.count:
-            feeding.reverse()
-            session.feeding = feeding + (session.feeding or [])
+        granted = [one for one, code in zip(wanted, codes, strict=True) if code != SUBSCRIBE_FAILURE]
+        if granted and self.retained.count:
+            if session.feeding is None:
+                session.feeding = OrderedDict()
+            for topic_filter, qos in granted:
+                # Who asks again before all has come gets all of it again [MQTT-3.8.4-3], but not as often as it asked:
+                # what is still to come would grow without end.
+                session.feeding.pop(topic_filter, None)
+                session.feeding[topic_filter] = self.retained.matching(topic_filter), qos
             if session.store_id:
                 self.journal.when_stored(self._feed_later, session)  # behind the SUBACK
             else:
@@ -281,8 +292,10 @@ class Exchange:
         held = session.subscriptions
         if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
             return "subscription refused: the filter is longer or deeper than the limit"
-        if held is not None and len(held) >= limits.max_subscriptions and topic_filter not in held:
-            return "subscription refused: the session has as many as it may"
+        if held is not None and topic_filter not in held:
+            room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
+            if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:
+                return "subscription refused: the session has as many as it may"
         if session.rights is not None and not session.rights.may_subscribe(topic_filter):
             return "subscription refused: not authorised"
         return None
@@ -290,6 +303,8 @@ class Exchange:
     def _enter(self, session: Session, topic_filter: bytes, qos: int) -> None:
         if session.subscriptions is None:
             session.subscriptions = {}
+        if topic_filter not in session.subscriptions:
+            session.subscribed += weight(topic_filter)
         session.subscriptions[topic_filter] = qos
         if qos and session.queue is None:
             self._make_queue(session)
@@ -311,21 +326,21 @@ class Exchange:
         held = session.subscriptions
         for topic_filter in filters:
             if held is not None and held.pop(topic_filter, None) is not None:
+                session.subscribed -= weight(topic_filter)
                 self.router.unsubscribe(session, topic_filter)
                 if session.store_id:
                     self.journal.subscription(session.store_id, topic_filter, None)
-        if session.feeding:
-            gone = set(filters)
-            session.feeding = [feed for feed in session.feeding if feed[0] not in gone]  # [MQTT-3.10.4-2]
+                if session.feeding:
+                    session.feeding.pop(topic_filter, None)  # [MQTT-3.10.4-2]
         connection.acknowledge(unsuback(packet_id), session.store_id != 0)  # [MQTT-3.10.4-5]
 
     # --- retained messages for new subscriptions, in slices ---
 
     def feed_soon(self, session: Session) -> None:
         """The session has room for more of its retained messages."""
-        if session not in self._hungry:
-            self._hungry[session] = None
-            self.scheduler.soon(self._feed_hungry)
+        if not self._hungry:
+            self.scheduler.soon(self._feed_hungry)  # one call for all: a second one would feed all of them again
+        self._hungry[session] = None
 
     def _feed_later(self, session: Session) -> None:
         if session.feeding:
@@ -344,18 +359,20 @@ class Exchange:
         assert feeding is not None
         if connection is not None and connection.congested:
             return  # it calls when it has room
-        left = FEED_SLICE
-        room = FEED_SIZE
+        room = FEED_SIZE - self._fed.get(session, 0)
+        if room <= 0:
+            self.feed_soon(session)
+            return
         while feeding:
-            _, records, granted = feeding[-1]
+            topic_filter, (records, granted) = next(iter(feeding.items()))
             for record in records:
                 if record is None:  # many topics were looked at: others have their turn first
-                    left = 0
+                    room = 0
                     break
                 message = record.message
-                left -= 1
-                if session.rights is not None and not session.rights.may_receive(message.topic):
-                    if left <= 0:
+                if not self._may_be_fed(record, session):
+                    room -= _FEED_STEP
+                    if room <= 0:
                         break
                     continue
                 qos = min(message.qos, granted)
@@ -366,16 +383,26 @@ class Exchange:
                         self.dirty.add(connection)
                 elif session.queue is not None:
                     session.queue.deliver(message, qos)
-                room -= message.size
-                if left <= 0 or room <= 0 or (qos and session.queue and not session.queue.has_room):
+                room -= max(message.size, _FEED_STEP)
+                if room <= 0 or (qos and session.queue and not session.queue.has_room):
                     break
             else:
-                feeding.pop()
+                del feeding[topic_filter]
                 continue
-            if left <= 0 or room <= 0:
+            if room <= 0:
                 self.feed_soon(session)
-            return  # else the queue calls when it has room
-        session.feeding = None
+            break  # else the queue calls when it has room
+        else:
+            session.feeding = None
+        self._fed[session] = FEED_SIZE - room
+
+    def _may_be_fed(self, record: RetainedRecord, session: Session) -> bool:
+        """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not
+        be delivered stays, as the right may come back."""
+        topic = record.message.topic
+        if session.rights is not None and not session.rights.may_receive(topic):
+            return False
+        return not record.client_id or self.may_publish(record.username, record.client_id, topic)
 
     # --- publishing ---
 
@@ -432,7 +459,7 @@ class Exchange:
         limits = self.limits
         added = len(topic) + len(payload) - (old.message.size if old is not None else 0)
         full = (old is None and retained.count >= limits.max_retained) or (
-            retained.size + added > limits.max_retained_bytes
+            retained.memory + added > limits.max_retained_bytes
         )
         if full and stored:
             self.stats.dropped += 1
@@ -452,7 +479,7 @@ class Exchange:
         self._retained_full = False
         record = RetainedRecord(
             Message(topic, payload, qos, retain=True),
-            author.username if author is not None else None,
+            author.proven_name if author is not None else None,
             author.client_id if author is not None else "",
         )
         retained.set(record)
@@ -488,6 +515,8 @@ class Exchange:
 
     def end_of_turn(self) -> None:
         """Count, and start the next turn."""
+        if self._fed:
+            self._fed.clear()
         if self.sent or self.queued or self.acknowledged or self.acknowledgements:
             stats = self.stats
             stats.publish_sent += self.sent - self.away.count

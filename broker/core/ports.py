@@ -52,8 +52,12 @@ class Gatekeeper(Protocol):
     def max_keepalive(self) -> float:
         """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
 
-    def admit(self, connect: Connect, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
-        """The return code, if it can be told without delay; else None, and `decided` is called later on the loop."""
+    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+        """The return code, if it can be told without delay; else None, and `decided` is called later on the loop.
+        `peer`: see Transport."""
+
+    def proven_name(self, username: str | None) -> str | None:
+        """The user name, if it was checked: only then it gives rights."""
 
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         """What this client may do; None where there is no access control list, and everything is allowed."""
@@ -109,8 +113,8 @@ class RetainedRecord(NamedTuple):
     """A retained message, and who published it."""
 
     message: Message  #: its `retain` is True
-    username: str | None
-    client_id: str
+    username: str | None  #: None too if nobody had checked it
+    client_id: str  #: empty if it is the broker's own
 
 
 class Snapshot(NamedTuple):

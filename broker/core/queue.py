@@ -210,11 +210,16 @@ class Queue:
         exchange = self._exchange
         inflight = self._inflight
         window = exchange.limits.max_inflight
+        rights = self._session.rights
         connection = self._session.connection
         assert connection is not None
         extend = connection.out.extend
         while waiting and len(inflight) < window:
             seq, message, qos = waiting[0]
+            if rights is not None and not rights.may_receive(message.topic):
+                waiting.popleft()  # the right was taken away since it was queued
+                self.size -= message.size
+                continue
             packet_id = seq % IDENTIFIERS + 1
             if packet_id in inflight:
                 break  # [MQTT-2.3.1-4]
@@ -443,6 +448,7 @@ class StoredQueue(Queue):
         if waiting:
             inflight = self._inflight
             window = limits.max_inflight
+            rights = self._session.rights
             connection = self._session.connection
             assert connection is not None
             extend = connection.out.extend
@@ -451,10 +457,10 @@ class StoredQueue(Queue):
                 packet_id = seq % IDENTIFIERS + 1
                 if packet_id in inflight:
                     break  # [MQTT-2.3.1-4]
-                if seq in self._released:
-                    # Only now, as the right to receive it has gone since it was sent.
-                    inflight[packet_id] = (message.size, _AWAITS_PUBCOMP)
-                    extend((pubrel(packet_id),))
+                if rights is not None and not rights.may_receive(message.topic):
+                    waiting.popleft()
+                    self._withhold(seq, message, qos)
+                    continue
                 elif qos == 2 and seq >= self._stored_to:
                     break
                 else:
@@ -471,6 +477,24 @@ class StoredQueue(Queue):
                 self._fetch(self._loaded)
         elif not waiting:
             self._drained()
+
+    def _withhold(self, seq: int, message: Message, qos: int) -> None:
+        """The right to receive this message was taken away since it was queued: it is not sent (again)."""
+        connection = self._session.connection
+        assert connection is not None
+        if qos == 2 and seq < self._repeat_to:
+            # The client may have it, and wait for a PUBREL before it takes another message with this identifier. If it
+            # has not, it answers all the same.
+            packet_id = seq % IDENTIFIERS + 1
+            self._inflight[packet_id] = (message.size, _AWAITS_PUBCOMP)
+            self._sent_to = max(self._sent_to, seq + 1)
+            connection.acknowledge(pubrel(packet_id), self._release(packet_id))
+            return
+        self._count -= 1
+        self.size -= message.size
+        if self._added.pop(seq, None) is None:
+            self._settled.append(seq)
+            self._exchange.journal.touched.add(self)
 
     # --- the store ---
 
@@ -493,28 +517,15 @@ class StoredQueue(Queue):
         released = self._released
         if first_load:
             self._open = not self._congested
-        rights = self._session.rights
         for queued in messages:
-            seq, message, qos = queued
+            seq, message, _ = queued
             if seq in released:  # on its way already
                 self._inflight[seq % IDENTIFIERS + 1] = (message.size, _AWAITS_PUBCOMP)
             elif seq in self._early:
                 self._early.remove(seq)
                 self.size -= message.size
-            elif rights is None or rights.may_receive(message.topic):
-                waiting.append(queued)
-            # The right was taken away since it was queued.
-            elif qos == 2 and seq < self._repeat_to:
-                # The client may have it, and wait for its release: it gets no more than that.
-                released[seq] = None
-                self._released_changed = True
-                self._exchange.journal.touched.add(self)
-                waiting.append(queued)
             else:
-                self._count -= 1
-                self.size -= message.size
-                self._settled.append(seq)
-                self._exchange.journal.touched.add(self)
+                waiting.append(queued)
         if self._loaded == upto:
             # What has come since then is still at hand: go on from memory as far as it reaches.
             limit = self._exchange.limits.max_memory_queue

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from broker.core.ports import RetainedRecord
 
+#: Bytes of memory that a branch takes, with its first topic.
+BRANCH = 200
 #: Topics that are looked at before whoever reads may have a pause, whether they matched or not.
 LOOK = 512
 
@@ -24,6 +26,12 @@ class Retained:
         self._tree: _Branch = {}
         self.count = 0
         self.size = 0  #: bytes of their topics and payloads
+        self._branches = 0  # below the first
+
+    @property
+    def memory(self) -> int:
+        """Bytes that they take, roughly: a deep topic costs far more than its length."""
+        return self.size + BRANCH * self._branches
 
     def get(self, topic: bytes) -> RetainedRecord | None:
         found: _Branch | RetainedRecord | None = self._tree
@@ -43,6 +51,7 @@ class Retained:
             below = branch.get(level)
             if not isinstance(below, dict):
                 below = branch[level] = {} if below is None else {_SELF: below}
+                self._branches += 1
             branch = below
         at_last = branch.get(last)
         if isinstance(at_last, dict):
@@ -72,8 +81,9 @@ class Retained:
         while path:
             branch, level = path.pop()
             del branch[level]
-            if branch:
+            if branch or not path:
                 break
+            self._branches -= 1
         return True
 
     def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord | None]:

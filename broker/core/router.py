@@ -28,6 +28,8 @@ MAX_TARGETS = 1_000_000
 MOST_SHARED = 8
 #: Bytes of the longest topic that is remembered: anybody can publish to as many as they like.
 LONGEST_REMEMBERED = 500
+#: Bytes of memory that a level of a filter with wildcards takes.
+LEVEL = 250
 
 
 class Route:
@@ -253,6 +255,14 @@ class Router:
             node, level = path.pop()
             del node.children[level]
         return True
+
+
+def weight(topic_filter: bytes) -> int:
+    """Bytes that a filter may take here."""
+    size = len(topic_filter)
+    if b"+" in topic_filter or b"#" in topic_filter:
+        size += LEVEL * (1 + topic_filter.count(b"/"))
+    return size
 
 
 def _highest(found: list[dict[Session, int]]) -> dict[Session, int]:

@@ -6,6 +6,7 @@ routed.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,11 +43,13 @@ class Session:
         "connection",
         "disconnected_at",
         "feeding",
+        "proven_name",
         "queue",
         "received",
         "rights",
         "sink",
         "store_id",
+        "subscribed",
         "subscriptions",
         "username",
     )
@@ -57,10 +60,12 @@ class Session:
         self.connection: Connection | None = None
         self.disconnected_at: float | None = None  #: seconds since the epoch
         self.username: str | None = None
+        self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None
         self.sink = sink  #: where frames of QoS 0 go
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> granted QoS
+        self.subscribed = 0  #: what they take, as router.weight counts
         self.queue: Queue | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
         self.received: set[int] | None = None  #: identifiers of QoS 2 messages that it has not released [MQTT-4.3.3-2]
-        #: Retained messages on their way to it: for which Topic Filter, the messages, the granted QoS.
-        self.feeding: list[tuple[bytes, Iterator[RetainedRecord | None], int]] | None = None
+        #: Retained messages on their way to it: by Topic Filter, the messages and the granted QoS.
+        self.feeding: OrderedDict[bytes, tuple[Iterator[RetainedRecord | None], int]] | None = None

@@ -24,6 +24,9 @@ from broker.wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReturnCode
 
 Packet: TypeAlias = tuple[Any, ...]
 
+#: Topic Filters in one packet: each is worked on before anybody else has a turn.
+MAX_FILTERS = 65_536
+
 _LEVELS = {b"MQTT": MQTT_3_1_1, b"MQIsdp": MQTT_3_1}
 
 
@@ -113,6 +116,8 @@ def parse_subscribe(data: bytes, pos: int, end: int) -> list[tuple[bytes, int]]:
             raise ProtocolError("SUBSCRIBE with a QoS above 2 or reserved bits set")  # [MQTT-3.8.3-4]
         pos += 1
         wanted.append((topic_filter, qos))
+        if len(wanted) > MAX_FILTERS:
+            raise ProtocolError(f"SUBSCRIBE with more than {MAX_FILTERS} Topic Filters")
     if not wanted:
         raise ProtocolError("SUBSCRIBE without a Topic Filter")  # [MQTT-3.8.3-3]
     return wanted
@@ -125,6 +130,8 @@ def parse_unsubscribe(data: bytes, pos: int, end: int) -> list[bytes]:
         topic_filter, pos = _field(data, pos, end, "Topic Filter")
         _check_filter(topic_filter)
         filters.append(topic_filter)
+        if len(filters) > MAX_FILTERS:
+            raise ProtocolError(f"UNSUBSCRIBE with more than {MAX_FILTERS} Topic Filters")
     if not filters:
         raise ProtocolError("UNSUBSCRIBE without a Topic Filter")  # [MQTT-3.10.3-2]
     return filters

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.auth.acl import Acl
-from broker.auth.gatekeeper import Gatekeeper, Policy
+from broker.auth.checks import Checks
+from broker.auth.gatekeeper import Gatekeeper, Policy, _fits
 from broker.auth.passwords import Passwords, set_password
 from broker.core.ports import GIVEN_CLIENT_ID
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
+
+PEER = "192.0.2.1:1000"
 
 Job = tuple[Callable[[], Any], Callable[[Any, Exception | None], None]]
 
@@ -23,6 +30,7 @@ class Elsewhere:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.checks = Checks(self.submit, 4)
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
         self.jobs.append((job, done))
@@ -52,7 +60,7 @@ def connect(client_id: str = "c", username: str | None = None, password: bytes |
 def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect) -> ReturnCode:
     """The return code, however it comes."""
     codes: list[ReturnCode] = []
-    code = gatekeeper.admit(packet, codes.append)
+    code = gatekeeper.admit(packet, PEER, codes.append)
     if code is not None:
         codes.append(code)
     while elsewhere.jobs:
@@ -87,7 +95,7 @@ def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect) -> Re
     ],
 )
 def test_the_policy_decides(policy: Policy, packet: Connect, code: int, elsewhere: Elsewhere) -> None:
-    assert verdict(Gatekeeper(policy, elsewhere.submit), elsewhere, packet) == code
+    assert verdict(Gatekeeper(policy, elsewhere.checks), elsewhere, packet) == code
 
 
 @pytest.mark.parametrize(
@@ -108,15 +116,34 @@ def test_a_password_is_checked_before_anything_that_concerns_the_user(
 ) -> None:
     known = passwords(tmp_path, ann="secret", bob="secret", eve="secret")
     policy = Policy(known, allow_anonymous=False, deny_users=("eve",), client_ids={"bob": ("b",)})
-    assert verdict(Gatekeeper(policy, elsewhere.submit), elsewhere, packet) == code
+    assert verdict(Gatekeeper(policy, elsewhere.checks), elsewhere, packet) == code
 
 
 def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_path: Path) -> None:
-    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     assert verdict(gatekeeper, elsewhere, connect("c", "ann", b"secret")) == 0
     codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"secret"), codes.append) == 0
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append) == 0
     assert (codes, elsewhere.jobs) == ([], [])
+
+
+@settings(deadline=None)
+@given(
+    st.text("ab*.\n", max_size=6) | st.text("ab*u%", max_size=6),
+    st.text("ab*%u.", max_size=3),
+    st.text("ab.\n", max_size=8),
+)
+def test_a_pattern_agrees_with_a_regular_expression(pattern: str, user: str, client_id: str) -> None:
+    parts = [re.escape(part.replace("%u", user)) for part in pattern.split("*")]
+    expected = re.fullmatch(".*".join(parts), client_id, re.DOTALL) is not None
+    assert expected == _fits(pattern, user, client_id)
+
+
+def test_no_identifier_is_looked_at_for_long() -> None:
+    """A regular expression takes time that grows with a power of the length: here some ten seconds."""
+    start = time.process_time()
+    assert not _fits("*a*a*b", "u", "a" * 4_000)
+    assert time.process_time() - start < 2.0
 
 
 # --- a reload ---
@@ -124,9 +151,9 @@ def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_
 
 def test_a_reload_while_a_password_is_being_checked_counts(elsewhere: Elsewhere, tmp_path: Path) -> None:
     # The check was begun with the old file, in which this user's password was right.
-    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"secret"), codes.append) is None
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append) is None
     gatekeeper.replace(Policy(passwords(tmp_path, bob="secret")))
     elsewhere.run()
     assert codes == []
@@ -135,9 +162,9 @@ def test_a_reload_while_a_password_is_being_checked_counts(elsewhere: Elsewhere,
 
 
 def test_a_reload_that_lets_everybody_in_ends_a_check(elsewhere: Elsewhere, tmp_path: Path) -> None:
-    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"wrong"), codes.append) is None
+    assert gatekeeper.admit(connect("c", "ann", b"wrong"), PEER, codes.append) is None
     gatekeeper.replace(Policy(allow_anonymous=True))
     elsewhere.run()
     assert (codes, elsewhere.jobs) == ([ReturnCode.ACCEPTED], [])
@@ -146,7 +173,7 @@ def test_a_reload_that_lets_everybody_in_ends_a_check(elsewhere: Elsewhere, tmp_
 def test_who_may_stay(elsewhere: Elsewhere, tmp_path: Path) -> None:
     old = passwords(tmp_path, ann="secret", bob="secret")
     path = tmp_path / "passwords0"
-    gatekeeper = Gatekeeper(Policy(old, allow_anonymous=True), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(old, allow_anonymous=True), elsewhere.checks)
 
     stays = gatekeeper.replace(Policy(Passwords.read(str(path)), allow_anonymous=True))
     assert [stays(name, "c") for name in ("ann", "bob", "nobody", None)] == [True, True, False, True]
@@ -160,13 +187,13 @@ def test_who_may_stay(elsewhere: Elsewhere, tmp_path: Path) -> None:
 
 
 def test_names_that_nobody_checked_do_not_stay_when_there_are_passwords(elsewhere: Elsewhere, tmp_path: Path) -> None:
-    gatekeeper = Gatekeeper(Policy(), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(), elsewhere.checks)
     stays = gatekeeper.replace(Policy(passwords(tmp_path, ann="secret")))
     assert stays("ann", "c") is False
 
 
 def test_after_a_reload_who_has_an_identifier_that_is_not_permitted_any_more_goes(elsewhere: Elsewhere) -> None:
-    gatekeeper = Gatekeeper(Policy(allow_anonymous=True), elsewhere.submit)
+    gatekeeper = Gatekeeper(Policy(allow_anonymous=True), elsewhere.checks)
     stays = gatekeeper.replace(Policy(allow_anonymous=True, client_id_prefixes=("dev-",), max_client_id=23))
     names = ("dev-1", "other", "dev-" + "x" * 20, GIVEN_CLIENT_ID + "0123")
     assert [stays(None, name) for name in names] == [True, False, False, True]
@@ -179,10 +206,10 @@ def test_rights_follow_the_checked_name_only(elsewhere: Elsewhere, tmp_path: Pat
     path = tmp_path / "acl"
     path.write_text("topic readwrite open\nuser ann\ntopic readwrite private\n")
     acl = Acl.read(str(path))
-    checked = Gatekeeper(Policy(passwords(tmp_path, ann="secret"), acl), elsewhere.submit).rights("ann", "c")
-    unchecked = Gatekeeper(Policy(None, acl), elsewhere.submit).rights("ann", "c")
+    checked = Gatekeeper(Policy(passwords(tmp_path, ann="secret"), acl), elsewhere.checks).rights("ann", "c")
+    unchecked = Gatekeeper(Policy(None, acl), elsewhere.checks).rights("ann", "c")
     assert checked is not None
     assert unchecked is not None
     assert [checked.may_publish(topic) for topic in (b"private", b"open")] == [True, False]
     assert [unchecked.may_publish(topic) for topic in (b"private", b"open")] == [False, True]
-    assert Gatekeeper(Policy(), elsewhere.submit).rights("ann", "c") is None
+    assert Gatekeeper(Policy(), elsewhere.checks).rights("ann", "c") is None

@@ -176,15 +176,23 @@ class FakeGatekeeper:
         self.pending: list[Callable[[ReturnCode], None]] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
 
-    def admit(self, connect: Connect, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
         self.asked.append(connect)
         if not self.slow:
             return self.code
         self.pending.append(decided)
         return None
 
+    def proven_name(self, username: str | None) -> str | None:
+        return username
+
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         return self.granted.get(username)
+
+    def may_publish(self, username: str | None, client_id: str, topic: bytes) -> bool:
+        """For Exchange.may_publish."""
+        rights = self.rights(username, client_id)
+        return rights is None or rights.may_publish(topic)
 
 
 class Forbidden:
@@ -224,6 +232,7 @@ class World:
         self.turns = 0
         self.journal = Journal(self.store, self.lane, self.timers, self.log)
         self.exchange = Exchange(self.journal, self.timers, self.limits, self.log, self, self.wall, self.unguessable)
+        self.exchange.may_publish = self.gatekeeper.may_publish
         self.clients: list[Client] = []
 
     def wall(self) -> float:

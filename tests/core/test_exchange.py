@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.core.exchange import FEED_SLICE, Exchange
+from broker.core.exchange import FEED_SIZE, FEED_SLICE, Exchange
 from broker.core.limits import Limits
 from broker.core.router import Router
 from broker.storage.sqlite import SqliteStore
@@ -521,6 +521,28 @@ def test_a_session_holds_so_many_subscriptions() -> None:
     assert world.log.events("warning") == ["subscription refused: the session has as many as it may"]
 
 
+def test_deep_filters_count_by_what_they_take() -> None:
+    """A level of two bytes takes a hundred times that in the tree, and as many steps for each message."""
+    world = World(limits=Limits(max_subscriptions=100))
+    client = world.join("c")
+    tail = "+/" * 190 + "+"
+
+    def held() -> int:
+        wanted = [(f"{n}/{tail}", 0) for n in range(100)]
+        [[_, _, codes]] = client.subscribe(*wanted).take()
+        return [code == 0 for code in codes].index(False)
+
+    deep = held()
+    assert 10 < deep == held() < 20  # the same ones again change nothing
+    assert client.subscribe(("another", 0), ("deep/" + tail, 0)).take() == [("SUBACK", 1, [0, 0x80])]
+    client.unsubscribe(*(f"{n}/{tail}" for n in range(deep))).take()
+    assert world.session("c").subscribed == len("another")
+    assert held() == deep
+    # What everybody has is far from it: a hundred filters of ten levels.
+    other = world.join("other").subscribe(*((f"{n}/+/c/d/e/f/g/h/i/#", 0) for n in range(100)))
+    assert other.take() == [("SUBACK", 1, [0] * 100)]
+
+
 def test_a_filter_beyond_the_limits_is_refused_and_the_connection_stays() -> None:
     world = World(limits=Limits(max_topic_levels=3, max_topic_length=10))
     client = world.join("c")
@@ -729,6 +751,52 @@ def test_a_search_that_finds_nothing_leaves_others_their_turns(world: World) -> 
     assert (retained(client), world.turns - before > 10) == ([], True)
 
 
+def test_who_subscribes_again_and_again_gets_no_more_in_a_turn(world: World) -> None:
+    """Each SUBSCRIBE is a few bytes, and asks for all that is retained."""
+    publisher = world.join("pub")
+    for n in range(3):
+        publisher.publish(f"t/{n}", "x" * (FEED_SIZE // 4), retain=True)
+    client = world.join("c")
+    client.feed(subscribe(7, (b"t/#", 0)) * 50)
+    assert sum(map(len, client.transport.out)) < 2 * FEED_SIZE
+    world.settle()
+    came = client.take()
+    assert [one for one in came if one[0] == "SUBACK"] == [("SUBACK", 7, [0])] * 50
+    last = max(place for place, one in enumerate(came) if one[0] == "SUBACK")
+    # After the last SUBACK, it has got all of them once more [MQTT-3.8.4-3].
+    assert sorted(one[1] for one in came[last + 1 :]) == ["t/0", "t/1", "t/2"]
+    assert len(came) < 60
+
+
+def test_several_clients_at_once_get_one_slice_each_in_a_turn(world: World) -> None:
+    publisher = world.join("pub")
+    for n in range(FEED_SLICE * 4):
+        publisher.publish(f"t/{n}", "x", retain=True)
+    clients = [world.join(f"c{n}") for n in range(4)]
+    for client in clients:
+        client.feed(subscribe(1, (b"t/#", 0)))
+    world.turn()
+    for _ in range(2):
+        before = [len(client.transport.taken) for client in clients]
+        world.turn()
+        sizes = [len(client.transport.taken) - old for client, old in zip(clients, before, strict=True)]
+        assert all(0 < size <= FEED_SLICE * len(b"\x31\x08\0\x06t/1000x") for size in sizes)
+    world.settle()
+
+
+def test_what_is_still_to_come_does_not_grow_by_asking_again(world: World) -> None:
+    publisher = world.join("pub")
+    for n in range(FEED_SLICE * 2):
+        publisher.publish(f"t/{n}", "x", retain=True)
+    client = world.join("c")
+    for _ in range(100):
+        client.feed(subscribe(1, (b"t/#", 0), (b"t/+", 0), (b"#", 0)))
+    assert len(world.session("c").feeding or ()) == 3
+    client.unsubscribe("t/+", "#")
+    client.take()
+    assert world.session("c").feeding is None
+
+
 def test_others_are_served_between_the_slices(world: World) -> None:
     publisher = world.join("pub")
     for n in range(FEED_SLICE * 3):
@@ -850,6 +918,19 @@ def test_retained_messages_take_so_many_bytes_and_an_old_value_does_not_stand_in
     assert publisher.take() == [("PUBACK", n) for n in (1, 2, 3, 4)]
 
 
+def test_deep_retained_topics_count_by_what_they_take() -> None:
+    """A level of two bytes takes a hundred times that in the tree."""
+    world = World(limits=Limits(max_retained_bytes=1_000_000))
+    publisher = world.join("pub")
+    for n in range(100):
+        publisher.publish(f"{n}" + "/a" * 190, "x", retain=True)
+    assert 20 < world.exchange.retained.count < 30
+    assert 900_000 < world.exchange.retained.memory < 1_100_000
+    for n in range(100):
+        publisher.publish(f"{n}" + "/a" * 190, "", retain=True)
+    assert (world.exchange.retained.count, world.exchange.retained.memory) == (0, 0)
+
+
 # --- rights ------------------------------------------------------------------------------------------------------
 
 
@@ -913,6 +994,42 @@ def test_rights_go_with_the_user_of_the_present_connection(world: World) -> None
     client = world.join("c", clean=False, username="high")
     publisher.publish("t", "3")
     assert client.payloads() == ["3"]
+
+
+def test_a_retained_message_is_delivered_while_its_author_may_publish_it(world: World) -> None:
+    world.join("author", username="u").publish("t", "by a user", 1, 1, retain=True)
+    world.join("anonymous").publish("t2", "by nobody", 1, 1, retain=True)
+    world.gatekeeper.granted["u"] = Forbidden(publish=[b"t"])
+    assert payloads_of_a_new_reader(world) == ["by nobody"]
+    world = world.crash()  # the author is known after a restart
+    assert payloads_of_a_new_reader(world) == ["by nobody"]
+    world.gatekeeper.granted["u"] = Forbidden()
+    assert payloads_of_a_new_reader(world) == ["by a user", "by nobody"]
+    world.gatekeeper.granted[None] = Forbidden(publish=[b"t2"])
+    assert payloads_of_a_new_reader(world) == ["by a user"]
+
+
+def test_the_right_of_a_name_that_nobody_checked_does_not_keep_a_retained_message(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.gatekeeper, "proven_name", lambda username: None)
+    world.join("author", username="u").publish("t", "x", 1, 1, retain=True)
+    world.gatekeeper.granted[None] = Forbidden(publish=[b"t"])
+    assert payloads_of_a_new_reader(world) == []
+
+
+def test_the_broker_s_own_retained_messages_need_no_right(world: World) -> None:
+    world.gatekeeper.granted[None] = Forbidden(publish=[b"$SYS/broker/uptime"])
+    world.exchange.publish(b"$SYS/broker/uptime", b"1", 0, True, None)
+    client = world.join("reader", username="r")
+    client.subscribe(("$SYS/#", 0))
+    assert [one[2] for one in retained(client)] == ["1"]
+
+
+def payloads_of_a_new_reader(world: World) -> list[str]:
+    client = world.join("reader", username="r")
+    client.subscribe(("#", 0))
+    return sorted(one[2] for one in retained(client))
 
 
 # --- expiry ------------------------------------------------------------------------------------------------------

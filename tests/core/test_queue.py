@@ -928,6 +928,71 @@ def test_the_handshake_of_a_message_that_the_client_has_is_finished_whatever_its
     assert_empty(world)
 
 
+@KINDS
+def test_what_waits_for_a_client_that_is_there_is_judged_when_its_turn_comes(clean: bool) -> None:
+    world = World(limits=Limits(max_inflight=1))
+    client = world.join("sub", clean=clean, username="u")
+    client.subscribe(("open", 1), ("secret", 2)).take()
+    publisher = world.join("pub")
+    for n, topic in enumerate(("open", "secret", "secret", "open")):
+        publisher.publish(topic, f"m{n}", 1 + n % 2, n + 1)
+    assert publishes(client.take()) == ["m0"]
+    revoke(world, "u", Forbidden(receive=[b"secret"]))
+    client.puback(1)
+    [last] = client.take()
+    assert last[2] == "m3"
+    client.puback(last[4])
+    assert_empty(world)
+    assert queue_of(world).size == 0
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_qos_2_message_in_flight_is_released_but_not_sent_again_when_its_right_is_gone(crash: bool) -> None:
+    """Its client may have it, and would take a later message with the same identifier for it [MQTT-4.3.3-2]."""
+    world = World()
+    client = world.join("sub", clean=False, username="u")
+    client.subscribe(("secret", 2), ("open", 2)).take()
+    world.join("pub").publish("secret", "m0", 2, 1).publish("open", "m1", 2, 2)
+    assert publishes(client.take()) == ["m0", "m1"]
+    client.drop()
+    if crash:
+        world = world.crash()
+    revoke(world, "u", Forbidden(receive=[b"secret"]))
+    client = world.join("sub", clean=False, username="u")
+    assert sorted(client.take()) == [published("open", "m1", 2, 2, "dup"), ("PUBREL", 1)]
+    # Should the broker die before it is answered, it goes on from there, whatever the rights are by then.
+    client.drop()
+    world = world.crash()
+    revoke(world, "u", Forbidden())
+    client = world.join("sub", clean=False, username="u")
+    assert client.take() == [("PUBREL", 1), published("open", "m1", 2, 2, "dup")]
+    client.pubcomp(1).pubrec(2).pubcomp(2)
+    assert_empty(world)
+    assert queue_of(world.crash()).count == 0
+
+
+@KINDS
+def test_a_handshake_under_way_is_finished_though_the_right_is_gone(clean: bool) -> None:
+    world = World()
+    client = world.join("sub", clean=clean, username="u")
+    client.subscribe(("secret", 2)).take()
+    publisher = world.join("pub")
+    publisher.publish("secret", "m0", 2, 1)
+    client.take()
+    revoke(world, "u", Forbidden(receive=[b"secret"]))
+    publisher.publish("secret", "m1", 2, 2)
+    client.pubrec(1)
+    assert client.take() == [("PUBREL", 1)]
+    client.pubcomp(1)
+    assert_empty(world)
+
+
+def revoke(world: World, user: str, rights: Forbidden) -> None:
+    """Give a user other rights, as a reload does."""
+    world.gatekeeper.granted[user] = rights
+    world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username))
+
+
 # --- ends --------------------------------------------------------------------------------------------------------
 
 

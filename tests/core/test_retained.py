@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.ports import RetainedRecord
-from broker.core.retained import LOOK, Retained
+from broker.core.retained import BRANCH, LOOK, Retained
 from broker.wire.message import Message
 from broker.wire.topics import matches
 
@@ -49,6 +50,11 @@ def apply(retained: Retained, model: dict[str, RetainedRecord], change: tuple[st
     assert retained.get(topic.encode()) is model.get(topic)
 
 
+def branches(tree: dict[bytes, Any]) -> int:
+    """How many there are below this one."""
+    return sum(1 + branches(below) for below in tree.values() if isinstance(below, dict))
+
+
 @settings(deadline=None, max_examples=100, derandomize=True)
 @given(CHANGES, st.lists(FILTERS, min_size=1, max_size=5), st.lists(TOPICS, max_size=5))
 def test_it_holds_what_a_dict_would_hold(
@@ -60,6 +66,7 @@ def test_it_holds_what_a_dict_would_hold(
         apply(retained, model, change)
         assert retained.count == len(model)
         assert retained.size == sum(one.message.size for one in model.values())
+        assert retained.memory == retained.size + BRANCH * branches(retained._tree)
     for topic_filter in filters:
         expected = [topic for topic in model if matches(topic_filter.encode(), topic.encode())]
         assert sorted(found(retained.matching(topic_filter.encode()))) == sorted(expected)
@@ -67,7 +74,7 @@ def test_it_holds_what_a_dict_would_hold(
         assert retained.get(topic.encode()) is model.get(topic)
     for topic in list(model):
         apply(retained, model, ("remove", topic, 0))
-    assert (retained.count, retained.size, retained._tree) == (0, 0, {})
+    assert (retained.count, retained.memory, retained._tree) == (0, 0, {})
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)

@@ -150,6 +150,9 @@ def test_no_client_may_send_a_large_connect_before_it_is_known(start_broker: Sta
     with RawClient(broker.address) as client:
         client.send(b"\x10" + b"\xff\xff\xff\x20")
         assert client.closed() == b""
+    # At once, and not because nothing more came.
+    (event,) = broker.wait_for("connection closed before it was accepted")
+    assert event["reason"].startswith("protocol error: a packet of "), event
     topic, rest = "t" * 65_535, b"x" * 65_535
     with RawClient(broker.address) as client:  # the largest that there can be
         client.send(connect("c" * 65_535, username="u" * 65_535, password=rest, will=Will(topic, rest)))
