@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
@@ -150,6 +150,7 @@ MQTT = "Sec-WebSocket-Protocol: mqtt"
 # --- bytes ---
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_cutting_into_frames_and_pieces_gives_the_same_bytes(data: st.DataObject) -> None:
     # [MQTT-6.0.0-2]
