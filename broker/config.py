@@ -66,13 +66,15 @@ _MOSQUITTO = {
     "persistence_file": "here it is 'data', a directory",
     "persistence_location": "here it is 'data'",
     "persistent_client_expiration": "here it is 'session_expiry'",
+    "protocol": "here it is 'websocket', true for the protocol websockets",
     "set_tcp_nodelay": "it is not needed here, because it is always on",
+    "websockets_origin": "here it is 'websocket_origins', a list",
 }
 # What also begins the lines of a mosquitto.conf, besides these and the names that we share.
 _MOSQUITTO_WORDS = {
     "address", "allow_zero_length_clientid", "auth_plugin", "cafile", "capath", "certfile", "connection",
     "connection_messages", "http_dir", "include_dir", "keyfile", "log_dest", "log_timestamp", "log_timestamp_format",
-    "max_inflight_bytes", "memory_limit", "pid_file", "plugin", "protocol", "queue_qos0_messages", "retain_available",
+    "max_inflight_bytes", "memory_limit", "pid_file", "plugin", "queue_qos0_messages", "retain_available",
     "require_certificate", "socket_domain", "tls_version", "topic", "upgrade_outgoing_qos", "user",
 }  # fmt: skip
 

@@ -298,6 +298,58 @@ class Texts(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class UrlPath(Kind):
+    """The path of a URL, such as "/mqtt"."""
+
+    metavar = "PATH"
+
+    @property
+    def values(self) -> str:
+        return "the path of a URL"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch("/[!-~]*", value) or re.search("[?#]", value):
+            hint = ""
+            if isinstance(value, str):
+                path = re.sub(r"^(wss?://[^/]*|(?!/))/?", "/", value, count=1)
+                hint = f"; did you mean {brief(path)}?" if re.fullmatch("/[^?# ]*", path) and path != value else ""
+            raise self.refused(value, hint)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Origins(Kind):
+    """Origins of web pages, as browsers write them: a tuple without repetitions."""
+
+    metavar = "LIST"
+
+    @property
+    def values(self) -> str:
+        return 'a list of origins such as "https://example.com", or "*" for any'
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple, set, frozenset)):
+            raise self.refused(value, f"; write [{_toml_string(value)}]" if isinstance(value, str) and value else "")
+        return tuple(dict.fromkeys(map(self._origin, value)))
+
+    def _origin(self, value: object) -> str:
+        if value in ("*", "null"):  # null: pages from files, and in frames that are locked in
+            return str(value)
+        form = r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+        match = re.match(form, value.lower()) if isinstance(value, str) else None
+        if match is None:
+            raise Refused(f"must be {self.values}, and one of them is {brief(value)}")
+        standard = match.group(1, 3) in (("http", ":80"), ("https", ":443"))  # browsers leave it out
+        origin = match[0].removesuffix(match[3]) if standard else match[0]
+        if match[0] != str(value).lower():
+            raise Refused(f"has {brief(value)}, but an origin is no more than {origin!r}")
+        return origin
+
+    def toml(self, value: Iterable[str]) -> str:
+        return Texts().toml(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Patterns(Kind):
     """A table from a user's name (or "*") to ClientId patterns, in which `%u` and `*` have a meaning."""
 

@@ -22,10 +22,12 @@ from broker.option_kinds import (
     Duration,
     Integer,
     Kind,
+    Origins,
     Path,
     Patterns,
     Size,
     Texts,
+    UrlPath,
     is_loopback,
 )
 
@@ -122,6 +124,13 @@ class ListenerConfig:
         10_000, Integer(1, _MANY), "connections at the same time on a listener", flag=True, reload=True))
     max_packet_size: int = field(metadata=option(
         16 * _MIB, Size(_KIB, _LARGEST_PACKET), "largest packet that a client may send", flag=True, reload=True))
+    websocket: bool = field(metadata=option(
+        False, Boolean(), "speak MQTT over WebSocket; needs: pip install 'selectmq[websocket]'", flag=True))
+    websocket_path: str | None = field(metadata=option(
+        None, UrlPath(), "the one path of the URL on which clients may connect", reload=True, unset="any"))
+    websocket_origins: tuple[str, ...] = field(metadata=option(
+        (), Origins(), 'web pages that may connect besides those of the same host: "https://example.com", or "*" for '
+        "any", reload=True))
     # fmt: on
 
     @property

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from broker import config as configuration
 from broker import logs
@@ -39,10 +40,17 @@ from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import DataError, SqliteStore
 from broker.version import __version__
 
+if TYPE_CHECKING:
+    from broker.net.ws import WebSocket
+
 #: Seconds that clients get to take what is unsent, and the store to write, before the broker ends without.
 GRACE = 5.0
 #: Connections above a listener's limit that are kept for as long as it takes to tell them so.
 OVERLOAD = 64
+#: What clients may call MQTT over WebSocket: the name that counts [MQTT-6.0.0-4], and that of clients older than 3.1.1.
+SUBPROTOCOLS = ("mqtt", "mqttv3.1")
+#: Frames of a WebSocket may be as large as the largest packet, but several small ones must fit into one.
+LEAST_MAX_FRAME = 65_536
 #: Seconds between two looks for sessions that have expired.
 EXPIRY_CHECK = 10.0
 #: Addresses remembered for max_connect_rate within one second.
@@ -301,7 +309,8 @@ class _Port:
         self._server = server
         self._second = 0
         self._attempts: dict[str, int] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+        self._websocket = load_websocket(config) if config.websocket else None
         self._stays: Callable[[str | None, str], bool] = lambda username, client_id: True
         self.listener = Listener(
             server.loop, listen(config.bind, config.port), self._accepted, self._starved, self._later
@@ -330,29 +339,53 @@ class _Port:
         if (rate and self._too_often(host, rate)) or held >= limit + OVERLOAD or full:
             exchange.stats.refused += 1
             sock.close()
-            if host not in self._told:
-                if len(self._told) >= MAX_ADDRESSES:
-                    self._told.clear()
-                self._told.add(host)
-                if full:
-                    why = "this system cannot wait for more connections"
-                else:
-                    why = "too many clients are connected" if held >= limit else "too many attempts from this address"
-                server.log.warning("connections closed unheard", address=host, reason=why)
+            if full:
+                why = "this system cannot wait for more connections"
+            else:
+                why = "too many clients are connected" if held >= limit else "too many attempts from this address"
+            self._tell_once("connections closed unheard", host, why)
             return
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         transport = Transport(server.loop, sock, peer, exchange.limits.max_unsent, self._closed)
+        top = transport if self._websocket is None else self._over_websocket(self._websocket, transport, host)
         connection = Connection(
             exchange,
             self.gatekeeper,
-            transport,
+            top,
             server.timers.now,
             self.config.connect_timeout,
             self.config.max_packet_size,
         )
         connection.overload = held >= limit
-        transport.client = connection
+        top.client = connection
         self.connections[transport] = connection
+
+    def _over_websocket(self, layer: type[WebSocket], transport: Transport, host: str) -> WebSocket:
+        from broker.net.ws import Rules
+
+        config = self.config
+        rules = Rules(
+            SUBPROTOCOLS,
+            config.websocket_path,
+            config.websocket_origins,
+            config.is_loopback,
+            max(config.max_packet_size, LEAST_MAX_FRAME),
+        )
+        return layer(
+            transport,
+            rules,
+            self._server.loop,
+            self._later,
+            lambda why: self._tell_once("WebSocket refused", host, why),
+        )
+
+    def _tell_once(self, event: str, host: str, why: str) -> None:
+        """Log it, but not for each of many connections."""
+        if (event, host) not in self._told:
+            if len(self._told) >= MAX_ADDRESSES:
+                self._told.clear()
+            self._told.add((event, host))
+            self._server.log.warning(event, address=host, reason=why)
 
     def _too_often(self, host: str, rate: int) -> bool:
         second = int(self._server.timers.now)
@@ -385,6 +418,17 @@ class _Port:
 
 def _unguessable() -> str:
     return secrets.token_hex(8)
+
+
+def load_websocket(listener: ListenerConfig) -> type[WebSocket]:
+    """The layer for WebSocket; it comes with an extra. Raises StartError."""
+    try:
+        from broker.net.ws import WebSocket
+    except ImportError as error:
+        raise StartError(
+            f"listener {listener.address} has websocket = true: run pip install 'selectmq[websocket]' ({error})"
+        ) from None
+    return WebSocket
 
 
 def read_policy(listener: ListenerConfig) -> Policy:

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import struct
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 PINGREQ, PINGRESP, DISCONNECT = b"\xc0\x00", b"\xd0\x00", b"\xe0\x00"
 
@@ -176,7 +176,7 @@ class RawClient:
         username: str | None = None,
         password: bytes | None = None,
         will: Will | None = None,
-    ) -> RawClient:
+    ) -> Self:
         """A client that has its CONNACK with code 0, and with Session Present as given."""
         client = cls(address, receive_buffer=receive_buffer)
         client.send(
@@ -259,7 +259,7 @@ class RawClient:
     def close(self) -> None:
         self.socket.close()
 
-    def __enter__(self) -> RawClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -48,6 +48,7 @@ ROOMS = {
     "broker.storage": Room(("broker.core.ports", "broker.wire")),
     "broker.auth": Room(("broker.core.ports", "broker.wire")),
     "broker.net": Room(()),
+    "broker.net.ws": Room(("broker.net",), extra=frozenset({"websockets"})),
     "broker.version": Room(()),
     "broker.logs": Room(()),
     "broker.notify": Room(()),
@@ -219,6 +220,11 @@ def test_packages_hold_nothing_but_their_docstring() -> None:
         ("broker.auth.acl", "from broker import server", True),
         ("broker.net.loop", "from broker.wire import codes", True),
         ("broker.net.loop", "import ssl", False),
+        ("broker.net.loop", "import websockets", True),
+        ("broker.net.ws", "from websockets.server import ServerProtocol", False),
+        ("broker.net.ws", "from broker.net.transport import Client", False),
+        ("broker.net.ws", "from broker.wire import codes", True),
+        ("broker.server", "from websockets.server import ServerProtocol", True),
         ("broker.server", "from broker.net.loop import Loop", False),
         ("broker.server", "from broker.cli import main", True),
         ("broker.pytest_plugin", "import pytest", False),
@@ -284,7 +290,7 @@ def test_a_fresh_interpreter_loads_the_standard_library_only(statement: str) -> 
 
 def test_each_module_can_be_loaded_first() -> None:
     """Whatever the order, nothing is missing."""
-    names = sorted(set(modules("broker")) - {"broker.pytest_plugin"})
+    names = sorted(module for module in modules("broker") if not ROOMS[room_of(module)].extra)
     assert "broker.core.queue" in names
     loaded_by(f"""
 import importlib

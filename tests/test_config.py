@@ -41,6 +41,9 @@ DEFAULTS_OF_A_LISTENER = {
     "max_keepalive": 0.0,
     "max_connections": 10_000,
     "max_packet_size": 16 * 1024 * 1024,
+    "websocket": False,
+    "websocket_path": None,
+    "websocket_origins": (),
 }
 DEFAULTS_OF_THE_BROKER = {
     "data": "/state/selectmq",
@@ -127,7 +130,7 @@ def test_every_default_has_the_type_and_the_range_of_its_option() -> None:
     defaults = {name: row.default for name, row in OPTIONS.items() if row.default is not None}
     assert {name: OPTIONS[name].kind.read(value) for name, value in defaults.items()} == defaults
     assert [name for name, row in OPTIONS.items() if row.default is None] == [
-        "passwords", "acl", "allow_anonymous", "data",
+        "passwords", "acl", "allow_anonymous", "websocket_path", "data",
     ]  # fmt: skip
 
 
@@ -140,13 +143,13 @@ def test_which_options_a_listener_has() -> None:
 def test_which_options_have_no_flag() -> None:
     assert {name for name, row in OPTIONS.items() if not row.has_flag} == {
         "deny_users", "client_ids", "client_id_prefixes", "max_client_id", "max_keepalive", "workers",
-        "max_topic_levels", "max_topic_length", "max_retained_bytes",
+        "max_topic_levels", "max_topic_length", "max_retained_bytes", "websocket_path", "websocket_origins",
     }  # fmt: skip
 
 
 def test_which_options_a_reload_does_not_change() -> None:
     fixed = {name for name, row in OPTIONS.items() if not row.reload}
-    assert fixed == {"bind", "port", "data", "memory", "log_format", "workers"}
+    assert fixed == {"bind", "port", "websocket", "data", "memory", "log_format", "workers"}
 
 
 def test_default_data_follows_the_xdg_directories(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +187,9 @@ def test_every_option_in_a_file() -> None:
         max_keepalive = "1h"
         max_connections = 7
         max_packet_size = "64 KiB"
+        websocket = true
+        websocket_path = "/mqtt"
+        websocket_origins = ["HTTPS://App.example.com:443", "null", "https://app.example.com"]
         data = "store"
         memory = false
         session_expiry = "7d"
@@ -242,6 +248,9 @@ def test_every_option_in_a_file() -> None:
             "max_keepalive": 3600.0,
             "max_connections": 7,
             "max_packet_size": 65536,
+            "websocket": True,
+            "websocket_path": "/mqtt",
+            "websocket_origins": ("https://app.example.com", "null"),
         }
     ]
 
@@ -249,8 +258,8 @@ def test_every_option_in_a_file() -> None:
 def test_every_flag() -> None:
     config = load(None, parsed(
         "--bind", "0.0.0.0", "-p", "0", "--passwords", "users", "--acl", "rights", "--no-allow-anonymous",
-        "--connect-timeout", "90", "--max-connections", "7", "--max-packet-size", "1 MiB", "--data", "store",
-        "--no-memory", "--session-expiry", "1.5h", "--sys-interval", "0.25", "--log-level", "error",
+        "--connect-timeout", "90", "--max-connections", "7", "--max-packet-size", "1 MiB", "--websocket",
+        "--data", "store", "--no-memory", "--session-expiry", "1.5h", "--sys-interval", "0.25", "--log-level", "error",
         "--log-format", "json", "--max-subscriptions", "10", "--max-inflight", "11", "--max-queued-messages", "12",
         "--max-queued-bytes", "10MB", "--max-memory-queue", "13", "--max-unsent", "100000", "--max-retained", "14",
         "--max-connect-rate", "0",
@@ -266,6 +275,7 @@ def test_every_flag() -> None:
         "connect_timeout": 90.0,
         "max_connections": 7,
         "max_packet_size": 1_048_576,
+        "websocket": True,
         "data": f"{here}/store",
         "memory": False,
         "session_expiry": 5400.0,
@@ -550,6 +560,7 @@ def test_no_home_directory_is_needed_in_memory(monkeypatch: pytest.MonkeyPatch) 
 
 # Wrong values --------------------------------------------------------------------------------------------------------
 
+ORIGINS = 'a list of origins such as "https://example.com", or "*" for any'
 SIZE = '(a number of bytes, or a text such as "64 KiB", "1 MiB", "10MB")'
 HOST = "must be an IP address or a host name"
 LIST = "must be a list of texts, none of them empty"
@@ -587,6 +598,30 @@ TIME = '(a number of seconds, or a text such as "90s", "15m", "2h", "7d")'
         (
             "max_packet_size = 268435461",
             f"'max_packet_size' must be a size from 1 KiB to 268435460 {SIZE}, not 268435461",
+        ),
+        ("websocket_path = 5", "'websocket_path' must be the path of a URL, not 5"),
+        (
+            'websocket_path = "mqtt"',
+            "'websocket_path' must be the path of a URL, not 'mqtt'; did you mean '/mqtt'?",
+        ),
+        (
+            'websocket_path = "ws://host:80/mqtt"',
+            "'websocket_path' must be the path of a URL, not 'ws://host:80/mqtt'; did you mean '/mqtt'?",
+        ),
+        ('websocket_path = "/mqtt?x=1"', "'websocket_path' must be the path of a URL, not '/mqtt?x=1'"),
+        ('websocket_path = ""', "'websocket_path' must be the path of a URL, not ''; did you mean '/'?"),
+        (
+            'websocket_origins = "https://example.com"',
+            f"'websocket_origins' must be {ORIGINS}, not 'https://example.com'; write [\"https://example.com\"]",
+        ),
+        (
+            'websocket_origins = ["example.com"]',
+            f"'websocket_origins' must be {ORIGINS}, and one of them is 'example.com'",
+        ),
+        ("websocket_origins = [7]", f"'websocket_origins' must be {ORIGINS}, and one of them is 7"),
+        (
+            'websocket_origins = ["http://example.com:80/page"]',
+            "'websocket_origins' has 'http://example.com:80/page', but an origin is no more than 'http://example.com'",
         ),
         ('max_packet_size = "1 GiB"', f"'max_packet_size' must be a size from 1 KiB to 268435460 {SIZE}, not '1 GiB'"),
         ("max_topic_length = 0", f"'max_topic_length' must be a size from 1 to 65535 {SIZE}, not 0"),
@@ -758,6 +793,8 @@ def test_an_unknown_key(line: str, message: str) -> None:
         ('log_type = "all"', "here it is 'log_level'"),
         ("autosave_interval = 5", "it is not needed here, because what is acknowledged is already stored"),
         ("autosave_on_changes = true", "it is not needed here, because what is acknowledged is already stored"),
+        ('protocol = "websockets"', "here it is 'websocket', true for the protocol websockets"),
+        ('websockets_origin = "https://example.com"', "here it is 'websocket_origins', a list"),
         ("message_size_limit = 5", "here it is 'max_packet_size'"),
         ('bind_address = "::1"', "here it is 'bind'"),
         ('clientid_prefixes = "a"', "here it is 'client_id_prefixes', a list"),
@@ -1081,7 +1118,7 @@ def test_the_markdown_table_literally() -> None:
 
 def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> None:
     lines = [f"{row[0].strip('`')} = {row[2].strip('`')}" for row in table_rows() if row[2].startswith("`")]
-    assert len(lines) == len(OPTIONS) - 4
+    assert len(lines) == len(OPTIONS) - 5
     assert from_text("\n".join(lines)) == load()
 
 
@@ -1092,7 +1129,7 @@ def test_the_flags_in_the_markdown_table_are_those_of_the_parser() -> None:
     in_help = re.findall(r"--?[a-z][a-z-]*", left_column)
     in_table = [flag for row in table_rows() for flag in re.findall("`(.*?)`", row[1])]
     assert in_table == in_help
-    assert len(in_table) == 25
+    assert len(in_table) == 27
 
 
 def test_help_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:

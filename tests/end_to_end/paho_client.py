@@ -9,7 +9,7 @@ import queue
 import socket
 import threading
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -32,6 +32,7 @@ class Paho:
         will: Will | None = None,
         username: str | None = None,
         password: str | None = None,
+        transport: Literal["tcp", "websockets"] = "tcp",
     ) -> None:
         """Connect, and wait for the CONNACK: `code` and `present` tell what it said."""
         self._messages: queue.Queue[Publish] = queue.Queue()
@@ -43,7 +44,7 @@ class Paho:
         self.present = False
         client = self.client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=PROTOCOLS[version],
-            reconnect_on_failure=False,
+            reconnect_on_failure=False, transport=transport,
         )  # fmt: skip
         client.on_connect = self._on_connect
         client.on_message = self._on_message
@@ -121,6 +122,7 @@ class Paho:
     def drop(self) -> None:
         """End the connection without DISCONNECT."""
         sock = self.client.socket()
+        sock = getattr(sock, "_socket", sock)  # of paho's wrapper for WebSocket
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)
         assert self.disconnected.wait(DEADLINE)

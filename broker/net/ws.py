@@ -1,0 +1,364 @@
+"""WebSocket: the layer between a client's transport and what speaks over it. For the transport it is the client, and
+for the client it is the transport. Needs the extra `selectmq[websocket]`.
+
+Owns: the HTTP request and its answer, frames, ping, the closing handshake, and the limits of all that; the sans-IO
+core of `websockets` knows the protocol. Must not know: MQTT. What clients send in frames is to it one stream of bytes.
+
+    SHAKING_HANDS --101--> OPEN --we close--> CLOSING --the client's close, or a few seconds--> CLOSED
+                  --4xx---------------------------------the client closes, breaks a rule, is lost--> CLOSED
+
+A flush is one frame: its header goes in front of what the client's side has produced, and nothing is copied.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import struct
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from broker.net.transport import Client
+
+SHAKING_HANDS, OPEN, CLOSING, CLOSED = range(4)
+
+#: Bytes of an HTTP request: browsers send all cookies of the host.
+MAX_REQUEST = 32_768
+#: Bytes of a frame from a client that has not been answered yet: nobody knows it.
+MAX_FIRST_FRAME = 524_288
+#: Bytes that the core gets at a time, and frames after which others have their turn: a flood is served in slices.
+PIECE = 8_192
+SLICE = 256
+#: Seconds that a client gets to answer our close.
+LINGER = 3.0
+
+#: The core would tell of every connection.
+_SILENT = logging.Logger("websockets", logging.CRITICAL + 1)
+
+
+class Transport(Protocol):
+    """What is below: a TCP connection, or a layer above one."""
+
+    client: Client | None
+    out: list[bytes]
+    peer: str
+
+    @property
+    def unsent(self) -> int: ...
+    def flush(self) -> None: ...
+    def close(self, gently: bool = True) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Scheduler(Protocol):
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call `function` in the next turn."""
+
+
+class Rules(NamedTuple):
+    """Who may come in."""
+
+    subprotocols: tuple[str, ...]  #: the first of them that the client offers is taken
+    path: str | None  #: None: any
+    origins: tuple[str, ...]  #: of pages in browsers, besides those of this host; "*" is any
+    loopback: bool  #: does it listen for this machine alone?
+    max_frame: int
+
+
+class WebSocket:
+    """A WebSocket on a transport. `out` is filled by the client's side; `flush` sends it."""
+
+    __slots__ = (
+        "_answered", "_backlog", "_core", "_held", "_later", "_refused", "_rules", "_scheduler", "_state", "_transport",
+        "client", "out", "peer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        transport: Transport,
+        rules: Rules,
+        scheduler: Scheduler,
+        later: Callable[[float, Callable[[], None]], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        """`later(seconds, function)` calls back; `refused` hears why somebody does not get in."""
+        self._transport = transport
+        self._rules = rules
+        self._scheduler = scheduler
+        self._later = later
+        self._refused = refused
+        # Messages may come in any number of fragments, as they are passed on one by one; and without extensions there
+        # is no compression, so nothing is larger than it came.
+        self._core = ServerProtocol(
+            subprotocols=[Subprotocol(name) for name in rules.subprotocols],
+            max_size=(None, min(MAX_FIRST_FRAME, rules.max_frame)),
+            logger=_SILENT,
+        )
+        self._state = SHAKING_HANDS
+        self._backlog = b""  # the request as far as it has come; later, what the core has not been given yet
+        self._held = False  # does the client's side want nothing now?
+        self._answered = False  # has it sent anything?
+        self.client: Client | None = None
+        self.out: list[bytes] = []
+        self.peer = transport.peer
+        transport.client = self
+
+    # --- the transport calls ---
+
+    def receive(self, data: bytes, now: float) -> None:
+        self._backlog = self._backlog + data if self._backlog else data
+        if self._state == SHAKING_HANDS:
+            self._shake_hands()
+        if self._state in (OPEN, CLOSING):
+            self._unpack(now)
+
+    def congest(self, unsent: int) -> None:
+        if self.client is not None:
+            self.client.congest(unsent)
+
+    def relieve(self) -> None:
+        if self.client is not None:
+            self.client.relieve()
+
+    def progress(self, now: float) -> None:
+        # Who has no answer yet takes our pongs at the most: no sign that there will ever be more than pings.
+        if self.client is not None and self._answered:
+            self.client.progress(now)
+
+    def lost(self, why: str) -> None:
+        self._state = CLOSED
+        self._tell_lost(why)
+
+    # --- the client's side calls ---
+
+    def flush(self) -> None:
+        """Send what is in `out`, as one frame."""
+        out = self.out
+        if out and self._state == OPEN:
+            if not self._answered:
+                self._answered = True
+                self._core.max_fragment_size = self._rules.max_frame
+            below = self._transport.out
+            below.append(header(sum(map(len, out))))
+            below += out
+            out.clear()
+            self._transport.flush()
+
+    def close(self, gently: bool = True) -> None:
+        """Send what is in `out` and a close frame as far as the system takes it at once, and close."""
+        transport = self._transport
+        self.flush()
+        if self._state == OPEN and not transport.unsent:
+            self._core.send_close(CloseCode.NORMAL_CLOSURE)
+            self._send()
+            self._linger()
+        elif self._state in (SHAKING_HANDS, OPEN):
+            self._state = CLOSED
+            self.client = None
+            transport.close(gently)
+
+    def pause_reading(self) -> None:
+        self._held = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._held = False
+        if self._backlog:
+            self._scheduler.soon(self._go_on)
+        else:
+            self._transport.resume_reading()
+
+    # --- the request ---
+
+    def _shake_hands(self) -> None:
+        core = self._core
+        rules = self._rules
+        if not self._backlog[:1].isalpha():
+            # No word of HTTP's: a client that says at once what should be in frames, or TLS.
+            self._refuse(HTTPStatus.BAD_REQUEST, "what came is not HTTP: clients must use WebSocket (ws://) here")
+            return
+        end = self._backlog.find(b"\r\n\r\n")
+        if (len(self._backlog) if end < 0 else end) > MAX_REQUEST:
+            why = f"the HTTP request has more than {MAX_REQUEST} bytes"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, why)
+            return
+        if end < 0:
+            return
+        core.receive_data(self._backlog[: end + 4])
+        self._backlog = self._backlog[end + 4 :]
+        events = core.events_received()
+        if not events:
+            self._refuse(HTTPStatus.BAD_REQUEST, _chain(core.handshake_exc))
+            return
+        request = events[0]
+        assert isinstance(request, Request)
+        path = request.path.partition("?")[0]
+        if rules.path is not None and path != rules.path:
+            self._refuse(HTTPStatus.NOT_FOUND, f"the path is {path[:100]!r}, not {rules.path!r} (websocket_path)")
+            return
+        response = core.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse(response.status_code, _chain(core.handshake_exc), response.serialize())
+            return
+        if not may_connect(request.headers, rules.origins, rules.loopback):
+            why = f"pages of {str(core.origin)[:100]!r} may not connect; those that may stand in websocket_origins"
+            self._refuse(HTTPStatus.FORBIDDEN, why)
+            return
+        core.send_response(response)
+        self._state = OPEN
+        self._send()
+
+    def _refuse(self, status: int, why: str, response: bytes = b"") -> None:
+        self._transport.out.append(response or self._core.reject(status, f"{why}\n").serialize())
+        self._refused(why)
+        self._end(f"WebSocket refused: {why}")
+
+    # --- frames ---
+
+    def _unpack(self, now: float) -> None:
+        """Pass on what is in the frames that have come."""
+        core = self._core
+        data, self._backlog = self._backlog, b""
+        position = frames = 0
+        while position < len(data) and self._state != CLOSED:
+            if self._held:
+                self._backlog = data[position:]  # until `resume_reading`
+                return
+            if frames >= SLICE:
+                self._backlog = data[position:]
+                self._transport.pause_reading()
+                self._scheduler.soon(self._go_on)
+                return
+            core.receive_data(data[position : position + PIECE])
+            position += PIECE
+            events = core.events_received()
+            if events:
+                frames += len(events)
+                self._pass_on([frame for frame in events if isinstance(frame, Frame)], now)
+            if core.eof_sent:
+                self._wind_up()
+            elif core.writes:
+                self._send()
+        if not frames:
+            self.progress(now)  # a part of a large frame: slow, but not silent
+
+    def _go_on(self) -> None:
+        """Unpack what others were given a turn before, or what had to wait."""
+        if not self._held and self._state != CLOSED:
+            if self._backlog:
+                self._unpack(time.monotonic())
+            if not self._backlog and not self._held:
+                self._transport.resume_reading()
+
+    def _pass_on(self, frames: list[Frame], now: float) -> None:
+        parts = []
+        for frame in frames:
+            if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
+                parts.append(frame.data)
+            elif frame.opcode is Opcode.TEXT:
+                if not self._core.eof_sent:
+                    self._core.fail(CloseCode.UNSUPPORTED_DATA, "only binary frames are taken")  # [MQTT-6.0.0-1]
+                break
+        # Where frames begin and end means nothing [MQTT-6.0.0-2].
+        data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+        if data and self.client is not None:
+            self.client.receive(data, now)
+
+    def _send(self) -> None:
+        """Send what the core has produced."""
+        produced = self._core.data_to_send()
+        if self._state != CLOSING:  # pongs for one who may never read them, and nobody would hold back
+            self._transport.out += filter(None, produced)
+            self._transport.flush()
+
+    # --- the end ---
+
+    def _wind_up(self) -> None:
+        """The core is through: it has the client's close, or the client has broken a rule."""
+        core = self._core
+        if self._state == OPEN:
+            self.flush()
+            self._send()
+        if core.close_rcvd is not None:
+            self._end(f"WebSocket closed by the client, code {core.close_rcvd.code}")
+        elif self._state == OPEN:
+            client = self.client
+            self._linger()
+            if client is not None:
+                client.lost(f"WebSocket error: {core.close_sent}")
+
+    def _linger(self) -> None:
+        """Our close has gone. Closing the connection before the client has closed its side would reset it if more is on
+        the way, and our last words would be lost. [RFC 6455, 7.1.1]"""
+        self._state = CLOSING
+        self.client = None
+        self.out.clear()
+        self._later(LINGER, self._give_up)
+        self.resume_reading()
+
+    def _give_up(self) -> None:
+        if self._state == CLOSING:
+            self._end("")
+
+    def _end(self, why: str) -> None:
+        self._state = CLOSED
+        self._tell_lost(why)
+        self._transport.close()
+
+    def _tell_lost(self, why: str) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            client.lost(why)
+
+
+def header(size: int) -> bytes:
+    """What stands in front of a binary frame of so many bytes, whole and not masked."""
+    if size < 126:
+        return bytes((0x82, size))
+    if size < 65_536:
+        return struct.pack("!BBH", 0x82, 126, size)
+    return struct.pack("!BBQ", 0x82, 127, size)
+
+
+def may_connect(headers: Headers, origins: tuple[str, ...], loopback: bool) -> bool:
+    """May the page connect that sent this request? Else any page that somebody looks at could speak to brokers that
+    only his machine reaches. Programs that are no browsers send no Origin, and may.
+
+    A page may that comes from the host that it connects to, whatever the port, or from one of `origins`. On a listener
+    for this machine alone, that host must be named as such: a foreign name may have been led here (DNS rebinding).
+    """
+    origin = headers.get("Origin")
+    if origin is None or "*" in origins or origin.lower() in origins:
+        return True
+    try:
+        host = urlsplit(origin).hostname
+        same = host == urlsplit("//" + headers["Host"]).hostname
+    except (KeyError, MultipleValuesError, ValueError):
+        return False
+    return host is not None and same and (not loopback or _is_this_machine(host))
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _chain(error: BaseException | None) -> str:
+    """What is wrong, with what is behind it."""
+    said = []
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__
+    return "; ".join(said)[:300]
