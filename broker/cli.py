@@ -19,7 +19,7 @@ from broker import config, logs, notify
 from broker.auth.errors import FileError
 from broker.auth.passwd_cli import passwd_command
 from broker.options import Config, add_flags
-from broker.server import Server, StartError, read_policy
+from broker.server import Server, StartError, read_rules
 from broker.version import __version__
 
 #: How long one thread may keep the others from running, in seconds. By default it is 5 ms, for which the store's thread
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(settings: Config) -> int:
     for listener in settings.listeners:
-        read_policy(listener)
+        read_rules(listener)
     print("configuration is fine: " + ", ".join(listener.address for listener in settings.listeners))
     return 0
 

@@ -55,7 +55,12 @@ _MOSQUITTO = {
     "autosave_interval": "it is not needed here, because what is acknowledged is already stored",
     "autosave_on_changes": "it is not needed here, because what is acknowledged is already stored",
     "bind_address": "here it is 'bind'",
+    "cafile": "here it is 'client_ca'",
+    "capath": "here it is 'client_ca', a file",
+    "certfile": "here it is 'certificate'",
     "clientid_prefixes": "here it is 'client_id_prefixes', a list",
+    "crlfile": "here it is 'client_crl'",
+    "keyfile": "here it is 'key'",
     "listener": "here it is a [[listeners]] table with 'bind' and 'port'",
     "log_type": "here it is 'log_level'",
     "max_inflight_messages": "here it is 'max_inflight'",
@@ -67,16 +72,30 @@ _MOSQUITTO = {
     "persistence_location": "here it is 'data'",
     "persistent_client_expiration": "here it is 'session_expiry'",
     "protocol": "here it is 'websocket', true for the protocol websockets",
+    "require_certificate": "it is the default with 'client_ca'; false is client_certificates = 'optional'",
     "set_tcp_nodelay": "it is not needed here, because it is always on",
+    "tls_version": "it is not needed here, because TLS 1.2 and later are spoken, and nothing older",
+    "use_identity_as_username": "here it is certificate_user = 'cn'",
+    "use_subject_as_username": "here it is certificate_user = 'subject'",
     "websockets_origin": "here it is 'websocket_origins', a list",
 }
 # What also begins the lines of a mosquitto.conf, besides these and the names that we share.
 _MOSQUITTO_WORDS = {
-    "address", "allow_zero_length_clientid", "auth_plugin", "cafile", "capath", "certfile", "connection",
-    "connection_messages", "http_dir", "include_dir", "keyfile", "log_dest", "log_timestamp", "log_timestamp_format",
+    "address", "allow_zero_length_clientid", "auth_plugin", "connection",
+    "connection_messages", "http_dir", "include_dir", "log_dest", "log_timestamp", "log_timestamp_format",
     "max_inflight_bytes", "memory_limit", "pid_file", "plugin", "queue_qos0_messages", "retain_available",
-    "require_certificate", "socket_domain", "tls_version", "topic", "upgrade_outgoing_qos", "user",
+    "socket_domain", "topic", "upgrade_outgoing_qos", "user",
 }  # fmt: skip
+
+
+# Options that without another would do nothing, though somebody may rely on them.
+_NEEDS = {
+    "key": "certificate",
+    "client_ca": "certificate",
+    "client_certificates": "client_ca",
+    "client_crl": "client_ca",
+    "certificate_user": "client_ca",
+}
 
 
 class ConfigError(ValueError):
@@ -389,15 +408,20 @@ def _values(options: Mapping[str, Option], settings: Settings) -> dict[str, Any]
 
 def _listener(settings: Settings) -> ListenerConfig:
     values = _values(LISTENER_OPTIONS, settings)
-    loopback = is_loopback(values["bind"])
-    if values["passwords"] is None and values["allow_anonymous"] is not True and not loopback:
+    for name, needed in _NEEDS.items():
+        if values[name] != LISTENER_OPTIONS[name].default and values[needed] is None:
+            raise ConfigError(f"{settings[name].where} has no meaning without {needed}: set that too, or leave it out")
+    local = is_loopback(values["bind"])
+    proved = values["certificate_user"] is not None and values["client_certificates"] == "required"
+    if values["passwords"] is None and values["allow_anonymous"] is not True and not proved and not local:
         address = ListenerConfig(**values).address
         raise ConfigError(
             f"{settings['bind'].where} opens {address} to the network: set passwords to a password file "
-            "(--passwords PATH), or allow_anonymous = true to let everyone in (--allow-anonymous)"
+            "(--passwords PATH), certificate_user to let certificates say who is who (--certificate-user cn), "
+            "or allow_anonymous = true to let everyone in (--allow-anonymous)"
         )
     if values["allow_anonymous"] is None:
-        values["allow_anonymous"] = loopback and values["passwords"] is None
+        values["allow_anonymous"] = local and values["passwords"] is None and values["certificate_user"] is None
     return ListenerConfig(**values)
 
 

@@ -100,11 +100,27 @@ class ListenerConfig:
         1883, Integer(0, 65535), "TCP port to listen on; 0 takes any free one", flag=True, short="-p"))
     passwords: str | None = field(metadata=option(
         None, Path(), "password file; without one no password is checked", flag=True, reload=True))
+    certificate: str | None = field(metadata=option(
+        None, Path(), "PEM file of the certificate and those between it and its authority: the listener then speaks "
+        "TLS", flag=True, reload=True, unset="no TLS"))
+    key: str | None = field(metadata=option(
+        None, Path(), "PEM file of the private key", flag=True, reload=True, unset="in the file of the certificate"))
+    client_ca: str | None = field(metadata=option(
+        None, Path(), "PEM file of the authorities of client certificates; with it, clients are asked for one",
+        flag=True, reload=True))
+    client_certificates: Literal["required", "optional"] = field(metadata=option(
+        "required", Choice(("required", "optional")), "whether clients need a certificate of client_ca", reload=True))
+    client_crl: str | None = field(metadata=option(
+        None, Path(), "PEM file of the revocation lists of client_ca", reload=True))
+    certificate_user: Literal["cn", "subject"] | None = field(metadata=option(
+        None, Choice(("cn", "subject")), "what in a client's certificate is its user name, instead of those in CONNECT",
+        flag=True, reload=True))
     acl: str | None = field(metadata=option(
         None, Path(), "access control file: who may publish and subscribe to what", flag=True, reload=True))
     allow_anonymous: bool = field(metadata=option(
         None, Boolean(), "admit clients without a user name; must be set to listen beyond loopback without passwords",
-        flag=True, reload=True, unset="true on a loopback address without passwords, else false"))
+        flag=True, reload=True,
+        unset="true on a loopback address without passwords and certificate_user, else false"))
     deny_users: tuple[str, ...] = field(metadata=option(
         (), Texts(), "user names that may not connect (return code 5)", reload=True))
     client_ids: Mapping[str, tuple[str, ...]] = field(metadata=option(

@@ -13,14 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from broker import config as configuration
 from broker import logs
 from broker.auth.acl import Acl
 from broker.auth.checks import Checks
 from broker.auth.errors import FileError
-from broker.auth.gatekeeper import Gatekeeper, Policy
+from broker.auth.gatekeeper import Gatekeeper, Policy, Stays
 from broker.auth.passwords import Passwords
 from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
@@ -29,9 +29,10 @@ from broker.core.limits import Limits
 from broker.core.ports import Log, Rights, Store, StoreError
 from broker.core.session import Session
 from broker.core.sys_topics import SysTopics
-from broker.core.timers import Timers
+from broker.core.timers import Timer, Timers
 from broker.net.listener import Listener, ListenError, listen
 from broker.net.loop import Loop
+from broker.net.tls import Handshakes, Tls, TlsError, TlsLayer, read_tls
 from broker.net.transport import Transport
 from broker.net.workers import Workers
 from broker.notify import watchdog_interval
@@ -53,8 +54,10 @@ SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 LEAST_MAX_FRAME = 65_536
 #: Seconds between two looks for sessions that have expired.
 EXPIRY_CHECK = 10.0
-#: Addresses remembered for max_connect_rate within one second.
+#: Addresses remembered for max_connect_rate within one second, and for what was said about them.
 MAX_ADDRESSES = 100_000
+#: Seconds after which the same is said again about the same address.
+SILENCE = 60.0
 
 
 class StartError(Exception):
@@ -86,13 +89,14 @@ class Server:
         self._workers = Workers(self.loop, config.workers, "selectmq-worker")
         self._lane = Workers(self.loop, 1, "selectmq-store")
         self.checks = Checks(self._workers.submit, config.workers)
+        self.handshakes = Handshakes(self.loop)
         self._ports: list[_Port] = []
         self._requests: deque[str] = deque()
         self._deadline: float | None = None  # of the end, once it has begun
         self._draining = False
         store: Store | None = None
         try:
-            policies = [read_policy(listener) for listener in config.listeners]
+            rules = [read_rules(listener) for listener in config.listeners]
             store = MemoryStore() if config.data is None else SqliteStore(config.data)
             self._store = store
             snapshot = store.load()
@@ -100,8 +104,8 @@ class Server:
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
             self.exchange.may_publish = self._may_publish
             self._apply_limits()
-            for listener, policy in zip(config.listeners, policies, strict=True):
-                self._ports.append(_Port(self, listener, policy))
+            for listener, rule in zip(config.listeners, rules, strict=True):
+                self._ports.append(_Port(self, listener, rule))
             self.exchange.restore(snapshot, self._absent_rights)
         except (FileError, DataError, StoreError, ListenError) as error:
             self._close_all(store)
@@ -127,7 +131,7 @@ class Server:
     def full(self) -> bool:
         """Are there as many connections as the loop can wait for? One more would be the end of all of them."""
         capacity = self.loop.capacity
-        return capacity is not None and sum(len(port.connections) for port in self._ports) >= capacity
+        return capacity is not None and sum(port.held for port in self._ports) >= capacity
 
     # --- at work ---
 
@@ -207,7 +211,7 @@ class Server:
         try:
             wanted = self._reread()
             config = self.config.reloaded(wanted)
-            policies = [read_policy(listener) for listener in config.listeners]
+            rules = [read_rules(listener) for listener in config.listeners]
         except (configuration.ConfigError, FileError) as error:
             self.log.error("reload failed: everything stays as it was", reason=str(error))
             self._notify("READY=1", "STATUS=the last reload failed: see the log")
@@ -216,8 +220,8 @@ class Server:
         if config.log_level != self.config.log_level:
             logs.set_level(config.log_level)
         self.config = config
-        for port, listener, policy in zip(self._ports, config.listeners, policies, strict=True):
-            port.replace(listener, policy)
+        for port, listener, rule in zip(self._ports, config.listeners, rules, strict=True):
+            port.replace(listener, rule)
         self._apply_limits()
         self.exchange.rights_changed(self._rights)
         for port in self._ports:
@@ -299,40 +303,73 @@ class Server:
         self.loop.close()
 
 
-class _Port:
-    """A listener with its clients."""
+class Rules(NamedTuple):
+    """What a listener's files say."""
 
-    def __init__(self, server: Server, config: ListenerConfig, policy: Policy) -> None:
+    policy: Policy
+    tls: Tls | None
+
+
+class _Port:
+    """A listener with its clients.
+
+    A connection comes in through `_accepted`; `_admit` looks whether there is room for it; with TLS it is then among
+    the `_arriving` until its handshake is done; `_welcome` makes it a client.
+    """
+
+    def __init__(self, server: Server, config: ListenerConfig, rules: Rules) -> None:
         self.config = config
-        self.gatekeeper = Gatekeeper(policy, server.checks)
+        self.gatekeeper = Gatekeeper(rules.policy, server.checks)
         self.connections: dict[Transport, Connection] = {}
+        self._tls = rules.tls
+        self._arriving: dict[Transport, Timer] = {}
         self._server = server
         self._second = 0
         self._attempts: dict[str, int] = {}
         self._told: set[tuple[str, str]] = set()
+        self._silent_until = 0.0
         self._websocket = load_websocket(config) if config.websocket else None
-        self._stays: Callable[[str | None, str], bool] = lambda username, client_id: True
+        self._stays: Stays = lambda username, client_id, proved=False: True
         self.listener = Listener(
             server.loop, listen(config.bind, config.port), self._accepted, self._starved, self._later
         )
 
-    def replace(self, config: ListenerConfig, policy: Policy) -> None:
-        """Go by another configuration."""
+    @property
+    def held(self) -> int:
+        """How many connections there are."""
+        return len(self.connections) + len(self._arriving)
+
+    def replace(self, config: ListenerConfig, rules: Rules) -> None:
+        """Go by another configuration. Who is connected keeps the TLS that there is."""
         self.config = config
-        self._stays = self.gatekeeper.replace(policy)
+        self._tls = rules.tls
+        self._stays = self.gatekeeper.replace(rules.policy)
 
     def close_unwelcome(self) -> None:
         """After `replace`: close the connections of who may not connect any more."""
-        for connection in list(self.connections.values()):
+        certified = self.config.client_ca is not None and self.config.client_certificates == "required"
+        for transport, connection in list(self.connections.items()):
+            layer = transport.client
             session = connection.session
-            if session is not None and not self._stays(session.username, session.client_id):
-                connection.close("no longer authorised to connect")
+            if self._tls is not None and not isinstance(layer, TlsLayer):
+                connection.close("this listener now expects TLS")
+            elif certified and not (isinstance(layer, TlsLayer) and layer.certified):
+                connection.close("this listener now expects a certificate")
+            elif session is not None:
+                proved = isinstance(layer, TlsLayer) and layer.identity is not None
+                if not self._stays(session.username, session.client_id, proved):
+                    connection.close("no longer authorised to connect")
 
     def _accepted(self, sock: socket.socket, host: str, port: int) -> None:
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._admit(sock, host, peer, self._server.timers.now)
+
+    def _admit(self, sock: socket.socket, host: str, peer: str, since: float) -> None:
+        """Let it in, if there is room. `since`: when it came."""
         server = self._server
         exchange = server.exchange
         exchange.stats.sockets += 1
-        held = len(self.connections)
+        held = self.held
         limit = self.config.max_connections
         rate = server.config.max_connect_rate
         full = server.full
@@ -345,26 +382,44 @@ class _Port:
                 why = "too many clients are connected" if held >= limit else "too many attempts from this address"
             self._tell_once("connections closed unheard", host, why)
             return
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         transport = Transport(server.loop, sock, peer, exchange.limits.max_unsent, self._closed)
-        top = transport if self._websocket is None else self._over_websocket(self._websocket, transport, host)
+        if self._tls is None:
+            self._welcome(transport, transport, host, since)
+            return
+
+        def established(layer: TlsLayer) -> None:
+            self._arriving.pop(transport).cancel()
+            self._welcome(transport, layer, host, since)
+
+        def failed(layer: TlsLayer, why: str) -> None:
+            exchange.stats.refused += 1
+            self._tell_once("TLS handshake failed", host, why)
+
+        layer = TlsLayer(server.loop, transport, self._tls, server.handshakes, established, failed)
+        self._arriving[transport] = server.timers.at(
+            since + self.config.connect_timeout, lambda now: layer.abort("it was not done in time")
+        )
+
+    def _welcome(self, transport: Transport, below: Transport | TlsLayer, host: str, since: float) -> None:
+        """Make it a client, which sees the bytes that `below`, and WebSocket, have made of those of `transport`."""
+        top = below if self._websocket is None else self._over_websocket(self._websocket, below, host)
         connection = Connection(
-            exchange,
+            self._server.exchange,
             self.gatekeeper,
             top,
-            server.timers.now,
+            since,
             self.config.connect_timeout,
             self.config.max_packet_size,
         )
-        connection.overload = held >= limit
+        connection.overload = self.held >= self.config.max_connections
         top.client = connection
         self.connections[transport] = connection
 
-    def _over_websocket(self, layer: type[WebSocket], transport: Transport, host: str) -> WebSocket:
-        from broker.net.ws import Rules
+    def _over_websocket(self, layer: type[WebSocket], below: Transport | TlsLayer, host: str) -> WebSocket:
+        from broker.net import ws
 
         config = self.config
-        rules = Rules(
+        rules = ws.Rules(
             SUBPROTOCOLS,
             config.websocket_path,
             config.websocket_origins,
@@ -372,7 +427,7 @@ class _Port:
             max(config.max_packet_size, LEAST_MAX_FRAME),
         )
         return layer(
-            transport,
+            below,
             rules,
             self._server.loop,
             self._later,
@@ -381,9 +436,11 @@ class _Port:
 
     def _tell_once(self, event: str, host: str, why: str) -> None:
         """Log it, but not for each of many connections."""
+        now = self._server.timers.now
+        if now >= self._silent_until or len(self._told) >= MAX_ADDRESSES:
+            self._told.clear()
+            self._silent_until = now + SILENCE
         if (event, host) not in self._told:
-            if len(self._told) >= MAX_ADDRESSES:
-                self._told.clear()
             self._told.add((event, host))
             self._server.log.warning(event, address=host, reason=why)
 
@@ -392,13 +449,12 @@ class _Port:
         if second != self._second or len(self._attempts) >= MAX_ADDRESSES:
             self._second = second
             self._attempts.clear()
-            if second % 60 == 0:
-                self._told.clear()
         attempts = self._attempts[host] = self._attempts.get(host, 0) + 1
         return attempts > rate
 
     def _closed(self, transport: Transport) -> None:
-        self.connections.pop(transport, None)
+        if self.connections.pop(transport, None) is None and transport in self._arriving:
+            self._arriving.pop(transport).cancel()
 
     def _starved(self, why: str) -> None:
         self._server.log.error(why, connections=len(self.connections))
@@ -411,7 +467,7 @@ class _Port:
 
     def close(self) -> None:
         self.listener.close()
-        for transport in list(self.connections):
+        for transport in [*self.connections, *self._arriving]:
             with contextlib.suppress(OSError):
                 transport.close()
 
@@ -431,15 +487,30 @@ def load_websocket(listener: ListenerConfig) -> type[WebSocket]:
     return WebSocket
 
 
-def read_policy(listener: ListenerConfig) -> Policy:
+def read_rules(listener: ListenerConfig) -> Rules:
     """What a listener's configuration and files say of its clients. Raises FileError."""
-    return Policy(
+    tls = None
+    if listener.certificate is not None:
+        try:
+            tls = read_tls(
+                listener.certificate,
+                listener.key,
+                listener.client_ca,
+                listener.client_crl,
+                listener.client_certificates == "optional",
+                listener.certificate_user,
+            )
+        except TlsError as error:
+            raise FileError(error.path, None, error.why) from None
+    policy = Policy(
         passwords=None if listener.passwords is None else Passwords.read(listener.passwords),
         acl=None if listener.acl is None else Acl.read(listener.acl),
         allow_anonymous=listener.allow_anonymous,
+        proof=listener.certificate_user,
         deny_users=listener.deny_users,
         client_ids=listener.client_ids,
         client_id_prefixes=listener.client_id_prefixes,
         max_client_id=listener.max_client_id,
         max_keepalive=listener.max_keepalive,
     )
+    return Rules(policy, tls)

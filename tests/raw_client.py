@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -150,7 +151,14 @@ def parse_publish(data: bytes) -> Publish:
 class RawClient:
     """A connection to a broker."""
 
-    def __init__(self, address: Address, *, receive_buffer: int | None = None, source: str = "") -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        receive_buffer: int | None = None,
+        source: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """`receive_buffer`: bytes that the system takes in for a client that does not read; `source`: the address to
         come from."""
         self.socket = socket.socket(socket.AF_INET)
@@ -161,6 +169,8 @@ class RawClient:
         self.socket.settimeout(DEADLINE)
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
         self._data = b""
 
     @classmethod
@@ -176,9 +186,10 @@ class RawClient:
         username: str | None = None,
         password: bytes | None = None,
         will: Will | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> Self:
         """A client that has its CONNACK with code 0, and with Session Present as given."""
-        client = cls(address, receive_buffer=receive_buffer)
+        client = cls(address, receive_buffer=receive_buffer, tls=tls)
         client.send(
             connect(client_id, clean=clean, keep_alive=keep_alive, username=username, password=password, will=will)
         )

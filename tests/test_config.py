@@ -31,6 +31,12 @@ DEFAULTS_OF_A_LISTENER = {
     "bind": "127.0.0.1",
     "port": 1883,
     "passwords": None,
+    "certificate": None,
+    "key": None,
+    "client_ca": None,
+    "client_certificates": "required",
+    "client_crl": None,
+    "certificate_user": None,
     "acl": None,
     "allow_anonymous": True,
     "deny_users": (),
@@ -130,7 +136,8 @@ def test_every_default_has_the_type_and_the_range_of_its_option() -> None:
     defaults = {name: row.default for name, row in OPTIONS.items() if row.default is not None}
     assert {name: OPTIONS[name].kind.read(value) for name, value in defaults.items()} == defaults
     assert [name for name, row in OPTIONS.items() if row.default is None] == [
-        "passwords", "acl", "allow_anonymous", "websocket_path", "data",
+        "passwords", "certificate", "key", "client_ca", "client_crl", "certificate_user", "acl",
+        "allow_anonymous", "websocket_path", "data",
     ]  # fmt: skip
 
 
@@ -142,6 +149,7 @@ def test_which_options_a_listener_has() -> None:
 
 def test_which_options_have_no_flag() -> None:
     assert {name for name, row in OPTIONS.items() if not row.has_flag} == {
+        "client_certificates", "client_crl",
         "deny_users", "client_ids", "client_id_prefixes", "max_client_id", "max_keepalive", "workers",
         "max_topic_levels", "max_topic_length", "max_retained_bytes", "websocket_path", "websocket_origins",
     }  # fmt: skip
@@ -178,6 +186,12 @@ def test_every_option_in_a_file() -> None:
         bind = "::1"
         port = 8883
         passwords = "users"
+        certificate = "cert.pem"
+        key = "key.pem"
+        client_ca = "ca.pem"
+        client_certificates = "optional"
+        client_crl = "crl.pem"
+        certificate_user = "subject"
         acl = "rights"
         allow_anonymous = true
         deny_users = ["eve", "mallory", "eve"]
@@ -238,6 +252,12 @@ def test_every_option_in_a_file() -> None:
             "bind": "::1",
             "port": 8883,
             "passwords": f"{here}/users",
+            "certificate": f"{here}/cert.pem",
+            "key": f"{here}/key.pem",
+            "client_ca": f"{here}/ca.pem",
+            "client_certificates": "optional",
+            "client_crl": f"{here}/crl.pem",
+            "certificate_user": "subject",
             "acl": f"{here}/rights",
             "allow_anonymous": True,
             "deny_users": ("eve", "mallory"),
@@ -257,7 +277,8 @@ def test_every_option_in_a_file() -> None:
 
 def test_every_flag() -> None:
     config = load(None, parsed(
-        "--bind", "0.0.0.0", "-p", "0", "--passwords", "users", "--acl", "rights", "--no-allow-anonymous",
+        "--bind", "0.0.0.0", "-p", "0", "--passwords", "users", "--certificate", "cert.pem", "--key",
+        "key.pem", "--client-ca", "ca.pem", "--certificate-user", "cn", "--acl", "rights", "--no-allow-anonymous",
         "--connect-timeout", "90", "--max-connections", "7", "--max-packet-size", "1 MiB", "--websocket",
         "--data", "store", "--no-memory", "--session-expiry", "1.5h", "--sys-interval", "0.25", "--log-level", "error",
         "--log-format", "json", "--max-subscriptions", "10", "--max-inflight", "11", "--max-queued-messages", "12",
@@ -270,6 +291,10 @@ def test_every_flag() -> None:
         "bind": "0.0.0.0",
         "port": 0,
         "passwords": f"{here}/users",
+        "certificate": f"{here}/cert.pem",
+        "key": f"{here}/key.pem",
+        "client_ca": f"{here}/ca.pem",
+        "certificate_user": "cn",
         "acl": f"{here}/rights",
         "allow_anonymous": False,
         "connect_timeout": 90.0,
@@ -488,8 +513,10 @@ def test_listeners_as_a_keyword_argument() -> None:
 
 # Anonymous clients ---------------------------------------------------------------------------------------------------
 
+TLS = 'certificate = "c"\n'
 OPEN = (
     "to the network: set passwords to a password file (--passwords PATH), "
+    "certificate_user to let certificates say who is who (--certificate-user cn), "
     "or allow_anonymous = true to let everyone in (--allow-anonymous)"
 )
 
@@ -504,6 +531,12 @@ OPEN = (
         ('bind = "0.0.0.0"\npasswords = "p"', False),
         ('bind = "0.0.0.0"\nallow_anonymous = true', True),
         ('bind = "0.0.0.0"\npasswords = "p"\nallow_anonymous = true', True),
+        (TLS, True),
+        (f'{TLS}client_ca = "a"', True),
+        (f'{TLS}client_ca = "a"\ncertificate_user = "cn"', False),
+        (f'{TLS}client_ca = "a"\ncertificate_user = "cn"\nclient_certificates = "optional"', False),
+        (f'{TLS}client_ca = "a"\ncertificate_user = "cn"\nallow_anonymous = true', True),
+        (f'{TLS}client_ca = "a"\ncertificate_user = "cn"\nbind = "0.0.0.0"', False),
     ],
 )
 def test_whether_anonymous_clients_are_admitted(text: str, allowed: bool) -> None:
@@ -516,6 +549,35 @@ def test_a_listener_open_to_the_network_is_refused() -> None:
     assert error('[[listeners]]\n[[listeners]]\nport = 5\nbind = "mq.lan"') == f"b.toml:4: 'bind' opens mq.lan:5 {OPEN}"
     assert error("port = 7", "--bind", "0.0.0.0") == f"--bind: opens 0.0.0.0:7 {OPEN}"
     assert error_of_keywords(bind="0.0.0.0") == f"bind=: opens 0.0.0.0:1883 {OPEN}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TLS,
+        f'{TLS}client_ca = "a"',
+        f'{TLS}client_ca = "a"\nclient_crl = "r"',
+        # Who has no certificate could be anybody:
+        f'{TLS}client_ca = "a"\nclient_certificates = "optional"\ncertificate_user = "cn"',
+    ],
+)
+def test_tls_alone_opens_nothing(text: str) -> None:
+    assert error(f'bind = "0.0.0.0"\n{text}') == f"b.toml:1: 'bind' opens 0.0.0.0:1883 {OPEN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "needed"),
+    [
+        ('key = "k"', "key", "certificate"),
+        ('client_ca = "a"', "client_ca", "certificate"),
+        (f'{TLS}client_crl = "r"', "client_crl", "client_ca"),
+        (f'{TLS}certificate_user = "cn"', "certificate_user", "client_ca"),
+        (f'{TLS}client_certificates = "optional"', "client_certificates", "client_ca"),
+    ],
+)
+def test_an_option_that_would_do_nothing(text: str, name: str, needed: str) -> None:
+    line = text.count("\n") + 1
+    assert error(text) == f"b.toml:{line}: '{name}' has no meaning without {needed}: set that too, or leave it out"
 
 
 def test_each_listener_is_judged_by_itself() -> None:
@@ -799,6 +861,18 @@ def test_an_unknown_key(line: str, message: str) -> None:
         ('bind_address = "::1"', "here it is 'bind'"),
         ('clientid_prefixes = "a"', "here it is 'client_id_prefixes', a list"),
         ("per_listener_settings = true", "it is not needed here, because each [[listeners]] table has its own"),
+        ('certfile = "c"', "here it is 'certificate'"),
+        ('keyfile = "k"', "here it is 'key'"),
+        ('cafile = "c"', "here it is 'client_ca'"),
+        ('capath = "c"', "here it is 'client_ca', a file"),
+        ('crlfile = "c"', "here it is 'client_crl'"),
+        (
+            "require_certificate = false",
+            "it is the default with 'client_ca'; false is client_certificates = 'optional'",
+        ),
+        ("use_identity_as_username = true", "here it is certificate_user = 'cn'"),
+        ("use_subject_as_username = true", "here it is certificate_user = 'subject'"),
+        ('tls_version = "tlsv1.3"', "it is not needed here, because TLS 1.2 and later are spoken, and nothing older"),
         ("set_tcp_nodelay = true", "it is not needed here, because it is always on"),
     ],
 )
@@ -1118,7 +1192,7 @@ def test_the_markdown_table_literally() -> None:
 
 def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> None:
     lines = [f"{row[0].strip('`')} = {row[2].strip('`')}" for row in table_rows() if row[2].startswith("`")]
-    assert len(lines) == len(OPTIONS) - 5
+    assert len(lines) == len(OPTIONS) - 10
     assert from_text("\n".join(lines)) == load()
 
 
@@ -1129,7 +1203,7 @@ def test_the_flags_in_the_markdown_table_are_those_of_the_parser() -> None:
     in_help = re.findall(r"--?[a-z][a-z-]*", left_column)
     in_table = [flag for row in table_rows() for flag in re.findall("`(.*?)`", row[1])]
     assert in_table == in_help
-    assert len(in_table) == 27
+    assert len(in_table) == 31
 
 
 def test_help_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Owns: the client's side of the handshake and of the frames (the sans-IO core of 
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 
 from websockets.client import ClientProtocol
@@ -77,8 +78,10 @@ class WebSocketClient(RawClient):
         subprotocols: Sequence[str] = ("mqtt",),
         origin: str | None = None,
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises Refused."""
+        """Raises Refused. `tls` is not for WebSockets here: paho-mqtt speaks wss://."""
+        assert tls is None
         super().__init__(address, receive_buffer=receive_buffer)
         core = ClientProtocol(
             parse_uri(f"ws://{address[0]}:{address[1]}{path}"),

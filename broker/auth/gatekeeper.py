@@ -6,14 +6,21 @@ computed (checks).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from broker.auth.acl import Acl
 from broker.auth.checks import Checks
+from broker.auth.errors import is_printable_name
 from broker.auth.passwords import Passwords
 from broker.core.ports import GIVEN_CLIENT_ID, Rights
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
+
+
+class Stays(Protocol):
+    """Says whether a client that is in may stay. `proved`: see core.ports.Gatekeeper.admit."""
+
+    def __call__(self, username: str | None, client_id: str, proved: bool = False) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -23,6 +30,7 @@ class Policy:
     passwords: Passwords | None = None
     acl: Acl | None = None
     allow_anonymous: bool = True
+    proof: str | None = None  #: how the transport proves a user name; None: it proves none
     deny_users: Sequence[str] = ()
     client_ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
     client_id_prefixes: Sequence[str] = ()
@@ -41,19 +49,26 @@ class Gatekeeper:
     def max_keepalive(self) -> float:
         return self.policy.max_keepalive
 
-    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(
+        self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
+    ) -> ReturnCode | None:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id
         if client_id and not self._permits(client_id):
             return ReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-9]
         username = connect.username
+        if proved:
+            usable = username and is_printable_name(username) and policy.proof is not None
+            return self._known(connect) if usable else ReturnCode.NOT_AUTHORIZED
         if username is None:
             return ReturnCode.ACCEPTED if policy.allow_anonymous else ReturnCode.NOT_AUTHORIZED
         passwords = policy.passwords
         if passwords is None:
-            # There is nothing to check the name against: it is anonymous, whatever it says.
-            return self._known(connect) if policy.allow_anonymous else ReturnCode.NOT_AUTHORIZED
+            # There is nothing to check the name against: it is anonymous, whatever it says. Where others prove theirs,
+            # it could be taken for proved.
+            anonymous = policy.allow_anonymous and policy.proof is None
+            return self._known(connect) if anonymous else ReturnCode.NOT_AUTHORIZED
         password = connect.password if connect.password is not None else b""
         if passwords.recall(username, password):
             return self._known(connect)
@@ -72,18 +87,20 @@ class Gatekeeper:
             return None
         return ReturnCode.SERVER_UNAVAILABLE
 
-    def replace(self, policy: Policy) -> Callable[[str | None, str], bool]:
-        """Go by another policy from now on. Returns who of those that are in may stay: `stays(username, client_id)`."""
+    def replace(self, policy: Policy) -> Stays:
+        """Go by another policy from now on. Returns who of those that are in may stay."""
         old, self.policy = self.policy, policy
 
-        def stays(username: str | None, client_id: str) -> bool:
+        def stays(username: str | None, client_id: str, proved: bool = False) -> bool:
             # One that the broker gave is not the client's to choose.
             if not client_id.startswith(GIVEN_CLIENT_ID) and not self._permits(client_id):
                 return False
             if username is None:
                 return policy.allow_anonymous
+            if proved:
+                return policy.proof == old.proof and self._may(username, client_id)
             if policy.passwords is None:
-                return policy.allow_anonymous and self._may(username, client_id)
+                return policy.allow_anonymous and policy.proof is None and self._may(username, client_id)
             known = old.passwords is not None and policy.passwords.agrees(old.passwords, username)
             return known and self._may(username, client_id)
 
@@ -94,7 +111,8 @@ class Gatekeeper:
         return None if acl is None else acl.rights(self.proven_name(username), client_id)
 
     def proven_name(self, username: str | None) -> str | None:
-        return username if self.policy.passwords is not None else None
+        vouched = self.policy.passwords is not None or self.policy.proof is not None
+        return username if vouched else None
 
     def _permits(self, client_id: str) -> bool:
         policy = self.policy

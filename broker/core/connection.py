@@ -220,6 +220,9 @@ class Connection:
         self._exchange.stats.other_received += 1
         if connect.will is not None:
             self._exchange.router.check(connect.will.topic)
+        identity = self._transport.identity
+        if identity is not None:
+            connect = connect._replace(username=identity, password=None)  # what it says itself does not count
         self.state = ADMITTING
         if self._exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down")
@@ -235,7 +238,7 @@ class Connection:
             def decided(code: ReturnCode) -> None:
                 self._admitted(connect, code)
 
-            code = self._gatekeeper.admit(connect, self.peer, decided)
+            code = self._gatekeeper.admit(connect, self.peer, decided, identity is not None)
             if code is not None:
                 self._admitted(connect, code)
         if self.state == ADMITTING:

@@ -20,6 +20,10 @@ class Transport(Protocol):
     out: list[bytes]
     peer: str  #: address and port, for the log
 
+    @property
+    def identity(self) -> str | None:
+        """The user name that the other end has proved to have ("" is none); None: it is CONNECT that says it."""
+
     def flush(self) -> None:
         """Send what is in `out`, as far as the client takes it without delay; keep the rest for later."""
 
@@ -52,9 +56,11 @@ class Gatekeeper(Protocol):
     def max_keepalive(self) -> float:
         """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
 
-    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(
+        self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
+    ) -> ReturnCode | None:
         """The return code, if it can be told without delay; else None, and `decided` is called later on the loop.
-        `peer`: see Transport."""
+        `peer`: see Transport. `proved`: the transport vouches for the user name."""
 
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if it was checked: only then it gives rights."""

@@ -41,6 +41,9 @@ class Transport:
         "client", "out", "peer",
     )  # fmt: skip
 
+    #: Who the other end has proved to be: nothing is proved without TLS (broker.net.tls).
+    identity: str | None = None
+
     def __init__(
         self, loop: Loop, sock: socket.socket, peer: str, max_unsent: int, on_close: Callable[[Transport], None]
     ) -> None:

@@ -53,6 +53,8 @@ class Transport(Protocol):
     peer: str
 
     @property
+    def identity(self) -> str | None: ...
+    @property
     def unsent(self) -> int: ...
     def flush(self) -> None: ...
     def close(self, gently: bool = True) -> None: ...
@@ -112,6 +114,11 @@ class WebSocket:
         self.out: list[bytes] = []
         self.peer = transport.peer
         transport.client = self
+
+    @property
+    def identity(self) -> str | None:
+        """Who the other end has proved to be: that is for those below to know."""
+        return self._transport.identity
 
     # --- the transport calls ---
 

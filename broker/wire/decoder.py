@@ -249,6 +249,8 @@ def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Pack
 
 
 def _bad_first_byte(first: int) -> ProtocolError:
+    if first == 0x16:
+        return ProtocolError("the first byte is TLS's, not MQTT's: use TLS at both ends, or at neither")
     kind = first >> 4
     name = PACKET_NAMES[kind]
     if any(known >> 4 == kind for known in _FIRST_BYTES):

@@ -57,10 +57,10 @@ def connect(client_id: str = "c", username: str | None = None, password: bytes |
     return Connect(4, client_id, True, 0, None, username, password)
 
 
-def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect) -> ReturnCode:
+def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect, proved: bool = False) -> ReturnCode:
     """The return code, however it comes."""
     codes: list[ReturnCode] = []
-    code = gatekeeper.admit(packet, PEER, codes.append)
+    code = gatekeeper.admit(packet, PEER, codes.append, proved)
     if code is not None:
         codes.append(code)
     while elsewhere.jobs:
@@ -213,3 +213,57 @@ def test_rights_follow_the_checked_name_only(elsewhere: Elsewhere, tmp_path: Pat
     assert [checked.may_publish(topic) for topic in (b"private", b"open")] == [True, False]
     assert [unchecked.may_publish(topic) for topic in (b"private", b"open")] == [False, True]
     assert Gatekeeper(Policy(), elsewhere.checks).rights("ann", "c") is None
+
+
+# --- names that the transport has proved ---
+
+
+@pytest.mark.parametrize(
+    ("policy", "packet", "code"),
+    [
+        pytest.param(Policy(proof="cn", allow_anonymous=False), connect(username="ann"), 0, id="proved"),
+        pytest.param(Policy(proof="cn", deny_users=("ann",)), connect(username="ann"), 5, id="denied"),
+        pytest.param(Policy(proof="cn", client_ids={"ann": ("x",)}), connect("y", "ann"), 5, id="identifier"),
+        pytest.param(Policy(proof="cn"), connect(username=""), 5, id="no-name"),
+        pytest.param(Policy(proof="cn"), connect(username="a\nb"), 5, id="control-character"),
+        pytest.param(Policy(), connect(username="ann"), 5, id="proofs-count-no-more"),
+    ],
+)
+def test_a_proved_name(policy: Policy, packet: Connect, code: int, elsewhere: Elsewhere) -> None:
+    assert verdict(Gatekeeper(policy, elsewhere.checks), elsewhere, packet, proved=True) == code
+
+
+def test_a_proved_name_needs_no_password_and_another_does(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret"), proof="cn"), elsewhere.checks)
+    assert verdict(gatekeeper, elsewhere, connect(username="bob"), proved=True) == 0
+    assert verdict(gatekeeper, elsewhere, connect(username="bob")) == 4
+    assert verdict(gatekeeper, elsewhere, connect(username="ann", password=b"secret")) == 0
+
+
+def test_where_names_are_proved_one_that_is_not_is_no_name(elsewhere: Elsewhere) -> None:
+    """It would have the rights of whom it names."""
+    gatekeeper = Gatekeeper(Policy(allow_anonymous=True, proof="cn"), elsewhere.checks)
+    assert verdict(gatekeeper, elsewhere, connect(username="ann")) == 5
+    assert verdict(gatekeeper, elsewhere, connect()) == 0
+
+
+def test_proved_names_have_rights(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    path = tmp_path / "acl"
+    path.write_text("user ann\ntopic readwrite x\n")
+    acl = Acl.read(str(path))
+    for proof, allowed in (("cn", True), (None, False)):
+        rights = Gatekeeper(Policy(acl=acl, proof=proof), elsewhere.checks).rights("ann", "c")
+        assert rights is not None
+        assert rights.may_publish(b"x") is allowed
+
+
+def test_who_stays_of_those_whose_name_was_proved(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    gatekeeper = Gatekeeper(Policy(proof="cn"), elsewhere.checks)
+    stays = gatekeeper.replace(Policy(passwords(tmp_path, bob="x"), proof="cn", deny_users=("eve",)))
+    assert [stays(name, "c", True) for name in ("ann", "eve")] == [True, False]
+    stays = gatekeeper.replace(Policy(proof="subject"))
+    assert stays("ann", "c", True) is False  # the same name would now be somebody else's
+    stays = gatekeeper.replace(Policy())
+    assert stays("ann", "c", True) is False
+    stays = gatekeeper.replace(Policy(proof="cn"))
+    assert stays("ann", "c") is False  # nobody had checked it

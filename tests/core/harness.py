@@ -88,6 +88,7 @@ class FakeTransport:
     def __init__(self) -> None:
         self.out: list[bytes] = []
         self.peer = "192.0.2.1:1000"
+        self.identity: str | None = None
         self.taken = bytearray()
         self.unsent = bytearray()
         self.stuck = False
@@ -176,7 +177,9 @@ class FakeGatekeeper:
         self.pending: list[Callable[[ReturnCode], None]] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
 
-    def admit(self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None]) -> ReturnCode | None:
+    def admit(
+        self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
+    ) -> ReturnCode | None:
         self.asked.append(connect)
         if not self.slow:
             return self.code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import ssl
 import threading
 from types import TracebackType
 from typing import Any, Literal
@@ -33,6 +34,7 @@ class Paho:
         username: str | None = None,
         password: str | None = None,
         transport: Literal["tcp", "websockets"] = "tcp",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Connect, and wait for the CONNACK: `code` and `present` tell what it said."""
         self._messages: queue.Queue[Publish] = queue.Queue()
@@ -55,6 +57,8 @@ class Paho:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         if username is not None:
             client.username_pw_set(username, password)
+        if tls is not None:
+            client.tls_set_context(tls)
         client.connect(*address)
         client.loop_start()
         assert self._connected.wait(DEADLINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker_process import ROOT, BrokerProcess, StartBroker, environment
+from tests.certificates import Authority
 from tests.end_to_end.paho_client import Paho
 from tests.raw_client import PINGREQ, PINGRESP, RawClient, Will, connack, connect, publish, suback, subscribe
 from tests.websocket_client import Refused, WebSocketClient
@@ -39,6 +41,34 @@ def test_paho(version: str, qos: int, size: int, shared: BrokerProcess) -> None:
         author.publish(topic, payload, qos)
         assert reader.message()[:3] == (topic, payload, qos)
         reader.nothing_else(topic)
+
+
+def test_paho_over_tls_as_the_user_of_its_certificate(tmp_path: Path, start_broker: StartBroker) -> None:
+    authority = Authority(tmp_path)
+    acl = tmp_path / "acl"
+    acl.write_text("user ann\ntopic readwrite secure/#\n")
+    broker = start_broker(
+        f'websocket = true\n{authority.issue("server", server=True).toml}client_ca = "{authority.certificate}"\n'
+        f'certificate_user = "cn"\nacl = "{acl}"\n'
+    )
+
+    def context(name: str) -> ssl.SSLContext:
+        issued = authority.issue(name)
+        trusting = ssl.create_default_context(cafile=authority.certificate)
+        trusting.load_cert_chain(issued.certificate, issued.key)
+        return trusting
+
+    payload = os.urandom(300_000)
+    with Paho(broker.address, "a", username="eve", transport="websockets", tls=context("ann")) as ann:
+        broker.wait_for("client connected", user="ann")
+        ann.subscribe(("secure/#", 2))
+        with Paho(broker.address, "b", username="ann", transport="websockets", tls=context("bob")) as bob:
+            broker.wait_for("client connected", user="bob")
+            bob.publish("secure/x", b"not bob's", 1)
+            for qos in (0, 1, 2):
+                ann.publish("secure/x", payload, qos)
+                assert ann.message()[:3] == ("secure/x", payload, qos)
+            ann.nothing_else("secure/x")
 
 
 def test_the_will_of_a_client_that_breaks_off(shared: BrokerProcess) -> None:

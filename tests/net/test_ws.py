@@ -27,6 +27,7 @@ class Wire:
         self.client: Client | None = None
         self.out: list[bytes] = []
         self.peer = "the peer"
+        self.identity: str | None = "ann"
         self.unsent = 0
         self.sent: list[bytes] = []  # one for each flush
         self.closed: list[bool] = []

@@ -1,0 +1,436 @@
+"""TLS: a layer between a transport and its client, and the context that a listener's files give.
+
+Owns: handshakes and records, whom a certificate names, what is said when they fail. Must not know: MQTT, sockets (a
+transport beneath it has one).
+
+To its transport a TlsLayer is the client, to its client it is the transport:
+
+    Transport --receive(records)--> TlsLayer --receive(data)--> client
+    Transport <--out, flush-------- TlsLayer <--out, flush----- client
+
+It works on `ssl.MemoryBIO`, not on an `ssl.SSLSocket`. So the transport's path stays as it is for who has no TLS, and
+its partial writes, limits and pauses hold for records as for anything else. Each block from the network is decrypted at
+once and as a whole: nothing is left within OpenSSL that `select` could not see, and no write has to be repeated with
+the very same bytes, as SSLSocket would want it. Memory: a block in, and out what the transport counts as unsent.
+
+A handshake costs up to a millisecond of signing. Handshakes does a few of them a turn, so that a rush of clients does
+not hold up those who are connected. Who takes too long is the owner's to end, by `abort`.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from broker.net.loop import Loop
+from broker.net.transport import Client
+
+#: Steps of handshakes in one turn.
+STEPS = 8
+#: A record holds no more [RFC 8446, 5.1].
+RECORD = 16_384
+#: The first byte of a client's first record [RFC 8446, 5.1].
+_HANDSHAKE = 0x16
+
+# How OpenSSL's names of a subject's parts are written in RFC 4514.
+_SHORT = {
+    "commonName": "CN", "countryName": "C", "localityName": "L", "stateOrProvinceName": "ST", "organizationName": "O",
+    "organizationalUnitName": "OU", "streetAddress": "street", "domainComponent": "DC", "userId": "UID",
+    "surname": "SN", "givenName": "GN",
+}  # fmt: skip
+
+
+class TlsError(Exception):
+    """A file that gives no TLS. `why` says what to do."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(path, why)
+        self.path = path
+        self.why = why
+
+
+class Below(Protocol):
+    """The transport that a layer stands on (broker.net.transport)."""
+
+    client: Client | None
+    out: list[bytes]
+    peer: str
+
+    @property
+    def unsent(self) -> int: ...
+    def flush(self) -> None: ...
+    def close(self, gently: bool = True) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Tls(NamedTuple):
+    """What a listener needs to speak TLS."""
+
+    context: ssl.SSLContext
+    identify: Callable[[Mapping[str, Any]], str] | None  #: the user name in a client's certificate, "" if none
+
+
+class Handshakes:
+    """Gives each handshake its turn."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def add(self, step: Callable[[], None]) -> None:
+        if not self._waiting:
+            self._loop.soon(self._turn)
+        self._waiting.append(step)
+
+    def _turn(self) -> None:
+        waiting = self._waiting
+        try:
+            for _ in range(min(STEPS, len(waiting))):
+                waiting.popleft()()
+        finally:
+            if waiting:
+                self._loop.soon(self._turn)
+
+
+class TlsLayer:
+    """The TLS of one connection. `client` is to be set by `established`."""
+
+    __slots__ = (
+        "_begun", "_below", "_closed", "_established", "_failed", "_handshakes", "_incoming", "_loop", "_now", "_open",
+        "_outgoing", "_ssl", "_tls", "certified", "client", "identity", "out", "peer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: Loop,
+        below: Below,
+        tls: Tls,
+        handshakes: Handshakes,
+        established: Callable[[TlsLayer], None],
+        failed: Callable[[TlsLayer, str], None],
+    ) -> None:
+        """One of `established` and `failed` (with the reason; all is closed then) is called, unless it is closed
+        before."""
+        self._loop = loop
+        self._below = below
+        self._tls = tls
+        self._handshakes = handshakes
+        self._established = established
+        self._failed = failed
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._ssl = tls.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._begun = False
+        self._closed = False
+        self._open = False  # is the handshake over?
+        self._now = 0.0
+        self.certified = False  #: has the client shown a certificate?
+        self.identity: str | None = None  #: whom it names; None: that is not asked for, or there is none
+        self.client: Client | None = None
+        self.out: list[bytes] = []
+        self.peer = below.peer
+        below.client = self
+
+    # --- the transport calls ---
+
+    def receive(self, data: bytes, now: float) -> None:
+        self._now = now
+        if self._closed:
+            return
+        if self._open:
+            self._incoming.write(data)
+            self._deliver()
+            return
+        if not self._begun and data[0] != _HANDSHAKE:
+            self._fail("the client does not speak TLS, which this listener expects")
+            return
+        self._begun = True
+        self._incoming.write(data)
+        self._below.pause_reading()
+        self._handshakes.add(self._shake)
+
+    def congest(self, unsent: int) -> None:
+        if self.client is not None:
+            self.client.congest(unsent)
+
+    def relieve(self) -> None:
+        if self.client is not None:
+            self.client.relieve()
+
+    def progress(self, now: float) -> None:
+        if self.client is not None:
+            self.client.progress(now)
+
+    def lost(self, why: str) -> None:
+        if self.client is not None:
+            self.client.lost(why)
+        elif not self._closed and not self._open:
+            self._fail("the client left during the TLS handshake")
+
+    # --- the handshake ---
+
+    def _shake(self) -> None:
+        if self._closed:
+            return
+        try:
+            self._ssl.do_handshake()
+            certificate = self._ssl.getpeercert()
+            if certificate:
+                self.certified = True
+                if self._tls.identify is not None:
+                    self.identity = self._tls.identify(certificate)
+                # A session that is resumed is not verified again by OpenSSL, and may have been kept for hours.
+                if ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time.time():
+                    self._fail("client certificate refused: certificate has expired")
+                    return
+        except ssl.SSLWantReadError:
+            self._send_answer()
+            self._below.resume_reading()
+            return
+        except (ssl.SSLError, ValueError) as error:  # ValueError: a certificate that cannot be decoded
+            self._send_answer()  # the alert
+            self._fail(explain(error))
+            return
+        self._open = True
+        self._send_answer()
+        self._below.resume_reading()
+        self._established(self)
+        self._deliver()  # what came behind the handshake
+
+    def abort(self, why: str) -> None:
+        """End a handshake."""
+        if not self._closed and not self._open:
+            self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        self.close()
+        self._failed(self, why)
+
+    # --- records ---
+
+    def _deliver(self) -> None:
+        """Decrypt all that has come, and hand it on."""
+        read = self._ssl.read
+        incoming = self._incoming
+        blocks = []
+        end = ""
+        try:
+            while incoming.pending or self._ssl.pending():
+                block = read(RECORD)
+                if not block:
+                    end = "closed by the client without DISCONNECT"
+                    break
+                blocks.append(block)
+        except ssl.SSLWantReadError:
+            pass  # the next record is not whole
+        except ssl.SSLZeroReturnError:
+            end = "closed by the client without DISCONNECT"
+        except ssl.SSLError as error:
+            end = f"TLS error: {explain(error)}"
+        if self._outgoing.pending:
+            self._send_answer()
+        if blocks and self.client is not None:
+            self.client.receive(b"".join(blocks), self._now)
+        if end and self.client is not None:
+            self.client.lost(end)
+            self.close(gently=False)
+
+    def _encrypt(self) -> None:
+        """Make records of what is in `out`, and hand them to the transport."""
+        data = memoryview(b"".join(self.out))
+        self.out.clear()
+        write = self._ssl.write
+        while data:
+            data = data[write(data) :]
+        self._below.out.append(self._outgoing.read())
+
+    def _send_answer(self) -> None:
+        """Send what TLS itself has to say."""
+        if self._outgoing.pending:
+            self._below.out.append(self._outgoing.read())
+            self._below.flush()
+
+    # --- the client's side calls ---
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the system has not taken yet."""
+        return self._below.unsent
+
+    def flush(self) -> None:
+        """Send what is in `out`, as far as the system takes it."""
+        if not self.out or self._closed:
+            return
+        try:
+            self._encrypt()
+        except ssl.SSLError as error:
+            # As in Transport.flush, the consequences wait for the next turn.
+            why = f"TLS error: {explain(error)}"
+            self._loop.soon(lambda: self.lost(why))
+            return
+        self._below.flush()
+
+    def pause_reading(self) -> None:
+        self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._below.resume_reading()
+
+    def close(self, gently: bool = True) -> None:
+        """Send what the system takes at once, say so to the client's TLS, and close."""
+        if self._closed:
+            return
+        self._closed = True
+        self.client = None
+        if self._open:
+            try:
+                if self.out:
+                    self._encrypt()
+                self._ssl.unwrap()
+            except ssl.SSLError:
+                pass  # it wants to wait for the client's farewell, which we do not; or all is broken already
+            if self._outgoing.pending:
+                self._below.out.append(self._outgoing.read())
+        self.out.clear()
+        self._below.close(gently)
+
+
+# --- what is said, and whom a certificate names ----------------------------------------------------------------------
+
+
+def explain(error: Exception) -> str:
+    """Why TLS failed, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"client certificate refused: {error.verify_message}"
+    if not isinstance(error, ssl.SSLError):
+        return f"client certificate refused: {error}"
+    reason = str(error.reason or error.args[-1])
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "the client has no certificate"
+    if reason in ("UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "UNKNOWN_PROTOCOL"):
+        return "the client speaks no TLS 1.2 or later"
+    if reason == "NO_SHARED_CIPHER":
+        return "the client and this listener share no cipher"
+    words = reason.lower().replace("_", " ")
+    _, alert, what = words.partition("alert ")
+    return f"the client broke off: {what}" if alert else words
+
+
+def common_name(certificate: Mapping[str, Any]) -> str:
+    """The one common name of a certificate (as `ssl` decodes it); "" if there is none, or more than one."""
+    names = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
+    return names[0] if len(names) == 1 else ""
+
+
+def subject(certificate: Mapping[str, Any]) -> str:
+    """The subject of a certificate as RFC 4514 writes it: "CN=ann,O=Example,C=AT"."""
+    return ",".join(
+        "+".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in part)
+        for part in reversed(certificate.get("subject", ()))
+    )
+
+
+def _escaped(value: str) -> str:
+    text = "".join(f"\\{c}" if c in ',+"\\<>;' else c for c in value)
+    if text[-1:] == " ":
+        text = text[:-1] + "\\ "
+    return "\\" + text if text[:1] in ("#", " ") else text
+
+
+#: How a certificate can name a user.
+IDENTITIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"cn": common_name, "subject": subject}
+
+
+# --- the files -------------------------------------------------------------------------------------------------------
+
+
+def read_tls(
+    certificate: str,
+    key: str | None = None,
+    client_ca: str | None = None,
+    client_crl: str | None = None,
+    optional: bool = False,
+    identity: str | None = None,
+) -> Tls:
+    """TLS by these PEM files, read anew. Raises TlsError.
+
+    With `client_ca`, clients need a certificate of it, or may have one if `optional`. `identity`: a key of IDENTITIES.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    has_key = b"PRIVATE KEY-----" in _read(certificate)
+    if b"-----BEGIN CERTIFICATE-----" not in _read(certificate):
+        raise TlsError(certificate, "there is no certificate in it: it must be a PEM file with -----BEGIN CERTIFICATE")
+    if key is None and not has_key:
+        raise TlsError(certificate, "there is no private key in it: name its file with 'key'")
+    key = key or certificate
+    if b"PRIVATE KEY-----" not in _read(key):
+        raise TlsError(key, "there is no private key in it: it must be a PEM file with -----BEGIN PRIVATE KEY")
+    try:
+        context.load_cert_chain(certificate, key, _no_passphrase)
+    except _Encrypted:
+        raise TlsError(key, "the private key is encrypted: decrypt it (openssl pkey -in ... -out ...)") from None
+    except ssl.SSLError as error:
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+            raise TlsError(
+                key, f"this is not the key of the certificate {certificate}: name the one it was made with"
+            ) from None
+        raise TlsError(certificate, f"cannot be used with the key {key}: {_reason(error)}") from None
+    if client_ca is not None:
+        _read_authorities(context, client_ca, client_crl)
+        context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
+    return Tls(context, None if identity is None or client_ca is None else IDENTITIES[identity])
+
+
+def _read_authorities(context: ssl.SSLContext, client_ca: str, client_crl: str | None) -> None:
+    _read(client_ca)
+    try:
+        context.load_verify_locations(client_ca)
+    except ssl.SSLError as error:
+        raise TlsError(client_ca, f"cannot be used as certificates of authorities: {_reason(error)}") from None
+    if not context.cert_store_stats()["x509_ca"]:
+        raise TlsError(client_ca, "there is no certificate of an authority (CA) in it")
+    if client_crl is None:
+        return
+    data = _read(client_crl)
+    # OpenSSL would take a certificate in this file for one more authority.
+    if b"CERTIFICATE-----" in data or b"-----BEGIN X509 CRL-----" not in data:
+        raise TlsError(client_crl, "must hold revocation lists in PEM (-----BEGIN X509 CRL), and nothing else")
+    try:
+        context.load_verify_locations(client_crl)
+    except ssl.SSLError as error:
+        raise TlsError(client_crl, f"cannot be used as a revocation list: {_reason(error)}") from None
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+
+
+class _Encrypted(Exception):
+    pass
+
+
+def _no_passphrase() -> str:
+    """Instead of OpenSSL's question on the terminal."""
+    raise _Encrypted
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return str(error.reason or error.args[-1]).lower().replace("_", " ")
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 24)
+    except FileNotFoundError:
+        why = "there is no such file: create it, or correct its name"
+    except IsADirectoryError:
+        why = "this is a directory: name a file"
+    except PermissionError:
+        why = "it may not be read: give the user that runs this process read permission"
+    except (OSError, ValueError) as error:
+        why = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise TlsError(path, why)

@@ -1,0 +1,295 @@
+"""The layer of TLS: bytes pass whole in both directions however they are cut, handshakes have their turn, and every way
+in which the connection can end is told once. And whom a certificate names."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broker.net import tls as tls_module
+from broker.net.tls import STEPS, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
+from broker.option_kinds import Choice
+from broker.options import OPTIONS
+from tests.certificates import Authority
+from tests.net.running_loop import RunningLoop
+from tests.net.test_transport import MAX_UNSENT, Pair, noise
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def server_side(authority: Authority) -> Tls:
+    issued = authority.issue("server", server=True)
+    return read_tls(str(issued.certificate), str(issued.key))
+
+
+class TlsPair(Pair):
+    """A transport with a layer of TLS in a running loop, and TLS at the other end."""
+
+    def __init__(self, running: RunningLoop, tls: Tls, authority: Authority) -> None:
+        super().__init__(running)
+        self.context = ssl.create_default_context(cafile=authority.certificate)
+        self.established: list[TlsLayer] = []
+        self.failures: list[str] = []
+        self.handshakes = Handshakes(running.loop)
+        self.layer = running.call(
+            lambda: TlsLayer(running.loop, self.transport, tls, self.handshakes, self._established, self._failed)
+        )
+
+    def _established(self, layer: TlsLayer) -> None:
+        self.established.append(layer)
+        layer.client = self.client
+
+    def _failed(self, layer: TlsLayer, why: str) -> None:
+        self.failures.append(why)
+
+    def shake_hands(self) -> None:
+        self.peer = self.context.wrap_socket(self.peer, server_hostname="127.0.0.1")
+        self.until(lambda: self.established == [self.layer])
+
+    def flush(self, *frames: bytes) -> None:
+        def put_out() -> None:
+            self.layer.out.extend(frames)
+            self.layer.flush()
+
+        self.running.call(put_out)
+
+    def close(self) -> None:
+        self.running.call(self.layer.close)
+        self.peer.close()
+
+
+@pytest.fixture
+def strange(running: RunningLoop, server_side: Tls, authority: Authority) -> Iterator[TlsPair]:
+    """Before the handshake."""
+    pair = TlsPair(running, server_side, authority)
+    yield pair
+    pair.close()
+    assert pair.closed == [pair.transport]
+
+
+@pytest.fixture
+def pair(strange: TlsPair) -> TlsPair:
+    strange.shake_hands()
+    return strange
+
+
+# --- bytes ---
+
+
+def test_bytes_arrive_whole_and_in_order_in_both_directions(pair: TlsPair) -> None:
+    there, back = noise(3_000_000), noise(2_000_000, 1)
+    sender = threading.Thread(target=pair.peer.sendall, args=(there,))
+    sender.start()
+    pair.until(lambda: sum(map(len, pair.client.received)) == len(there))
+    sender.join()
+    assert b"".join(pair.client.received) == there
+    pair.flush(b"", back[:5], b"", back[5:])
+    assert pair.layer.out == []
+    assert pair.layer.unsent > 1_000_000
+    pair.flush(b"more")
+    assert pair.read(len(back) + 4) == back + b"more"
+    pair.until(lambda: pair.layer.unsent == 0)
+
+
+def test_a_record_that_comes_byte_by_byte(running: RunningLoop, strange: TlsPair) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = strange.context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+            break
+        for byte in outgoing.read():
+            strange.peer.sendall(bytes((byte,)))
+        incoming.write(strange.peer.recv(1 << 16))
+    client.write(b"behind the handshake")
+    for byte in outgoing.read():
+        strange.peer.sendall(bytes((byte,)))
+    strange.until(lambda: b"".join(strange.client.received) == b"behind the handshake")
+    assert len(strange.established) == 1
+
+
+def test_many_records_in_one_block_are_handed_on_as_one(pair: TlsPair) -> None:
+    pair.running.call(pair.layer.pause_reading)
+    for i in range(50):
+        pair.peer.sendall(b"%02d" % i)
+    pair.running.next_turn()
+    assert pair.client.received == []
+    pair.running.call(pair.layer.resume_reading)
+    pair.until(lambda: sum(map(len, pair.client.received)) == 100)
+    assert b"".join(pair.client.received) == b"".join(b"%02d" % i for i in range(50))
+    assert len(pair.client.received) < 5
+
+
+def test_a_client_that_does_not_read_is_told_of_and_so_is_its_progress(pair: TlsPair) -> None:
+    pair.flush(noise(2_000_000))
+    pair.until(lambda: pair.client.congested != [])
+    assert pair.client.congested[0] > MAX_UNSENT
+    assert pair.read(2_000_000) == noise(2_000_000)
+    pair.until(lambda: pair.client.relieved == 1)
+    assert pair.client.progressed > 0
+
+
+# --- the end ---
+
+
+def test_a_farewell_is_a_loss(pair: TlsPair) -> None:
+    assert isinstance(pair.peer, ssl.SSLSocket)
+    pair.peer.sendall(b"last words")
+    with contextlib.suppress(OSError):
+        pair.peer.unwrap()
+    pair.until(lambda: pair.client.losses == ["closed by the client without DISCONNECT"])
+    assert b"".join(pair.client.received) == b"last words"
+
+
+def test_an_end_without_a_farewell_is_a_loss(pair: TlsPair) -> None:
+    pair.peer.shutdown(socket.SHUT_WR)
+    pair.until(lambda: pair.client.losses == ["closed by the client without DISCONNECT"])
+
+
+def test_what_cannot_be_decrypted_ends_the_connection(pair: TlsPair) -> None:
+    assert isinstance(pair.peer, ssl.SSLSocket)
+    with socket.socket(fileno=pair.peer.detach()) as plain:
+        plain.sendall(b"\x17\x03\x03\x00\x20" + b"\0" * 32)
+        pair.until(lambda: len(pair.client.losses) == 1)
+    assert pair.client.losses[0].startswith("TLS error: ")
+
+
+def test_what_is_produced_last_arrives_with_a_farewell(pair: TlsPair) -> None:
+    def end() -> None:
+        pair.layer.out.append(b"CONNACK 5")
+        pair.layer.close()
+        pair.layer.close()
+
+    pair.running.call(end)
+    pair.peer.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # an SSLSocket
+    assert pair.peer.recv(100) == b"CONNACK 5"
+    assert pair.peer.recv(100) == b""
+    assert pair.client.losses == []
+
+
+def test_closed_by_what_it_receives(pair: TlsPair) -> None:
+    pair.client.on_receive = lambda data: pair.layer.close()
+    pair.peer.sendall(b"DISCONNECT")
+    assert pair.read_all() == b""
+    assert (pair.client.received, pair.client.losses) == ([b"DISCONNECT"], [])
+
+
+# --- handshakes ---
+
+
+def test_an_abort_is_told_and_after_the_handshake_there_is_nothing_to_abort(
+    strange: TlsPair, running: RunningLoop, server_side: Tls, authority: Authority
+) -> None:
+    running.call(lambda: strange.layer.abort("too late"))
+    running.call(lambda: strange.layer.abort("again"))
+    assert strange.failures == ["too late"]
+    assert strange.read_all() == b""
+    other = TlsPair(running, server_side, authority)
+    other.shake_hands()
+    running.call(lambda: other.layer.abort("too late"))
+    other.flush(b"x")
+    assert (other.read(1), other.failures) == (b"x", [])
+    other.close()
+
+
+def test_closed_during_the_handshake_nothing_is_told(strange: TlsPair, running: RunningLoop) -> None:
+    def close_before_its_turn() -> None:
+        strange.layer.receive(b"\x16\x03\x01", 0.0)
+        strange.layer.close()
+
+    running.call(close_before_its_turn)
+    running.next_turn()
+    assert (strange.established, strange.failures, running.failures) == ([], [], [])
+
+
+def test_only_some_handshakes_are_done_in_a_turn(running: RunningLoop) -> None:
+    turns: list[int] = []
+    handshakes = Handshakes(running.loop)
+
+    def step() -> None:
+        turns.append(running.turns)
+
+    def rush() -> None:
+        for _ in range(3 * STEPS + 1):
+            handshakes.add(step)
+
+    running.call(rush)
+    while len(turns) < 3 * STEPS + 1:
+        running.next_turn()
+    assert [turns.count(turn) for turn in sorted(set(turns))] == [STEPS, STEPS, STEPS, 1]
+
+
+def test_a_bug_in_one_handshake_leaves_the_others_their_turn(running: RunningLoop) -> None:
+    done: list[int] = []
+    handshakes = Handshakes(running.loop)
+
+    def bug() -> None:
+        raise ValueError("bug")
+
+    def rush() -> None:
+        handshakes.add(bug)
+        handshakes.add(lambda: done.append(1))
+
+    running.call(rush)
+    running.next_turn()
+    running.next_turn()
+    assert (done, [str(error) for error in running.failures]) == ([1], ["bug"])
+    running.failures.clear()
+
+
+# --- whom a certificate names ---
+
+
+def decoded(*parts: tuple[str, str]) -> dict[str, Any]:
+    return {"subject": tuple((part,) for part in parts)}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "name"),
+    [
+        (decoded(("countryName", "AT"), ("commonName", "ann")), "ann"),
+        (decoded(("countryName", "AT")), ""),
+        (decoded(("commonName", "ann"), ("commonName", "root")), ""),
+        ({"subject": ((("commonName", "ann"), ("commonName", "root")),)}, ""),
+        ({}, ""),
+    ],
+)
+def test_common_name(certificate: dict[str, Any], name: str) -> None:
+    assert common_name(certificate) == name
+
+
+@pytest.mark.parametrize(
+    ("certificate", "name"),
+    [
+        (decoded(("countryName", "AT"), ("organizationName", "O"), ("commonName", "ann")), "CN=ann,O=O,C=AT"),
+        (decoded(("commonName", "ann,O=Other")), "CN=ann\\,O=Other"),
+        (decoded(("commonName", '#a+b"c\\d<e>f;# ')), 'CN=\\#a\\+b\\"c\\\\d\\<e\\>f\\;#\\ '),
+        (decoded(("commonName", " ")), "CN=\\ "),
+        (decoded(("commonName", "Zoë"), ("emailAddress", "z@x")), "emailAddress=z@x,CN=Zoë"),
+        ({"subject": ((("commonName", "ann"), ("userId", "7")),)}, "CN=ann+UID=7"),
+        ({}, ""),
+    ],
+)
+def test_subject(certificate: dict[str, Any], name: str) -> None:
+    assert subject(certificate) == name
+
+
+def test_every_identity_of_the_options_is_there() -> None:
+    kind = OPTIONS["certificate_user"].kind
+    assert isinstance(kind, Choice)
+    assert kind.words == tuple(tls_module.IDENTITIES)
+
+
+def test_a_context_takes_nothing_older_than_tls_1_2(server_side: Tls) -> None:
+    assert server_side.context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert server_side.context.options & ssl.OP_NO_RENEGOTIATION
