@@ -260,7 +260,7 @@ def test_every_unsubscribe_is_answered(trial: Trial) -> None:
 
 
 @verifies("MQTT-3.10.4-5")
-@pytest.mark.parametrize("name", ["never", "+", "#", "+/a/#", "/", "caf\u00e9"])
+@pytest.mark.parametrize("name", ["never", "+", "#", "+/a/#", "/", " a b "])
 @both_sessions
 def test_unsuback_without_a_subscription(trial: Trial, clean: bool, name: str) -> None:
     """An UNSUBSCRIBE is answered with an UNSUBACK even if the client has no such subscription."""

@@ -53,7 +53,7 @@ def require_wills(trial: Trial) -> None:
 @verifies("MQTT-3.14.4-3")
 @both_sessions
 @pytest.mark.parametrize("qos", [0, 1, 2])
-@pytest.mark.parametrize("retain", [False, True], ids=["", "retain"])
+@pytest.mark.parametrize("retain", [False, True], ids=["not retained", "retained"])
 def test_will_is_discarded(trial: Trial, retain: bool, qos: int, clean: bool) -> None:
     """After DISCONNECT a will is not published, whatever kind of will it is."""
     topic = trial.topic()
