@@ -32,7 +32,8 @@ TARGETS = {
     "planted": "tests.fuzz.planted",
 }
 #: The longest input in bytes.
-LONGEST = 600
+LONGEST = {"decoder": 200}
+ELSE_LONGEST = 600
 #: Inputs between two looks at the clock.
 OFTEN = 64
 #: Seconds between two reports.
@@ -115,7 +116,7 @@ def _guided(atheris: Any, options: argparse.Namespace) -> None:
     arguments = [
         sys.argv[0],
         f"-seed={options.seed}",
-        f"-max_len={LONGEST}",
+        f"-max_len={LONGEST.get(options.target, ELSE_LONGEST)}",
         "-timeout=0",
         "-rss_limit_mb=2048",
         "-verbosity=0",
@@ -134,7 +135,7 @@ def _without_a_guide(options: argparse.Namespace) -> None:
     random = Random(options.seed)
     seeds: list[bytes] = target.seeds()
     while True:
-        worker(mutated(random, seeds, LONGEST))
+        worker(mutated(random, seeds, LONGEST.get(options.target, ELSE_LONGEST)))
 
 
 if __name__ == "__main__":
