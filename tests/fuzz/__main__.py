@@ -5,7 +5,7 @@ Owns: the targets' budgets, their worker processes, progress, and the exit code:
 
     SELECTMQ_FUZZ_INPUTS      inputs for the decoder                              (default 200000)
     SELECTMQ_FUZZ_SECONDS     processor seconds of dialogues in process           (default 60)
-    SELECTMQ_FUZZ_SOCKETS     processor seconds of dialogues over sockets         (default 20)
+    SELECTMQ_FUZZ_SOCKETS     dialogues over sockets                              (default 2000)
     SELECTMQ_FUZZ_PROCESSES   workers at a time                                   (default 2)
     SELECTMQ_FUZZ_SEED        makes runs without atheris repeatable               (default: the time)
     SELECTMQ_FUZZ_CORPUS      directory that keeps what led to new places         (default: a temporary one)
@@ -53,6 +53,7 @@ class Process:
         self.inputs = 0
         self.seconds = 0.0
         self.finding: str | None = None
+        self.terminated = False
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.worker", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(),
@@ -78,8 +79,9 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def kill(self) -> None:
-        self._popen.kill()
+    def terminate(self) -> None:
+        self.terminated = True
+        self._popen.terminate()
 
     def end(self) -> tuple[int, str]:
         """The exit code and the last lines of standard error."""
@@ -120,7 +122,7 @@ def fuzz(target: str, *, inputs: int = 0, seconds: int = 0, processes: int, find
         finally:
             for worker in workers:
                 if worker.running:
-                    worker.kill()
+                    worker.terminate()
         ends = [worker.end() for worker in workers]
     _tell(target, workers)
     well = True
@@ -129,7 +131,7 @@ def fuzz(target: str, *, inputs: int = 0, seconds: int = 0, processes: int, find
             well = False
             print(errors, file=sys.stderr)
             print(f"FOUND: {worker.finding}\nagain: python -m tests.fuzz replay {target} {worker.finding}", flush=True)
-        elif code not in (0, -9):
+        elif code and not worker.terminated:
             well = False
             print(f"{errors}\nFOUND: a worker ended with code {code}; see {findings}/{target}-*", flush=True)
     return well
@@ -150,7 +152,12 @@ def _tell(target: str, workers: list[Process]) -> None:
 
 def replay(target: str, path: Path) -> None:
     """The traceback, if it still fails."""
-    importlib.import_module(TARGETS[target]).check(path.read_bytes())
+    module = importlib.import_module(TARGETS[target])
+    try:
+        module.check(path.read_bytes())
+    finally:
+        if hasattr(module, "close"):
+            module.close()
     print("nothing wrong with this input")
 
 
@@ -166,17 +173,13 @@ def main(arguments: list[str]) -> int:
             stop(f"no target {name!r}: there are {', '.join(TARGETS)}")
     processes = max(1, number("SELECTMQ_FUZZ_PROCESSES", 2))
     findings = Path(os.environ.get("SELECTMQ_FUZZ_FINDINGS", "fuzz-findings"))
-    inputs = number("SELECTMQ_FUZZ_INPUTS", 200_000)
-    seconds = {
-        "dialogues": number("SELECTMQ_FUZZ_SECONDS", 60),
-        "sockets": number("SELECTMQ_FUZZ_SOCKETS", 20),
+    budgets = {
+        "decoder": {"inputs": number("SELECTMQ_FUZZ_INPUTS", 200_000)},
+        "dialogues": {"seconds": number("SELECTMQ_FUZZ_SECONDS", 60)},
+        "sockets": {"inputs": number("SELECTMQ_FUZZ_SOCKETS", 2_000)},
+        "planted": {"inputs": 1_000_000},
     }
-    well = [
-        fuzz(name, seconds=seconds[name], processes=processes, findings=findings)
-        if name in seconds
-        else fuzz(name, inputs=inputs, processes=processes, findings=findings)
-        for name in chosen
-    ]
+    well = [fuzz(name, **budgets[name], processes=processes, findings=findings) for name in chosen]
     return 0 if all(well) else FOUND
 
 

@@ -5,7 +5,6 @@ Owns: the broker process, and what can be seen of it from outside. Must not know
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import shutil
 import socket
@@ -16,7 +15,7 @@ from tests.broker_process import BrokerProcess
 from tests.end_to_end.sys_topics import wait_for_sys
 from tests.fuzz import dialogue
 from tests.fuzz.dialogue import SLOTS, Step
-from tests.raw_client import DEADLINE, RawClient, connack, puback, publish, suback
+from tests.raw_client import DEADLINE, RawClient, connack, puback, publish
 from tests.vectors import connect
 
 seeds = dialogue.seeds
@@ -55,7 +54,6 @@ def check(data: bytes) -> None:
     """Raise if the broker does what it must not."""
     if not _played:
         _played.append(Played())
-        atexit.register(_played[0].close)
     played = _played[0]
     play = Play(played)
     try:
@@ -70,6 +68,12 @@ def check(data: bytes) -> None:
     played.count += 1
     if played.count % RARELY == 1:
         _nobody_is_kept(played)
+
+
+def close() -> None:
+    """End the broker."""
+    while _played:
+        _played.pop().close()
 
 
 def _the_witness_is_served(played: Played) -> None:
