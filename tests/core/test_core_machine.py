@@ -1,14 +1,18 @@
 """Clients that do anything in any order, and a broker that crashes: what was acknowledged arrives.
 
-A few clients connect, subscribe, publish, acknowledge or do not, and leave; the store is slow now and then; the broker
-dies at any moment and begins again with what was stored. A plain model says which sessions and subscriptions there are
-and which messages are promised to whom. The clients keep their own state as MQTT asks of them, and watch for what must
-never happen.
+A few clients connect, some with a will, subscribe, publish, acknowledge or do not, and leave or break off; the store is
+slow now and then, or fails; the broker dies at any moment and begins again with what was stored. A plain model says
+which sessions, subscriptions and retained messages there are, who may get a message, and which messages are promised to
+whom. The clients keep their own state as MQTT asks of them, and watch for what must never happen.
+
+The normal suite takes a few thousand steps, always the same ones; SELECTMQ_MODEL_STEPS=100000 (`tox -e model`) takes so
+many new ones.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -18,11 +22,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from broker.core.journal import RETRY
 from broker.core.limits import Limits
-from broker.core.ports import Store
+from broker.core.ports import Batch, QueuedMessage, StoreError
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
-from broker.wire.topics import matches
 from tests.core.harness import Client, Sent, World, brackets
 from tests.vectors import PUBACK, PUBCOMP, PUBREC, PUBREL, number, packet, publish, subscribe, unsubscribe
 
@@ -31,8 +35,27 @@ WINDOW = 3
 WHICH = st.integers(0, 5)
 SELDOM = st.sampled_from((False, False, False, True))
 TOPICS = st.sampled_from(("t/1", "t/2", "u"))
-FILTERS = st.sampled_from(("t/1", "t/+", "#", "u"))
+FILTERS = st.sampled_from(("t/1", "t/+", "t/#", "+/1", "+", "#", "u", "u/#"))
 QOS = st.integers(0, 2)
+
+
+WILLS = st.one_of(st.none(), st.tuples(TOPICS, QOS, SELDOM))
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Does the filter match? As the specification tells it (section 4.7.1), level by level."""
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    if wanted[0] == "#":
+        return True
+    if not levels or not topic:
+        return False
+    if wanted[0] not in ("+", levels[0]):
+        return False
+    if len(wanted) == 1:
+        return len(levels) == 1
+    if len(levels) == 1:
+        return wanted[1:] == ["#"]
+    return matches("/".join(wanted[1:]), "/".join(levels[1:]))
 
 
 def pick(peers: list[Peer], which: int) -> Peer:
@@ -45,7 +68,7 @@ class Model:
 
     sessions: dict[str, int] = field(default_factory=dict)  #: Client Identifier -> which one it is; negative: clean
     subscriptions: dict[tuple[str, str], int] = field(default_factory=dict)
-    retained: dict[str, str] = field(default_factory=dict)
+    retained: dict[str, tuple[str, int]] = field(default_factory=dict)  #: topic -> payload, QoS
 
     def forget(self, name: str) -> None:
         self.sessions.pop(name, None)
@@ -60,8 +83,12 @@ class Model:
         return {
             (name, self.sessions[name])
             for (name, topic_filter), granted in self.subscriptions.items()
-            if qos and granted and self.sessions[name] > 0 and matches(topic_filter.encode(), topic.encode())
+            if qos and granted and self.sessions[name] > 0 and matches(topic_filter, topic)
         }
+
+    def audience(self, topic: str) -> set[str]:
+        """Who may get it at all."""
+        return {name for name, topic_filter in self.subscriptions if matches(topic_filter, topic)}
 
 
 @dataclass
@@ -91,6 +118,10 @@ class Peer:
         self.outgoing: dict[int, Outgoing] = {}
         self.seen: Counter[tuple[str, int]] = Counter()  #: payload and QoS, since it last began anew
         self.ever_seen: set[str] = set()
+        self.retained_seen: Counter[str] = (
+            Counter()
+        )  #: what came at QoS 0 because it was retained, since it was emptied
+        self.will: tuple[str, str, int, bool] | None = None
         self.first_seen: list[tuple[str, int]] = []  #: (publisher/topic/QoS, number) in the order of first arrival
 
     @property
@@ -106,11 +137,36 @@ class Peer:
     def gone(self) -> None:
         """The connection has ended."""
         self.client = None
+        self.will = None
         self.accepted = False
         self.todo.clear()
         self.unanswered.clear()
         if self.clean:
             self.begin_anew()
+
+
+class Breakable:
+    """Makes a store fail while it is `broken`."""
+
+    broken = False
+
+    def commit(self, batch: Batch) -> None:
+        self._try()
+        super().commit(batch)  # type: ignore[misc]  # a store's
+
+    def fetch(self, session: int, start: int, count: int, size: int) -> list[QueuedMessage]:
+        self._try()
+        return super().fetch(session, start, count, size)  # type: ignore[misc,no-any-return]
+
+    def _try(self) -> None:
+        if self.broken:
+            raise StoreError("broken by the test")
+
+
+class BreakableMemoryStore(Breakable, MemoryStore): ...
+
+
+class BreakableSqliteStore(Breakable, SqliteStore): ...
 
 
 class Machine(RuleBasedStateMachine):
@@ -123,6 +179,8 @@ class Machine(RuleBasedStateMachine):
         self.stored = copy.deepcopy(self.model)  # what the store has while it is slow
         self.promised: dict[str, set[str]] = {name: set() for name in self.peers}
         self.targets: dict[str, set[tuple[str, int]]] = {}  # payload -> whose it will be when it is acknowledged
+        self.audience: dict[str, set[str]] = {}  # payload -> the names of who may get it
+        self.unstored: list[str] = []  # payloads of wills that nobody knows to be stored
         self.made = 0  # sessions
         self.count = 0
         self.next_id = 0
@@ -132,10 +190,10 @@ class Machine(RuleBasedStateMachine):
         self.maybe_revived: set[str] = set()
         self.forgot = False  # did a crash take what was not stored yet?
 
-    def make_store(self) -> Store:
-        return MemoryStore()
+    def make_store(self) -> BreakableMemoryStore | BreakableSqliteStore:
+        return BreakableMemoryStore()
 
-    def reopen(self) -> Store:
+    def reopen(self) -> BreakableMemoryStore | BreakableSqliteStore:
         return self.store
 
     # --- what clients do ---
@@ -143,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(grants=st.tuples(QOS, QOS, QOS))
     def everybody_is_there(self, grants: tuple[int, int, int]) -> None:
         for (name, peer), qos in zip(self.peers.items(), grants, strict=True):
-            self.connect(name, False)
+            self.connect(name, False, None)
             self.subscribe_as(peer, "t/+", qos)
 
     def ready(self) -> list[Peer]:
@@ -153,22 +211,30 @@ class Machine(RuleBasedStateMachine):
         return [peer for peer in self.peers.values() if peer.client is None]
 
     @precondition(lambda self: self.away())
-    @rule(which=WHICH, clean=SELDOM)
-    def come(self, which: int, clean: bool) -> None:
-        self.connect(pick(self.away(), which).name, clean)
+    @rule(which=WHICH, clean=SELDOM, will=WILLS)
+    def come(self, which: int, clean: bool, will: tuple[str, int, bool] | None) -> None:
+        self.connect(pick(self.away(), which).name, clean, will)
 
-    @rule(which=WHICH, clean=SELDOM)
-    def come_again(self, which: int, clean: bool) -> None:
+    @rule(which=WHICH, clean=SELDOM, will=WILLS)
+    def come_again(self, which: int, clean: bool, will: tuple[str, int, bool] | None) -> None:
         """Though it may be there: over another connection, which takes over."""
-        self.connect(pick(list(self.peers.values()), which).name, clean)
+        self.connect(pick(list(self.peers.values()), which).name, clean, will)
 
-    def connect(self, name: str, clean: bool) -> None:
+    def connect(self, name: str, clean: bool, will: tuple[str, int, bool] | None) -> None:
         peer = self.peers[name]
+        if self.world.journal.failed and not clean:
+            # It is told to try later, and whoever is there with this name stays.
+            refused = self.world.dial().connect(name, clean=False)
+            assert (refused.take(), refused.closed) == ([("CONNACK", 0, 3)], True)
+            return
+        last_will = peer.will
+        if last_will is not None:
+            self.note(*last_will)  # a takeover is no DISCONNECT
         peer.gone()
         known = self.model.sessions.get(name)
         kept = known is not None and known > 0
         peer.expect_present = int(kept and not clean)
-        if kept and clean and self.world.lane.held:
+        if kept and clean and self.slow:
             self.maybe_revived.add(name)
         if clean or not kept:
             self.model.forget(name)
@@ -177,24 +243,47 @@ class Machine(RuleBasedStateMachine):
             self.made += 1
             self.model.sessions[name] = -self.made if clean else self.made
         peer.clean = clean
+        if will is not None:
+            topic, qos, retain = will
+            self.count += 1
+            peer.will = topic, f"{name}'s will/{topic}/{qos} {self.count}", qos, retain
         peer.client = self.world.dial()
-        peer.client.connect(name, clean=clean)
+        peer.client.connect(name, clean=clean, will=peer.will)
         self.absorb()
+        if last_will is not None:
+            self.left_behind(last_will[1])
 
     @precondition(lambda self: len(self.away()) < 3)
     @rule(which=WHICH, polite=st.booleans())
     def leave(self, which: int, polite: bool) -> None:
         peer = pick([peer for peer in self.peers.values() if peer.client is not None], which)
         assert peer.client is not None
-        if polite and peer.accepted:
-            peer.client.disconnect()
-        else:
-            peer.client.drop()
+        will = None if polite and peer.accepted else peer.will
+        client = peer.client
         if peer.clean:
             self.model.forget(peer.name)
             self.promised[peer.name].clear()
+        if will is not None:
+            self.note(*will)
+        if polite and peer.accepted:
+            client.disconnect()
+        else:
+            client.drop()
         peer.gone()
         self.absorb()
+        if will is not None:
+            self.left_behind(will[1])
+
+    def left_behind(self, payload: str) -> None:
+        """Nobody is told that a will is stored: it is, where the store works."""
+        self.unstored.append(payload)
+        if not self.slow:
+            self.all_is_stored()
+
+    def all_is_stored(self) -> None:
+        for payload in self.unstored:
+            self.promise(payload)
+        self.unstored.clear()
 
     @precondition(lambda self: self.ready())
     @rule(which=WHICH, topic_filter=FILTERS, qos=QOS)
@@ -203,7 +292,19 @@ class Machine(RuleBasedStateMachine):
 
     def subscribe_as(self, peer: Peer, topic_filter: str, qos: int) -> None:
         self.model.subscriptions[peer.name, topic_filter] = qos
+        busy = self.slow or self.world.session(peer.name).feeding
+        peer.retained_seen.clear()
         self.send(peer, subscribe(self.new_id(), (topic_filter.encode(), qos)))
+        if busy:
+            return
+        at_once = set()
+        for topic, (payload, retained_qos) in self.model.retained.items():
+            if matches(topic_filter, topic):
+                if min(qos, retained_qos) == 0:
+                    at_once.add(payload)
+                elif self.model.sessions[peer.name] > 0:
+                    self.promised[peer.name].add(payload)
+        assert peer.retained_seen == Counter(at_once)
 
     @precondition(lambda self: self.ready())
     @rule(which=WHICH, topic_filter=FILTERS)
@@ -226,6 +327,20 @@ class Machine(RuleBasedStateMachine):
             self.note(topic, payload, qos, retain)
             data += publish(topic.encode(), payload.encode(), qos=qos, packet_id=packet_id, retain=retain)
         self.send(peer, data)
+        if qos == 0:
+            for name in self.audience[payload]:
+                assert not self.peers[name].ready or payload in self.peers[name].ever_seen, f"{name} did not get it"
+
+    @precondition(lambda self: self.ready() and self.model.retained)
+    @rule(which=WHICH, topic=TOPICS, qos=QOS)
+    def clear(self, which: int, topic: str, qos: int) -> None:
+        """An empty message to be retained: none is any more."""
+        peer = pick(self.ready(), which)
+        packet_id = self.new_id()
+        if qos:
+            peer.outgoing[packet_id] = Outgoing(packet_id, topic, "", qos, True)
+        self.note(topic, "", qos, True)
+        self.send(peer, publish(topic.encode(), qos=qos, packet_id=packet_id, retain=True))
 
     def owing(self) -> list[Peer]:
         return [peer for peer in self.ready() if peer.todo]
@@ -249,18 +364,32 @@ class Machine(RuleBasedStateMachine):
 
     # --- what happens to the broker ---
 
-    @precondition(lambda self: not self.world.lane.held)
-    @rule()
-    def the_store_becomes_slow(self) -> None:
+    @property
+    def slow(self) -> bool:
+        """Is nothing stored at the moment?"""
+        return self.world.lane.held or self.store.broken
+
+    @precondition(lambda self: not self.slow)
+    @rule(fails=st.booleans())
+    def the_store_stops(self, fails: bool) -> None:
         self.world.settle()
         self.stored = copy.deepcopy(self.model)
-        self.world.lane.held = True
+        self.world.lane.held = not fails
+        self.store.broken = fails
 
-    @precondition(lambda self: self.world.lane.held)
+    @precondition(lambda self: self.slow)
     @rule()
     def the_store_catches_up(self) -> None:
-        self.world.lane.held = False
-        self.world.settle()
+        self.world.lane.held = self.store.broken = False
+        self.world.settle().advance(2 * RETRY)
+        self.absorb()
+        assert not self.world.journal.failed
+        self.all_is_stored()
+
+    @precondition(lambda self: self.store.broken)
+    @rule()
+    def the_store_fails_again(self) -> None:
+        self.world.advance(2 * RETRY)
         self.absorb()
 
     @rule(really=SELDOM)
@@ -269,9 +398,11 @@ class Machine(RuleBasedStateMachine):
             return
         for peer in self.peers.values():
             peer.gone()
-        if self.world.lane.held:
+        if self.slow:
             self.model = copy.deepcopy(self.stored)
             self.forgot = True
+        self.unstored.clear()
+        self.store.broken = False
         self.model.crash()
         self.store = self.reopen()
         limits = self.world.limits
@@ -285,9 +416,13 @@ class Machine(RuleBasedStateMachine):
 
     def note(self, topic: str, payload: str, qos: int, retain: bool) -> None:
         """The broker takes this message (again, if it forgot it)."""
+        if not payload:
+            self.model.retained.pop(topic, None)
+            return
         self.targets[payload] = self.model.targets(topic, qos)
+        self.audience[payload] = self.audience.get(payload, set()) | self.model.audience(topic)
         if retain:
-            self.model.retained[topic] = payload
+            self.model.retained[topic] = payload, qos
             self.retained_payloads.add(payload)
 
     def send(self, peer: Peer, data: bytes) -> None:
@@ -360,14 +495,18 @@ class Machine(RuleBasedStateMachine):
 
     def acknowledged(self, out: Outgoing) -> None:
         """From now on the message is the broker's to deliver, whatever happens."""
-        for name, serial in self.targets[out.payload]:
+        if out.payload:
+            self.promise(out.payload)
+
+    def promise(self, payload: str) -> None:
+        for name, serial in self.targets[payload]:
             if self.model.sessions.get(name) == serial:
-                self.promised[name].add(out.payload)
+                self.promised[name].add(payload)
 
     def deliver(self, peer: Peer, one: Sent) -> None:
         _, topic, payload, qos, packet_id, flags = one
-        published_by, count = payload.split(" ")
-        assert published_by.split("/", 1)[1] == f"{topic}/{published_by[-1]}"
+        published_by, _, count = payload.rpartition(" ")
+        assert not payload or published_by.split("/", 1)[1] == f"{topic}/{published_by[-1]}"
         if "retain" in flags:
             assert payload in self.retained_payloads
         if qos:
@@ -382,10 +521,16 @@ class Machine(RuleBasedStateMachine):
             if packet_id in peer.held:
                 return
             peer.held.add(packet_id)
-        if "retain" in flags:
+        if not payload:
+            assert "retain" not in flags
             return
-        peer.seen[payload, qos] += 1
         peer.ever_seen.add(payload)
+        if "retain" in flags:
+            if qos == 0:
+                peer.retained_seen[payload] += 1
+            return
+        assert peer.name in self.audience[payload], "delivered to who did not ask for it"
+        peer.seen[payload, qos] += 1
         # Once is promised where both ways are at QoS 2, or at QoS 0. What was published at QoS 2 comes twice at QoS 0
         # only where the broker has forgotten that it sent it.
         ways = int(published_by[-1]), qos
@@ -418,7 +563,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def retained_messages_are_those_of_the_model(self) -> None:
         kept = {
-            one.message.topic.decode(): one.message.payload.decode()
+            one.message.topic.decode(): (one.message.payload.decode(), one.message.qos)
             for one in self.world.exchange.retained.matching(b"#")
             if one is not None
         }
@@ -442,11 +587,11 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """In the end everybody comes back, reads and answers: then all that was promised has arrived, and nothing is
         left."""
-        if self.world.lane.held:
+        if self.slow:
             self.the_store_catches_up()
         for name, which in list(self.model.sessions.items()):
             if which > 0:
-                self.connect(name, False)
+                self.connect(name, False, None)
         while any(peer.todo for peer in self.peers.values()):
             for peer in self.peers.values():
                 if peer.todo:
@@ -465,13 +610,13 @@ class Machine(RuleBasedStateMachine):
 class SqliteMachine(Machine):
     """The same with the real store, which is opened again after each crash."""
 
-    def make_store(self) -> Store:
+    def make_store(self) -> BreakableSqliteStore:
         self.directory = tempfile.mkdtemp(prefix="selectmq-test-")
-        return SqliteStore(self.directory)
+        return BreakableSqliteStore(self.directory)
 
-    def reopen(self) -> Store:
+    def reopen(self) -> BreakableSqliteStore:
         self.store.close()
-        return SqliteStore(self.directory)
+        return BreakableSqliteStore(self.directory)
 
     def teardown(self) -> None:
         try:
@@ -481,7 +626,16 @@ class SqliteMachine(Machine):
             shutil.rmtree(self.directory)
 
 
+#: Steps in all, four of five with the store in memory; 0: a few, always the same.
+STEPS = int(os.environ.get("SELECTMQ_MODEL_STEPS", "0"))
+
+
+def steps(some: int, share: float) -> settings:
+    examples = int(STEPS * share) // 50 + 1 if STEPS else some
+    return settings(max_examples=examples, stateful_step_count=50, deadline=None, derandomize=not STEPS, database=None)
+
+
 TestWithMemoryStore = Machine.TestCase
-TestWithMemoryStore.settings = settings(max_examples=100, stateful_step_count=50, deadline=None, derandomize=True)
+TestWithMemoryStore.settings = steps(100, 0.8)
 TestWithSqliteStore = SqliteMachine.TestCase
-TestWithSqliteStore.settings = settings(max_examples=20, stateful_step_count=50, deadline=None, derandomize=True)
+TestWithSqliteStore.settings = steps(20, 0.2)
