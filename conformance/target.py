@@ -6,6 +6,7 @@ if the runner starts it). Must not know: tests, what a broker can do (that is `c
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -146,11 +147,24 @@ def parse_url(url: str, role: str = "main") -> Endpoint:
     )
 
 
+#: Below the ports that systems give to outgoing connections: one of those might take a broker's port while it restarts.
+OWN_PORTS = range(20000, 32768)
+
+
 def free_ports(names: Sequence[str]) -> dict[str, int]:
     """A port for each name, none of which was in use a moment ago."""
+    found: dict[str, int] = {}
+    candidates = iter(random.sample(OWN_PORTS, len(OWN_PORTS)))
     with contextlib.ExitStack() as stack:
-        sockets = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
-        return {name: server.getsockname()[1] for name, server in sockets.items()}
+        for name in names:
+            for port in candidates:
+                with contextlib.suppress(OSError):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                    found[name] = port
+                    break
+            else:
+                raise TargetError(f"no port from {OWN_PORTS.start} to {OWN_PORTS.stop - 1} is free on 127.0.0.1")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
