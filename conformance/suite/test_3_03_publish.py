@@ -590,7 +590,7 @@ OVERLAPS: dict[str, list[tuple[str, int]]] = {
     "exact and hash": [("a/b", 0), ("a/#", 2)],
     "hash and exact": [("a/#", 0), ("a/b", 2)],
     "hash and plus": [("#", 1), ("a/+", 0)],
-    "plus and hash": [("a/+", 2), ("#", 1)],
+    "plus and hash": [("a/+", 2), ("#", 0)],
     "low in the middle": [("a/b", 1), ("a/+", 0), ("a/#", 2)],
     "high in the middle": [("+/b", 0), ("a/#", 2), ("a/b", 1)],
     "high first": [("a/b", 2), ("a/+", 1), ("#", 0)],
@@ -662,8 +662,8 @@ def test_forbidden_publish_by_a_good_client(trial: Trial) -> None:
         packets.publish(allowed, b"allowed", qos=1, packet_id=2),
     )
     try:
-        for packet_id in (1, 2):
-            raw.take(packets.PUBACK, lambda packet, wanted=packet_id: getattr(packet, "packet_id", 0) == wanted)  # type: ignore[misc]
+        for _ in range(2):
+            raw.take(packets.PUBACK)
     except Closed:
         trial.note("the connection is closed")
     except NoAnswer as error:

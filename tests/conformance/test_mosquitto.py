@@ -20,8 +20,9 @@ def test_mosquitto(suite: Session, tmp_path: Path, capsys: pytest.CaptureFixture
     assert list(verdicts) == [statement.id for statement in statements.load()]
     errors = [test for test in result["tests"] if test["verdict"] == "ERROR"]
     assert errors == []
-    # 2.0.11 forgets the will of a client that it disconnects for a second CONNECT; 2.1 does not.
+    # 2.0.11 forgets the will of a client that it disconnects for a second CONNECT (2.1 does not), takes some packets
+    # with wrong header flags, and need not use the highest QoS of overlapping subscriptions.
     failed = {name for name, verdict in verdicts.items() if verdict == "FAIL"}
-    assert failed <= {"MQTT-3.1.2-8"}
+    assert failed <= {"MQTT-3.1.2-8", "MQTT-2.2.2-2", "MQTT-3.3.5-1"}
     tested = [verdict for verdict in verdicts.values() if verdict != "NOT TESTED"]
     assert tested.count("PASS") > 50
