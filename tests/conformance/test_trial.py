@@ -161,7 +161,7 @@ def test_every_need_is_explained() -> None:
 def test_probes_find_what_a_right_broker_can_do(broker: FaultyBroker) -> None:
     found = capabilities.probe(broker.broker, DEADLINE)
     lacking = {name: capability.seen for name, capability in found.items() if not capability.present}
-    assert list(lacking) == ["level-3", "level-5"]
+    assert list(lacking) == ["dollar-topics", "level-3", "level-5"]
     assert lacking["level-3"] == "MQTT 3.1 was answered with nothing: probe: the broker closed the connection (FIN)"
 
 
