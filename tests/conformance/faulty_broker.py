@@ -54,8 +54,44 @@ MALFORMED_CONNECT = (
     *("MQTT-3.1.2-19", "MQTT-3.1.2-20", "MQTT-3.1.2-21", "MQTT-3.1.2-22", "MQTT-3.1.3-3", "MQTT-3.1.4-1"),
 )
 
+#: The statements of acknowledgements that are nothing but a Packet Identifier.
+ACKNOWLEDGEMENTS = ("3.4.1/length", "3.5.1/length", "3.6.1/length", "3.7.1/length")
+
 #: Each fault, and the statements that a broker with it breaks.
 FAULTS: dict[str, tuple[str, ...]] = {
+    # 1.5 Strings
+    "topic names are not checked": ("MQTT-1.5.3-1", "MQTT-1.5.3-2", "MQTT-3.3.2-1", "MQTT-4.7.3-2"),
+    "filters are not checked": (
+        *("MQTT-1.5.3-1", "MQTT-1.5.3-2", "MQTT-3.8.3-1", "MQTT-3.10.3-1", "MQTT-4.7.1-2", "MQTT-4.7.1-3"),
+        *("MQTT-4.7.3-1", "MQTT-4.7.3-2"),
+    ),
+    "ill-formed topic names are passed on": ("MQTT-1.5.3-1",),
+    "U+FEFF is removed": ("MQTT-1.5.3-3",),
+    "U+FEFF is removed from the beginning": ("MQTT-1.5.3-3",),
+    "U+FEFF does not count in unsubscribed filters": ("MQTT-1.5.3-3",),
+    # 2.2 Fixed header
+    "reserved packet types are ignored": ("2.2.1/reserved-types",),
+    "answers have header flags": ("MQTT-2.2.2-1", "MQTT-3.6.1-1"),
+    "header flags are not checked": ("MQTT-2.2.2-2", "MQTT-3.6.1-1"),
+    "packets with wrong header flags are dropped": ("MQTT-2.2.2-2", "MQTT-3.6.1-1"),
+    "packets above 126 bytes are refused": ("2.2.3/length",),
+    "padded lengths are ignored": ("2.2.3/length",),
+    "five length bytes are ignored": ("2.2.3/four-bytes",),
+    # 2.3 Packet Identifier
+    "identifier 0 is taken": ("MQTT-2.3.1-1",),
+    "identifiers begin with 0": ("MQTT-2.3.1-1",),
+    "all identifiers are 1": ("MQTT-2.3.1-4", "MQTT-4.3.2-1", "MQTT-4.3.3-1"),
+    "identifiers are free after PUBREC": ("MQTT-2.3.1-4",),
+    "identifiers in use are forgotten": ("MQTT-2.3.1-4",),
+    "QoS 0 has an identifier": ("MQTT-2.3.1-5",),
+    "QoS 0 is read with an identifier": ("MQTT-2.3.1-5",),
+    "PUBACK has the wrong identifier": ("MQTT-2.3.1-6", "MQTT-4.3.2-2"),
+    "PUBREC has the wrong identifier": ("MQTT-2.3.1-6", "MQTT-4.3.3-2"),
+    "PUBREL has the wrong identifier": ("MQTT-2.3.1-6", "MQTT-4.3.3-1"),
+    "PUBCOMP has the wrong identifier": ("3.7.2/identifier", "MQTT-4.3.3-2"),
+    "SUBACK has the wrong identifier": ("MQTT-2.3.1-7",),
+    "UNSUBACK has the wrong identifier": ("MQTT-2.3.1-7",),
+    "identifiers are shared by both directions": ("2.3.1/independent",),
     # 3.1 The first packet, and only the first
     "first packet may be anything": ("MQTT-3.1.0-1", "MQTT-4.8.0-1"),
     "second connect is ignored": ("MQTT-3.1.0-2", "MQTT-4.8.0-1"),
@@ -116,7 +152,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     # 3.1.4 Response
     "malformed connect is answered": MALFORMED_CONNECT,
     "malformed connect is ignored": (*MALFORMED_CONNECT, "MQTT-4.8.0-1"),
-    "connect header flags are ignored": ("MQTT-3.1.4-1",),
+    "connect header flags are ignored": ("MQTT-3.1.4-1", "MQTT-2.2.2-2"),
     "nobody is evicted": ("MQTT-3.1.4-2",),
     "the newcomer is turned away": ("MQTT-3.1.4-2",),
     "takeover loses the session": ("MQTT-3.1.4-3", "MQTT-3.1.2-4", "MQTT-3.2.2-2"),
@@ -143,16 +179,34 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "connack has reserved bits": ("3.2.2.1/reserved-bits",),
     "connack has header flags": ("MQTT-2.2.2-1",),
     "connack has a reserved code": ("3.2.2.3/reserved-codes",),
-    # 1.5 Strings
-    "topic names are not checked": ("MQTT-1.5.3-1", "MQTT-1.5.3-2", "MQTT-4.7.3-2"),
-    "filters are not checked": (
-        *("MQTT-1.5.3-1", "MQTT-1.5.3-2", "MQTT-3.8.3-1", "MQTT-3.10.3-1", "MQTT-4.7.1-2", "MQTT-4.7.1-3"),
-        *("MQTT-4.7.3-1", "MQTT-4.7.3-2"),
-    ),
-    "ill-formed topic names are passed on": ("MQTT-1.5.3-1",),
-    "U+FEFF is removed": ("MQTT-1.5.3-3",),
-    "U+FEFF is removed from the beginning": ("MQTT-1.5.3-3",),
-    "U+FEFF does not count in unsubscribed filters": ("MQTT-1.5.3-3",),
+    # 3.3 PUBLISH
+    "redelivery has no DUP": ("MQTT-3.3.1-1", "MQTT-4.4.0-1"),
+    "QoS 0 has DUP": ("MQTT-3.3.1-2", "MQTT-4.3.1-1"),
+    "DUP is propagated": ("MQTT-3.3.1-3",),
+    "stored messages have DUP": ("MQTT-3.3.1-3",),
+    "QoS 3 is taken": ("MQTT-3.3.1-4",),
+    "nothing is retained": ("MQTT-3.3.1-5", "MQTT-3.3.1-6", "MQTT-3.3.1-8"),
+    "retained messages have QoS 0": ("MQTT-3.3.1-5",),
+    "retained messages are cut": ("MQTT-3.3.1-5",),
+    "retained messages are sent once": ("MQTT-3.3.1-5", "MQTT-3.3.1-6"),
+    "retained messages are not replaced": ("MQTT-3.3.1-6", "MQTT-3.3.1-7"),
+    "one retained message is sent": ("MQTT-3.3.1-6",),
+    "QoS 0 discards nothing": ("MQTT-3.3.1-7",),
+    "retained messages come without RETAIN": ("MQTT-3.3.1-8",),
+    "RETAIN is propagated": ("MQTT-3.3.1-9", "MQTT-3.3.1-10"),
+    "empty messages remove nothing": ("MQTT-3.3.1-10",),
+    "empty messages are not delivered": ("MQTT-3.3.1-10",),
+    "empty messages are retained": ("MQTT-3.3.1-11",),
+    "everything is retained": ("MQTT-3.3.1-12",),
+    "all empty messages remove": ("MQTT-3.3.1-12",),
+    "malformed packets are ignored": ("MQTT-3.3.2-1", *ACKNOWLEDGEMENTS),
+    "topics are changed": ("MQTT-3.3.2-1", "MQTT-3.3.2-3"),
+    "PUBACK and PUBREC are mixed up": ("MQTT-3.3.4-1",),
+    "QoS 0 is acknowledged": ("MQTT-3.3.4-1",),
+    "the lowest QoS counts": ("MQTT-3.3.5-1",),
+    "forbidden messages are not acknowledged": ("MQTT-3.3.5-2",),
+    # 3.4 to 3.7 Acknowledgements
+    "acknowledgements are too long": ACKNOWLEDGEMENTS,
     # 3.8 SUBSCRIBE
     "subscribe header flags are ignored": ("MQTT-3.8.1-1",),
     "wildcards are letters": ("MQTT-3.8.3-2", "4.7.1.2/multi-level", "4.7.1.3/single-level"),
@@ -231,6 +285,22 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "old connection ends the new session": ("MQTT-4.1.0-2",),
     "end of a session ends others": ("MQTT-4.1.0-2",),
     "failed login ends the session": ("MQTT-4.1.0-2",),
+    # 4.3 Quality of Service
+    "QoS 0 is sent again": ("4.3.1/once",),
+    "some messages are lost": ("4.3/end-to-end",),
+    "acknowledgements end nothing": ("4.3.2/done", "4.3.3/done", "MQTT-4.4.0-1"),
+    "known identifiers are not new": ("MQTT-4.3.2-2",),
+    "no PUBREL": ("MQTT-4.3.3-1",),
+    "PUBLISH is sent again after PUBREL": ("MQTT-4.3.3-1",),
+    "duplicates are delivered": ("MQTT-4.3.3-2",),
+    "duplicates are not acknowledged": ("MQTT-4.3.3-2",),
+    "completed identifiers are not new": ("MQTT-4.3.3-2",),
+    "incoming identifiers are forgotten": ("MQTT-4.3.3-2",),
+    "unknown identifiers are not completed": ("MQTT-4.3.3-2",),
+    # 4.4 Sending again
+    "nothing is sent again": ("MQTT-4.4.0-1", "MQTT-4.3.2-1", "MQTT-4.3.3-1"),
+    "sent again under new identifiers": ("MQTT-4.4.0-1", "MQTT-4.3.2-1", "MQTT-4.3.3-1"),
+    "PUBREL is not sent again": ("MQTT-4.4.0-1", "MQTT-4.3.3-1"),
     # 4.5 Receipt
     "publisher gets nothing": ("MQTT-4.5.0-1",),
     "one subscriber gets it": ("MQTT-4.5.0-1",),
@@ -238,6 +308,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "empty payloads are dropped": ("MQTT-4.5.0-1",),
     "payloads end before a NUL": ("MQTT-4.5.0-1",),
     "more than 20 messages are dropped": ("MQTT-4.5.0-1",),
+    # 4.6 Order
+    "sent again in reverse": ("MQTT-4.6.0-1", "MQTT-4.6.0-4", "MQTT-4.6.0-6"),
+    "PUBRELs change places": ("MQTT-4.6.0-4", "MQTT-4.6.0-6"),
+    "messages change places": ("MQTT-4.6.0-5", "MQTT-4.6.0-6"),
     # 4.7 Topics
     "topic names may have wildcards": ("MQTT-4.7.1-1", "MQTT-3.3.2-2"),
     "topic names with wildcards are passed on": ("MQTT-4.7.1-1", "MQTT-3.3.2-2"),
@@ -297,6 +371,7 @@ ODDITIES: dict[str, tuple[str, ...]] = {
     "failed login evicts": ("3.1.4/evict-after-checks",),
     "refusals are silent": ("3.2.2.3/refusal-code",),
     "refusals have code 3": ("3.2.2.3/refusal-code",),
+    "QoS 0 is not retained": ("3.3.1.3/qos-0-retained",),
     # 3.8 to 4.8
     "wildcards are refused": ("3.8.3/wildcards",),
     "wildcards are dropped": ("3.8.3/wildcards",),
@@ -333,6 +408,7 @@ class Outgoing:
     qos: int
     retain: bool
     state: str = "queued"  # then sent, and with QoS 2 released
+    dup: bool = False
 
 
 @dataclass
@@ -348,6 +424,10 @@ class Session:
     copies: dict[str, int] = field(default_factory=dict)
     deaf: bool = False
     logins: int = 0
+    known: set[int] = field(default_factory=set)
+    delivered: list[tuple[str, bytes]] = field(default_factory=list)
+    waiting: list[tuple[str, bytes, int, bool]] = field(default_factory=list)
+    count: int = 0
     connection: "Connection | None" = None
     next_id: int = 0
 
@@ -494,6 +574,8 @@ class FaultyBroker:
         self._lock = threading.RLock()
         self._sessions: dict[bytes, Session] = {}
         self._retained: dict[str, tuple[bytes, int]] = {SYS_TOPIC: (b"faulty", 0)}
+        self._dup = False  # of the message that is being delivered
+        self._retained_with_dup: set[str] = set()
         self._old_wills: dict[bytes, Will] = {}
         self._shared: dict[str, int] = {}
         self._old_subscriptions: dict[bytes, dict[str, int]] = {}
@@ -633,7 +715,7 @@ class FaultyBroker:
         if self.has("every byte keeps alive"):
             connection.last_packet = time.monotonic()
         if connection.decoder.broken:
-            if self.has("malformed connect is ignored"):
+            if self.has("malformed connect is ignored") or self.has("five length bytes are ignored"):
                 connection.decoder = Decoder()
                 return
             if self.has("long Remaining Length is waited for"):
@@ -965,10 +1047,26 @@ class FaultyBroker:
         connection.send(packets.frame(packets.CONNACK, int(self.has("connack has header flags")), body))
 
     def _resume(self, session: Session) -> None:
-        for message in session.outgoing:
+        for topic, payload in session.delivered if session.connection else []:
+            session.connection.send(packets.publish(packets.encoded_topic(topic), payload))  # type: ignore[union-attr]
+        if self.has("incoming identifiers are forgotten"):
+            session.incoming.clear()
+        if self.has("nothing is sent again"):
+            session.outgoing = [message for message in session.outgoing if message.state == "queued"]
+        if self.has("PUBREL is not sent again"):
+            session.outgoing = [message for message in session.outgoing if message.state != "released"]
+        if self.has("identifiers in use are forgotten"):
+            session.next_id = 0
+        step = -1 if self.has("sent again in reverse") else 1
+        for message in session.outgoing[::step]:
             wanted = any(self._matches(name, message.topic) for name in session.subscriptions)
             if not wanted and message.state == "released" and self.has("unsubscribed messages are not released again"):
                 continue
+            if self.has("sent again under new identifiers"):
+                message.packet_id = session.new_id()
+            if message.state == "released" and self.has("PUBLISH is sent again after PUBREL"):
+                self._answer(session.connection, packets.PUBREL, message.packet_id)
+                message.state = "sent"
             self._transmit(session, message)
 
     # Everything else
@@ -981,11 +1079,11 @@ class FaultyBroker:
                 connection.send(packets.connack())
                 return
             raise Violation("second CONNECT")
-        if packet.problem or not packet.flags_valid:
-            if self._is_ignored(packet):
-                return
-            if not self._is_tolerated(packet):
-                raise Violation(packet.problem or "header flags")
+        if self._ignored(packet):
+            return
+        problem = self._malformed(packet)
+        if problem:
+            raise Violation(problem)
         if isinstance(packet, Publish):
             self._incoming(connection, session, packet)
         elif isinstance(packet, Subscribe):
@@ -1000,6 +1098,31 @@ class FaultyBroker:
             self._disconnect(connection)
         elif not self.has("unexpected packets are ignored"):
             raise Violation(f"{packet.name} from a client")
+
+    def _ignored(self, packet: Packet) -> bool:
+        """Whether a fault makes the broker pass over the packet."""
+        padded = packet.wire[1:] != packets.remaining_length(len(packet.body)) + packet.body
+        return any(
+            (
+                packet.kind in (0, 15) and self.has("reserved packet types are ignored"),
+                not packet.flags_valid and self.has("packets with wrong header flags are dropped"),
+                bool(packet.problem) and self.has("malformed packets are ignored"),
+                padded and self.has("padded lengths are ignored"),
+                bool(packet.problem or not packet.flags_valid) and self._is_ignored(packet),
+            )
+        )
+
+    def _malformed(self, packet: Packet) -> str:
+        """What is wrong with a packet's form; empty if nothing is."""
+        if len(packet.body) > 126 and self.has("packets above 126 bytes are refused"):
+            return "too long"
+        if self._is_tolerated(packet):
+            return ""
+        if not packet.flags_valid and not self.has("header flags are not checked"):
+            return "header flags"
+        if packet.problem == "QoS 3" and self.has("QoS 3 is taken"):
+            return ""
+        return packet.problem
 
     def _is_ignored(self, packet: Packet) -> bool:
         if packet.kind == packets.DISCONNECT:
@@ -1025,7 +1148,7 @@ class FaultyBroker:
             return
         if connection.previous == packets.PINGREQ and self.has("one pingresp for several pingreqs"):
             return
-        flags = int(self.has("pingresp has header flags"))
+        flags = 0b0010 * (self.has("pingresp has header flags") or self.has("answers have header flags"))
         connection.send(packets.frame(packets.PINGRESP, flags, b"\0" * self.has("pingresp is too long")))
 
     def _disconnect(self, connection: Connection) -> None:
@@ -1039,14 +1162,48 @@ class FaultyBroker:
             return
         self._end(connection, "network" if survives else "disconnect")
 
+    def _answer(self, connection: Connection | None, kind: int, packet_id: int, codes: Iterable[int] = ()) -> None:
+        if connection is None:
+            return
+        if f"{packets.NAMES[kind]} has the wrong identifier" in self.faults:
+            packet_id ^= 1
+        flags = packets.FLAGS[kind] ^ 0b0010 * self.has("answers have header flags")
+        if kind in (packets.SUBACK, packets.UNSUBACK):
+            flags |= self.has(f"{packets.NAMES[kind].lower()} has header flags")
+        surplus = kind <= packets.PUBCOMP and self.has("acknowledgements are too long")
+        if kind == packets.UNSUBACK and self.has("unsuback is too long"):
+            surplus = True
+        packet = packets.frame(kind, flags, packet_id.to_bytes(2, "big") + bytes(codes) + b"\0" * surplus)
+        if kind == packets.PUBREL and self.has("PUBRELs change places"):
+            connection.held.append(packet)
+            if len(connection.held) == 2:
+                connection.send(b"".join(reversed(connection.held)))
+                connection.held.clear()
+        else:
+            connection.send(packet)
+
     def _incoming(self, connection: Connection, session: Session, packet: Publish) -> None:
         problem, passed_on = self._topic_problem(packet)
-        if packet.packet_id == 0:
-            raise Violation("Packet Identifier 0")
         if problem and not passed_on:
             raise Violation(problem)
-        new = packet.qos < 2 or packet.packet_id not in session.incoming
+        if packet.packet_id == 0 and not self.has("identifier 0 is taken"):
+            raise Violation("Packet Identifier 0")
+        identity, payload = packet.packet_id, packet.payload
+        used = {message.packet_id for message in session.outgoing}
+        if identity in used and self.has("identifiers are shared by both directions"):
+            return
+        if identity is None and self.has("QoS 0 is read with an identifier"):
+            payload = payload[2:]
+        again = packet.qos >= 2 and identity in session.incoming
+        if again and self.has("duplicates are not acknowledged"):
+            return
+        new = not again or self.has("duplicates are delivered")
+        if packet.qos == 1 and self.has("known identifiers are not new") and identity is not None:
+            new = identity not in session.known
+            session.known.add(identity)
         forbidden = connection.role == "acl" and packet.topic == FORBIDDEN
+        if forbidden and self.has("forbidden messages are not acknowledged"):
+            return
         dollar = packet.topic.startswith("$") and not (
             self.has("clients may use dollar topics")
             or self.has("wildcards match dollar topics")
@@ -1055,15 +1212,22 @@ class FaultyBroker:
         if new and not forbidden and not dollar:
             if packet.retain:
                 session.retained.add(packet.topic)
+                if packet.dup:
+                    self._retained_with_dup.add(packet.topic)
+            self._dup = packet.dup
             own = session if self.has("publisher gets nothing") else None
-            self._publish(packet.topic, packet.payload, packet.qos, packet.retain, but=own)
+            self._publish(packet.topic, payload, packet.qos, packet.retain, but=own)
+            self._dup = False
         if problem:
             raise Violation(problem)
-        if packet.packet_id is not None and packet.qos == 1:
-            connection.send(packets.puback(packet.packet_id))
-        elif packet.packet_id is not None:
-            session.incoming.add(packet.packet_id)
-            connection.send(packets.pubrec(packet.packet_id))
+        if identity is None:
+            if self.has("QoS 0 is acknowledged"):
+                self._answer(connection, packets.PUBACK, 1)
+            return
+        if packet.qos >= 2:
+            session.incoming.add(identity)
+        first = (packet.qos == 1) != self.has("PUBACK and PUBREC are mixed up")
+        self._answer(connection, packets.PUBACK if first else packets.PUBREC, identity)
 
     def _topic_problem(self, packet: Publish) -> tuple[str, bool]:
         """What is wrong with a topic name, empty if nothing is; and whether the message is published all the same."""
@@ -1079,8 +1243,11 @@ class FaultyBroker:
     def _acknowledged(self, connection: Connection, session: Session, packet: Acknowledgement) -> None:
         identity = packet.packet_id
         if packet.kind == packets.PUBREL:
-            session.incoming.discard(identity)
-            connection.send(packets.pubcomp(identity))
+            if identity not in session.incoming and self.has("unknown identifiers are not completed"):
+                return
+            if not self.has("completed identifiers are not new"):
+                session.incoming.discard(identity)
+            self._answer(connection, packets.PUBCOMP, identity)
         elif packet.kind == packets.PUBREC:
             for message in session.outgoing:
                 if message.packet_id == identity and message.qos == 2:
@@ -1088,16 +1255,19 @@ class FaultyBroker:
             known = identity in (message.packet_id for message in session.outgoing)
             if not known and self.has("unsubscribe drops what is under way"):
                 return
-            connection.send(packets.pubrel(identity))
+            if not self.has("no PUBREL"):
+                self._answer(connection, packets.PUBREL, identity)
         elif packet.kind in (packets.PUBACK, packets.PUBCOMP):
-            session.outgoing = [message for message in session.outgoing if message.packet_id != identity]
+            if not self.has("acknowledgements end nothing"):
+                session.outgoing = [message for message in session.outgoing if message.packet_id != identity]
         elif not self.has("unexpected packets are ignored"):
             raise Violation(f"{packet.name} from a client")
 
     # SUBSCRIBE and UNSUBSCRIBE
 
     def _subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
-        if packet.packet_id == 0 or not (packet.filters or self.has("subscribe needs no filter")):
+        zero = packet.packet_id == 0 and not self.has("identifier 0 is taken")
+        if zero or not (packet.filters or self.has("subscribe needs no filter")):
             raise Violation("no filter, or Packet Identifier 0")
         codes: list[int] = []
         wanted: list[tuple[str, int]] = []
@@ -1125,10 +1295,24 @@ class FaultyBroker:
             self._add(session, name, first_qos if self.has("all filters have the first QoS") else code)
         self._send_suback(connection, session, packet, codes)
         for name, code in wanted:
-            for topic, (payload, published) in list(self._retained.items()):
-                if self._matches(name, topic):
-                    upgraded = self.has("retained messages have the granted QoS")
-                    self._deliver(session, topic, payload, code if upgraded else min(published, code), True)
+            self._send_retained(session, name, code)
+            if self.has("one retained message is sent"):
+                break
+
+    def _send_retained(self, session: Session, topic_filter: str, granted: int) -> None:
+        for topic, (payload, published) in list(self._retained.items()):
+            if self._matches(topic_filter, topic):
+                self._dup = topic in self._retained_with_dup
+                if self.has("retained messages are cut"):
+                    payload = payload[:100] if len(payload) > 1 else b""
+                flag = not self.has("retained messages come without RETAIN")
+                upgraded = self.has("retained messages have the granted QoS")
+                self._deliver(session, topic, payload, granted if upgraded else min(published, granted), flag)
+                self._dup = False
+                if self.has("retained messages are sent once"):
+                    del self._retained[topic]
+                if self.has("one retained message is sent"):
+                    return
 
     def _requested(self, requested: int) -> int:
         """The QoS that a requested QoS means, or the code that refuses it."""
@@ -1212,9 +1396,8 @@ class FaultyBroker:
             codes = codes[:1]
         if self.has("suback is empty"):
             codes = []
-        flags = int(self.has("suback has header flags"))
         for part in [[code] for code in codes] if self.has("a suback for each filter") else [codes]:
-            connection.send(packets.frame(packets.SUBACK, flags, packet_id.to_bytes(2, "big") + bytes(part)))
+            self._answer(connection, packets.SUBACK, packet_id, part)
 
     def _answer_id(self, packet_id: int) -> int:
         if self.has("suback and unsuback have another packet id"):
@@ -1222,7 +1405,8 @@ class FaultyBroker:
         return packet_id & 0xFF if self.has("suback and unsuback have half a packet id") else packet_id
 
     def _unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
-        if packet.packet_id == 0 or not (packet.filters or self.has("unsubscribe needs no filter")):
+        zero = packet.packet_id == 0 and not self.has("identifier 0 is taken")
+        if zero or not (packet.filters or self.has("unsubscribe needs no filter")):
             raise Violation("no filter, or Packet Identifier 0")
         for raw_filter in packet.filters:
             empty = not raw_filter and self.has("empty filters can be unsubscribed")
@@ -1239,10 +1423,8 @@ class FaultyBroker:
             session.subscriptions = {}
         if self.has("no unsuback") or (not removed and self.has("unsuback for known filters only")):
             return
-        flags = int(self.has("unsuback has header flags"))
-        body = self._answer_id(packet.packet_id).to_bytes(2, "big") + b"\0" * self.has("unsuback is too long")
         for _ in packet.filters if self.has("an unsuback for each filter") else [None]:
-            connection.send(packets.frame(packets.UNSUBACK, flags, body))
+            self._answer(connection, packets.UNSUBACK, self._answer_id(packet.packet_id))
 
     def _remove(self, session: Session, name: str) -> int:
         """Removes a subscription: how many were removed."""
@@ -1275,12 +1457,12 @@ class FaultyBroker:
     def _publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, *, but: Session | None = None, upgrade: bool = False
     ) -> None:
-        if retain and payload:
-            self._retained[topic] = (payload, qos)
-        elif retain:
-            self._retained.pop(topic, None)
+        self._retain(topic, payload, qos, retain)
         if not payload and self.has("empty payloads are dropped"):
             return
+        if retain and not payload and self.has("empty messages are not delivered"):
+            return
+        flag = retain and self.has("RETAIN is propagated")
         for session in list(self._sessions.values()):
             subscriptions = session.subscriptions
             if session.connection is None and self.has("unsubscribed filters wait"):
@@ -1291,16 +1473,35 @@ class FaultyBroker:
             if session.deaf:
                 session.deaf = False
                 continue
-            most = max(subscriptions[name] for name in matching)
+            granted = [subscriptions[name] for name in matching]
+            most = min(granted) if self.has("the lowest QoS counts") else max(granted)
             delivered = 2 if upgrade else min(qos, most)
             if self.has("messages have their own QoS"):
                 delivered = qos
             if self.has("messages have the granted QoS"):
                 delivered = most
             for _ in range(max(session.copies.get(name, 1) for name in matching)):
-                self._deliver(session, topic, payload, delivered, False)
+                self._deliver(session, topic, payload, delivered, flag)
             if self.has("one subscriber gets it"):
                 return
+
+    def _retain(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        if not payload and (retain or self.has("all empty messages remove")):
+            if self.has("empty messages are retained"):
+                self._retained[topic] = (payload, qos)
+            elif not self.has("empty messages remove nothing"):
+                self._retained.pop(topic, None)
+            return
+        if not (retain or self.has("everything is retained")) or self.has("nothing is retained"):
+            return
+        if topic in self._retained and self.has("retained messages are not replaced"):
+            return
+        if qos == 0 and self.has("QoS 0 discards nothing"):
+            return
+        if qos == 0 and self.has("QoS 0 is not retained"):
+            self._retained.pop(topic, None)
+            return
+        self._retained[topic] = (payload, 0 if self.has("retained messages have QoS 0") else qos)
 
     def _matches(self, topic_filter: str, topic: str) -> bool:
         if self.has("topics ignore case"):
@@ -1318,6 +1519,21 @@ class FaultyBroker:
         return matches(topic_filter, topic, self.has)
 
     def _deliver(self, session: Session, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        session.count += 1
+        if session.count % 7 == 0 and self.has("some messages are lost"):
+            return
+        if self.has("topics are changed"):
+            topic += "x"
+        if not self.has("messages change places"):
+            self._deliver_now(session, topic, payload, qos, retain)
+            return
+        session.waiting.append((topic, payload, qos, retain))
+        if len(session.waiting) == 5:
+            for waiting in reversed(session.waiting):
+                self._deliver_now(session, *waiting)
+            session.waiting.clear()
+
+    def _deliver_now(self, session: Session, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         if self.has("subscribers are not served"):
             return
         if len(session.outgoing) >= 20 and self.has("more than 20 messages are dropped"):
@@ -1341,17 +1557,37 @@ class FaultyBroker:
             session.connection.last_packet = time.monotonic()
         if qos == 0:
             if session.connection:
-                session.connection.send(packets.publish(packets.encoded_topic(topic), payload, retain=retain))
+                packet_id = 1 if self.has("QoS 0 has an identifier") else None
+                dup = self.has("QoS 0 has DUP")
+                session.connection.send(
+                    packets.publish(packets.encoded_topic(topic), payload, packet_id=packet_id, retain=retain, dup=dup)
+                )
+                if self.has("QoS 0 is sent again"):
+                    session.delivered.append((topic, payload))
             return
-        message = Outgoing(session.new_id(), topic, payload, qos, retain)
+        message = Outgoing(self._new_id(session), topic, payload, qos, retain)
+        message.dup = self._dup and self.has("DUP is propagated")
+        if session.connection is None and self.has("stored messages have DUP"):
+            message.dup = True
         session.outgoing.append(message)
         self._transmit(session, message)
+
+    def _new_id(self, session: Session) -> int:
+        if self.has("all identifiers are 1"):
+            return 1
+        if self.has("identifiers begin with 0") or self.has("identifiers in use are forgotten"):
+            session.next_id += 1
+            return session.next_id - self.has("identifiers begin with 0")
+        if self.has("identifiers are free after PUBREC"):
+            used = {message.packet_id for message in session.outgoing if message.state != "released"}
+            return next(number for number in range(1, 65536) if number not in used)
+        return session.new_id()
 
     def _transmit(self, session: Session, message: Outgoing) -> None:
         if session.connection is None:
             return
         if message.state == "released":
-            session.connection.send(packets.pubrel(message.packet_id))
+            self._answer(session.connection, packets.PUBREL, message.packet_id)
             return
         session.connection.send(
             packets.publish(
@@ -1360,7 +1596,7 @@ class FaultyBroker:
                 qos=message.qos,
                 packet_id=message.packet_id,
                 retain=message.retain,
-                dup=message.state == "sent",
+                dup=message.dup or (message.state == "sent" and not self.has("redelivery has no DUP")),
             )
         )
         message.state = "sent"
