@@ -520,9 +520,11 @@ def test_retained_message_qos(trial: Trial, requested: int, qos: int) -> None:
 def test_stored_message_qos(trial: Trial, requested: int, qos: int) -> None:
     """A message that has waited for its client is sent with the lower one of its own QoS and the granted QoS."""
     topic = trial.topic()
-    client = trial.client("before", clean=False)
-    most = client.subscribe(topic, requested)
-    client.disconnect()
+    client_id = trial.client_id()
+    before = trial.raw("before")
+    before.connect(client_id, clean=False)
+    most = before.subscribe(topic, requested)
+    before.disconnect()  # the broker has seen it when this returns
     trial.client("publisher").publish(topic, b"message", qos)
-    again: Client = trial.client("again", client_id=client.client_id, clean=False)
+    again: Client = trial.client("again", client_id=client_id, clean=False)
     expect.equal(again.next_message().qos, min(qos, most), f"the QoS of a message of QoS {qos}, QoS {most} granted")
