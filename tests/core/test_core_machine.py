@@ -256,7 +256,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.away()) < 3)
     @rule(which=WHICH, polite=st.booleans())
     def leave(self, which: int, polite: bool) -> None:
-        peer = pick([peer for peer in self.peers.values() if peer.client is not None], which)
+        self.leave_as(pick([peer for peer in self.peers.values() if peer.client is not None], which), polite)
+
+    def leave_as(self, peer: Peer, polite: bool) -> None:
         assert peer.client is not None
         will = None if polite and peer.accepted else peer.will
         client = peer.client
@@ -314,9 +316,11 @@ class Machine(RuleBasedStateMachine):
         self.send(peer, unsubscribe(self.new_id(), topic_filter.encode()))
 
     @precondition(lambda self: self.ready())
-    @rule(which=WHICH, topic=TOPICS, qos=QOS, retain=SELDOM, count=st.integers(1, 6))
-    def publish(self, which: int, topic: str, qos: int, retain: bool, count: int) -> None:
+    @rule(which=WHICH, topic=TOPICS, qos=QOS, retain=SELDOM, count=st.integers(1, 6), lost=SELDOM)
+    def publish(self, which: int, topic: str, qos: int, retain: bool, count: int, lost: bool) -> None:
+        """`lost`: the connection breaks before the client has read an answer."""
         peer = pick(self.ready(), which)
+        assert peer.client is not None
         data = b""
         for _ in range(count):
             self.count += 1
@@ -326,7 +330,11 @@ class Machine(RuleBasedStateMachine):
                 peer.outgoing[packet_id] = Outgoing(packet_id, topic, payload, qos, retain)
             self.note(topic, payload, qos, retain)
             data += publish(topic.encode(), payload.encode(), qos=qos, packet_id=packet_id, retain=retain)
-        self.send(peer, data)
+        if lost:
+            peer.client.send(data).take()
+            self.leave_as(peer, polite=False)
+        else:
+            self.send(peer, data)
         if qos == 0:
             for name in self.audience[payload]:
                 assert not self.peers[name].ready or payload in self.peers[name].ever_seen, f"{name} did not get it"
