@@ -306,7 +306,10 @@ class Machine(RuleBasedStateMachine):
                     at_once.add(payload)
                 elif self.model.sessions[peer.name] > 0:
                     self.promised[peer.name].add(payload)
-        assert peer.retained_seen == Counter(at_once)
+        if self.world.session(peer.name).feeding:  # what comes at QoS 0 waits behind what does not fit into the window
+            assert peer.retained_seen <= Counter(at_once)
+        else:
+            assert peer.retained_seen == Counter(at_once)
 
     @precondition(lambda self: self.ready())
     @rule(which=WHICH, topic_filter=FILTERS)
