@@ -44,9 +44,10 @@ class Broker:
         self._server = Server(self._config, EventLog(), self._reread)
         if self._log_options:
             self._restore_log = logs.restorer()
-            logs.set_level(self._config.log_level)
             if "log_format" in self._log_options:
                 logs.configure(self._config.log_level, self._config.log_format)
+            else:
+                logs.set_level(self._config.log_level)
         self._thread = threading.Thread(target=self._server.run, name="selectmq", daemon=True)
         self._thread.start()
         return self

@@ -140,16 +140,19 @@ class Router:
             return Route(targets, reserved)
         if len(self._routes) >= MAX_ROUTES + self.count or self._targets + len(targets) > MAX_TARGETS:
             self.forget_routes()
-        route = None
-        if len(targets) <= MOST_SHARED:
-            key = (reserved, *targets.items())
-            route = self._shared.get(key)
+        route = self._routes[topic] = self._made(targets, reserved)
+        return route
+
+    def _made(self, targets: dict[Session, int], reserved: bool) -> Route:
+        """A route to be remembered: that of another topic, if it is the same."""
+        if len(targets) > MOST_SHARED:
+            self._targets += len(targets)
+            return Route(targets, reserved)
+        key = (reserved, *targets.items())
+        route = self._shared.get(key)
         if route is None:
-            route = Route(targets, reserved)
-            self._targets += route.size
-            if len(targets) <= MOST_SHARED:
-                self._shared[key] = route
-        self._routes[topic] = route
+            self._targets += len(targets)
+            route = self._shared[key] = Route(targets, reserved)
         return route
 
     def check(self, topic: bytes) -> None:

@@ -23,10 +23,10 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from broker.net.loop import Loop
-from broker.net.transport import Client
+from broker.net.transport import Below, Client
 
 #: Steps of handshakes in one turn.
 STEPS = 8
@@ -50,21 +50,6 @@ class TlsError(Exception):
         super().__init__(path, why)
         self.path = path
         self.why = why
-
-
-class Below(Protocol):
-    """The transport that a layer stands on (broker.net.transport)."""
-
-    client: Client | None
-    out: list[bytes]
-    peer: str
-
-    @property
-    def unsent(self) -> int: ...
-    def flush(self) -> None: ...
-    def close(self, gently: bool = True) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
 
 
 class Tls(NamedTuple):

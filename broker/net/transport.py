@@ -33,6 +33,23 @@ class Client(Protocol):
     def lost(self, why: str) -> None: ...
 
 
+class Below(Protocol):
+    """What a layer (tls, ws) stands on: a transport, or another layer."""
+
+    client: Client | None
+    out: list[bytes]
+    peer: str
+
+    @property
+    def identity(self) -> str | None: ...
+    @property
+    def unsent(self) -> int: ...
+    def flush(self) -> None: ...
+    def close(self, gently: bool = True) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
 class Transport:
     """A TCP connection without blocking. `out` is filled by the client's side; `flush` sends it."""
 

@@ -27,7 +27,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from broker.net.transport import Client
+from broker.net.transport import Below, Client
 
 SHAKING_HANDS, OPEN, CLOSING, CLOSED = range(4)
 
@@ -43,23 +43,6 @@ LINGER = 3.0
 
 #: The core would tell of every connection.
 _SILENT = logging.Logger("websockets", logging.CRITICAL + 1)
-
-
-class Transport(Protocol):
-    """What is below: a TCP connection, or a layer above one."""
-
-    client: Client | None
-    out: list[bytes]
-    peer: str
-
-    @property
-    def identity(self) -> str | None: ...
-    @property
-    def unsent(self) -> int: ...
-    def flush(self) -> None: ...
-    def close(self, gently: bool = True) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
 
 
 class Scheduler(Protocol):
@@ -87,7 +70,7 @@ class WebSocket:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Below,
         rules: Rules,
         scheduler: Scheduler,
         later: Callable[[float, Callable[[], None]], None],

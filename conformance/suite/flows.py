@@ -46,6 +46,16 @@ def under_way(raw: Raw, topic: str, qos: int, payload: bytes = b"message") -> in
     return packet_id
 
 
+def acknowledge(raw: Raw, packet_id: int, qos: int) -> None:
+    """A message with QoS 1 or 2 is acknowledged to the end."""
+    if qos == 1:
+        raw.send(packets.puback(packet_id))
+        return
+    raw.send(packets.pubrec(packet_id))
+    raw.take(packets.PUBREL)
+    raw.send(packets.pubcomp(packet_id))
+
+
 def released(raw: Raw, topic: str) -> int:
     """A client's own message back to itself with QoS 2, for which PUBREL has come: its Packet Identifier."""
     packet_id = under_way(raw, topic, 2)

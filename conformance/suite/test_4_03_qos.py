@@ -71,6 +71,21 @@ def test_qos_0_is_sent_once(trial: Trial, published: int) -> None:
     expect.silence(again, publisher, topic, 0, about="a message with QoS 0 that was delivered before")
 
 
+def new_messages_are_sent(trial: Trial, clean: bool, qos: int) -> None:
+    raw, topic = trial.raw("subscriber"), trial.topic()
+    raw.connect(trial.client_id(), clean=clean)
+    flows.subscribed(raw, topic, qos)
+    publisher = trial.client("publisher")
+    used: list[int] = []
+    for number in range(5):
+        publisher.publish(topic, f"message {number}".encode(), qos)
+        packet = expect.packet(raw, packets.PUBLISH, qos=qos, dup=False)
+        assert isinstance(packet, Publish)
+        assert packet.packet_id is not None
+        expect.that(packet.packet_id not in used, f"an identifier that is not in use: {used} are", str(packet))
+        used.append(packet.packet_id)
+
+
 # 4.3.2 QoS 1: the broker as sender
 
 
@@ -78,18 +93,7 @@ def test_qos_0_is_sent_once(trial: Trial, published: int) -> None:
 @both_sessions
 def test_qos_1_is_sent(trial: Trial, clean: bool) -> None:
     """Each new message with QoS 1 is sent with QoS 1, DUP = 0 and an identifier that is not in use."""
-    raw, topic = trial.raw("subscriber"), trial.topic()
-    raw.connect(trial.client_id(), clean=clean)
-    flows.subscribed(raw, topic, 1)
-    publisher = trial.client("publisher")
-    used: list[int] = []
-    for number in range(5):
-        publisher.publish(topic, f"message {number}".encode(), 1)
-        packet = expect.packet(raw, packets.PUBLISH, qos=1, dup=False)
-        assert isinstance(packet, Publish)
-        assert packet.packet_id is not None
-        expect.that(packet.packet_id not in used, f"an identifier that is not in use: {used} are", str(packet))
-        used.append(packet.packet_id)
+    new_messages_are_sent(trial, clean, 1)
 
 
 @verifies("MQTT-4.3.2-1")
@@ -188,18 +192,7 @@ def test_qos_1_is_accepted_after_the_return(trial: Trial, end: Callable[[Raw], N
 @both_sessions
 def test_qos_2_is_sent(trial: Trial, clean: bool) -> None:
     """Each new message with QoS 2 is sent with QoS 2, DUP = 0 and an identifier that is not in use."""
-    raw, topic = trial.raw("subscriber"), trial.topic()
-    raw.connect(trial.client_id(), clean=clean)
-    flows.subscribed(raw, topic, 2)
-    publisher = trial.client("publisher")
-    used: list[int] = []
-    for number in range(5):
-        publisher.publish(topic, f"message {number}".encode(), 2)
-        packet = expect.packet(raw, packets.PUBLISH, qos=2, dup=False)
-        assert isinstance(packet, Publish)
-        assert packet.packet_id is not None
-        expect.that(packet.packet_id not in used, f"an identifier that is not in use: {used} are", str(packet))
-        used.append(packet.packet_id)
+    new_messages_are_sent(trial, clean, 2)
 
 
 @verifies("MQTT-4.3.3-1")

@@ -88,12 +88,7 @@ def test_only_what_is_not_acknowledged_is_sent_again(trial: Trial, qos: int) -> 
     raw, client_id = flows.session(trial, topic, qos)
     identifiers = list(under_way(trial, raw, topic, qos))
     for packet_id in identifiers[:2]:
-        if qos == 1:
-            raw.send(packets.puback(packet_id))
-        else:
-            raw.send(packets.pubrec(packet_id))
-            raw.take(packets.PUBREL)
-            raw.send(packets.pubcomp(packet_id))
+        flows.acknowledge(raw, packet_id, qos)
     raw.ping()
     raw.reset()
     again = flows.resumed(trial, client_id)

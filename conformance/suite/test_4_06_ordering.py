@@ -82,12 +82,7 @@ def test_the_rest_is_sent_again_in_order(trial: Trial, qos: int) -> None:
     trial.require(f"qos-{qos}")
     raw, client_id, identifiers = under_way(trial, trial.topic(), qos)
     for packet_id in identifiers[:3]:
-        if qos == 1:
-            raw.send(packets.puback(packet_id))
-        else:
-            raw.send(packets.pubrec(packet_id))
-            raw.take(packets.PUBREL)
-            raw.send(packets.pubcomp(packet_id))
+        flows.acknowledge(raw, packet_id, qos)
     raw.ping()
     raw.reset()
     in_order(flows.resumed(trial, client_id), payloads(COUNT)[3:])
