@@ -238,10 +238,10 @@ class SqliteStore:
             rows = self._db.execute(
                 "SELECT first, data, gone.places, body, body.payload FROM segment"
                 " LEFT JOIN gone ON gone.segment = segment.id LEFT JOIN body ON body.id = segment.body"
-                " WHERE session = ?1 AND first >= coalesce("
-                "   (SELECT max(first) FROM segment WHERE session = ?1 AND first <= ?2), 0)"
+                " WHERE session = :session AND first >= coalesce("
+                "   (SELECT max(first) FROM segment WHERE session = :session AND first <= :start), 0)"
                 " ORDER BY first",
-                (session, start),
+                {"session": session, "start": start},
             )
             for row in rows:
                 first, data, places, id, body = _typed(row, int, bytes, bytes | None, int | None, bytes | None)
@@ -272,8 +272,9 @@ class SqliteStore:
     def _write_sessions(self, batch: Batch, gone: set[int]) -> None:
         db = self._db
         db.executemany(
-            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to) VALUES (?1, ?2, ?3, ?4, ?5)"
-            " ON CONFLICT (id) DO UPDATE SET username = ?3, disconnected_at = ?4, sent_to = ?5",
+            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET username = excluded.username, disconnected_at = excluded.disconnected_at,"
+            " sent_to = excluded.sent_to",
             [record for id, record in batch.sessions.items() if id not in gone],
         )
         db.executemany(
@@ -360,9 +361,9 @@ class SqliteStore:
         db = self._db
         segments = db.execute(
             "SELECT id, first, last, count, places FROM segment LEFT JOIN gone ON gone.segment = id"
-            " WHERE session = ?1 AND first <= ?3 AND first >= coalesce("
-            "   (SELECT max(first) FROM segment WHERE session = ?1 AND first <= ?2), 0) ORDER BY first",
-            (session, places[0], places[-1]),
+            " WHERE session = :session AND first <= :last AND first >= coalesce("
+            "   (SELECT max(first) FROM segment WHERE session = :session AND first <= :first), 0) ORDER BY first",
+            {"session": session, "first": places[0], "last": places[-1]},
         ).fetchall()
         done = []
         at = 0

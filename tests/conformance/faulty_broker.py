@@ -391,7 +391,7 @@ ODDITIES: dict[str, tuple[str, ...]] = {
 HANDSHAKE_SECONDS = 10.0
 
 #: How much too late the will is with "will is late", in seconds.
-LATE = 1.0
+LATE = 2.5
 
 
 class Violation(Exception):
