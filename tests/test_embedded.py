@@ -19,7 +19,7 @@ import pytest
 from broker import Broker, StartError, server
 from broker.auth.passwords import set_password
 from broker.config import ConfigError
-from broker.net import loop
+from broker.net import polling
 from broker.pytest_plugin import BrokerFactory
 from tests.broker_process import environment, eventually
 from tests.raw_client import RawClient, Will, connack, connect, puback, publish, suback, subscribe
@@ -214,7 +214,7 @@ def test_more_clients_than_select_can_wait_for_harm_nobody(
     factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
-    monkeypatch.setattr(loop, "SELECT_CAPACITY", 10)
+    monkeypatch.setattr(polling, "SELECT_CAPACITY", 10)
     broker = factory()
     crowd = [RawClient.connected(address(broker)) for _ in range(10)]
     for _ in range(3):

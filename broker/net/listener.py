@@ -10,7 +10,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from broker.net.loop import READ, Loop
+from broker.net.loop import Loop
+from broker.net.polling import READ
 
 #: Connections accepted per turn, so that a rush of them does not hold up those who are there.
 BATCH = 64

@@ -1,13 +1,12 @@
 """The event loop: waits for sockets, deadlines and posted calls, and gives each its turn.
 
-Owns: the selector, the wake-up, the order of things within a turn. Must not know: MQTT, or what its callbacks do.
+Owns: the wake-up, the order of things within a turn. Must not know: MQTT, or what its callbacks do.
 
 A turn: wait; every ready socket; what other threads posted; what is due; `before_sleep` (where the program sends what
 it has produced). `post` is the one door for other threads.
 """
 
 import contextlib
-import selectors
 import socket
 import threading
 import time
@@ -15,8 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+from broker.net.polling import READ, Ready, poller
 
 #: Ready sockets that are served before `before_sleep` gets its turn, so that what they produce stays bounded.
 SLICE = 256
@@ -29,17 +27,6 @@ KEPT = 4 << 20
 
 #: Seconds that it waits at the most: some systems refuse to wait for weeks.
 LONGEST = 3600.0
-
-
-#: Where there is only `select`, it fails with more than 512 sockets: those of clients, and a few of our own.
-SELECT_CAPACITY = 500
-
-
-class Ready(Protocol):
-    """What is registered for a socket."""
-
-    def ready(self, events: int, now: float) -> None:
-        """The socket can be read (READ) or written (WRITE), or both."""
 
 
 class Deadlines(Protocol):
@@ -56,7 +43,7 @@ class Loop:
 
     def __init__(self, deadlines: Deadlines, failed: Callable[[BaseException], None]) -> None:
         """`failed` hears of exceptions that callbacks let through: bugs. The loop goes on."""
-        self._selector = selectors.DefaultSelector()
+        self._poller = poller()
         self._deadlines = deadlines
         self._failed = failed
         self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -66,7 +53,7 @@ class Loop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self._selector.register(self._wake_reader, READ, None)
+        self._poller.register(self._wake_reader, READ, None)
         self._soon: list[Callable[[], None]] = []
         self._stopping = False
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
@@ -77,16 +64,16 @@ class Loop:
     @property
     def capacity(self) -> int | None:
         """How many sockets it can wait for at the same time; None: any number."""
-        return SELECT_CAPACITY if isinstance(self._selector, selectors.SelectSelector) else None
+        return self._poller.capacity
 
     def register(self, sock: socket.socket, events: int, handler: Ready) -> None:
-        self._selector.register(sock, events, handler)
+        self._poller.register(sock, events, handler)
 
     def modify(self, sock: socket.socket, events: int, handler: Ready) -> None:
-        self._selector.modify(sock, events, handler)
+        self._poller.modify(sock, events, handler)
 
     def unregister(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
+        self._poller.unregister(sock)
 
     # --- calls ---
 
@@ -123,7 +110,7 @@ class Loop:
     def run(self) -> None:
         """Run turns until `stop`."""
         bytes(KEPT)
-        select = self._selector.select
+        wait = self._poller.wait
         deadlines = self._deadlines
         monotonic = time.monotonic
         while not self._stopping:
@@ -132,16 +119,15 @@ class Loop:
             else:
                 due = deadlines.next_due()
                 timeout = None if due is None else min(max(0.0, due - monotonic()), LONGEST)
-            events = select(timeout)
+            ready = wait(timeout)
             now = deadlines.now = monotonic()
             left = SLICE
-            for key, mask in events:
-                handler = key.data
+            for handler, events in ready:
                 try:
                     if handler is None:
                         self._clear_wake()
                     else:
-                        handler.ready(mask, now)
+                        handler.ready(events, now)
                 except Exception as error:
                     self._failed(error)
                 left -= 1
@@ -180,6 +166,6 @@ class Loop:
 
     def close(self) -> None:
         """Free the descriptors. What is still registered is its owner's to close."""
-        self._selector.close()
+        self._poller.close()
         self._wake_reader.close()
         self._wake_writer.close()

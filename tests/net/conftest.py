@@ -1,4 +1,4 @@
-"""A real event loop in a thread of its own, with each kind of selector: Windows has `select` only."""
+"""A real event loop in a thread of its own, with each kind of poller: Linux has epoll, Windows `select` only."""
 
 import selectors
 from collections.abc import Iterator

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from broker.net.loop import READ, SLICE, WRITE
+from broker.net.loop import SLICE
+from broker.net.polling import READ, WRITE
 from tests.net.running_loop import DEADLINE, RunningLoop, eventually_set
 
 pytestmark = pytest.mark.usefixtures("running")
