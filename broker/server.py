@@ -56,6 +56,8 @@ LEAST_MAX_FRAME = 65_536
 EXPIRY_CHECK = 10.0
 #: Addresses remembered for max_connect_rate within one second, and for what was said about them.
 MAX_ADDRESSES = 100_000
+#: Authors of retained messages whose rights are remembered.
+MAX_AUTHORS = 1000
 #: Seconds after which the same is said again about the same address.
 SILENCE = 60.0
 
@@ -91,6 +93,8 @@ class Server:
         self.checks = Checks(self._workers.submit, config.workers)
         self.handshakes = Handshakes(self.loop)
         self._ports: list[_Port] = []
+        # What the authors of retained messages may do on each listener, until a reload.
+        self._authors: dict[tuple[str | None, str], list[Rights | None]] = {}
         self._requests: deque[str] = deque()
         self._deadline: float | None = None  # of the end, once it has begun
         self._draining = False
@@ -222,6 +226,7 @@ class Server:
         self.config = config
         for port, listener, rule in zip(self._ports, config.listeners, rules, strict=True):
             port.replace(listener, rule)
+        self._authors.clear()
         self._apply_limits()
         self.exchange.rights_changed(self._rights)
         for port in self._ports:
@@ -240,19 +245,21 @@ class Server:
         return session.connection.current_rights()
 
     def _absent_rights(self, username: str | None, client_id: str) -> Rights | None:
-        """The rights by which messages are queued for a client that is away: those of the access control list, if all
-        listeners have the same. If not, everything is queued; it is judged again when the client comes for it."""
-        if len({port.config.acl for port in self._ports}) > 1:
+        """The rights by which messages are queued for a client that is away, if it has the same on all listeners. If
+        not, everything is queued; it is judged again when the client comes for it."""
+        if len({(port.config.acl, port.gatekeeper.vouches) for port in self._ports}) > 1:
             return None
         return self._ports[0].gatekeeper.rights(username, client_id)
 
     def _may_publish(self, username: str | None, client_id: str, topic: bytes) -> bool:
         """Does any listener let this client publish to the topic, though it may not be there now?"""
-        for port in self._ports:
-            rights = port.gatekeeper.rights(username, client_id)
-            if rights is None or rights.may_publish(topic):
-                return True
-        return False
+        author = username, client_id
+        known = self._authors.get(author)
+        if known is None:
+            if len(self._authors) >= MAX_AUTHORS:
+                self._authors.clear()
+            known = self._authors[author] = [port.gatekeeper.rights(username, client_id) for port in self._ports]
+        return any(rights is None or rights.may_publish(topic) for rights in known)
 
     # --- the end ---
 

@@ -182,3 +182,27 @@ def test_sys_must_be_granted(broker: BrokerProcess) -> None:
     with client(broker, "ann") as ann:
         ann.send(subscribe(("$SYS/broker/publish/messages/denied", 0), ("$SYS/broker/version", 0)))
         ann.expect(suback(0, 0x80))
+
+
+def test_what_is_queued_after_a_restart_counts_for_the_listener_that_knows_the_user(
+    start_broker: StartBroker, tmp_path: Path
+) -> None:
+    """Without passwords, the first listener takes every user for anonymous; a restart must not judge by that one."""
+    passwords, acl = tmp_path / "passwords", tmp_path / "acl"
+    set_password(str(passwords), "ann", b"ann", create=True, iterations=1)
+    acl.write_text("topic write shared/#\nuser ann\ntopic read shared/#\n")
+    broker = start_broker(
+        f'acl = "{acl}"\n[[listeners]]\nport = 0\n[[listeners]]\nport = 0\npasswords = "{passwords}"\n',
+        data=tmp_path / "data",
+    )
+    with RawClient.connected(broker.addresses[1], "a", clean=False, username="ann", password=b"ann") as ann:
+        ann.subscribe(("shared/#", 1))
+        ann.disconnect()
+    broker.restart()
+    with RawClient.connected(broker.addresses[0]) as anonymous:
+        anonymous.send(publish("shared/x", b"1", 1, packet_id=1))
+        anonymous.expect(puback(1))
+    with RawClient.connected(
+        broker.addresses[1], "a", clean=False, present=True, username="ann", password=b"ann"
+    ) as ann:
+        assert ann.message()[:2] == ("shared/x", b"1")
