@@ -159,7 +159,9 @@ def test_an_empty_file_becomes_a_store(fast_path: Path) -> None:
     """What a broker leaves that was killed at its very first moment."""
     (fast_path / FILE_NAME).touch()
     filled(fast_path)
-    assert len(fetch_all(opened(fast_path), 1)) == 3000
+    store = opened(fast_path)
+    assert len(fetch_all(store, 1)) == 3000
+    store.close()
 
 
 # --- rows ---
