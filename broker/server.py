@@ -105,6 +105,7 @@ class Server:
             journal = Journal(store, self._lane, self.timers, log)
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
             self.exchange.may_publish = self._may_publish
+            self.exchange.proves_names = lambda: any(port.gatekeeper.proves_names for port in self._ports)
             self._apply_limits()
             for listener, rule in zip(config.listeners, rules, strict=True):
                 self._ports.append(_Port(self, listener, rule))
@@ -238,7 +239,7 @@ class Server:
 
     def _rights(self, session: Session) -> Rights | None:
         if session.connection is None:
-            return self._absent_rights(session.username, session.client_id)
+            return self._absent_rights(session.proven_name, session.client_id)
         return session.connection.current_rights()
 
     def _absent_rights(self, username: str | None, client_id: str) -> Rights | None:

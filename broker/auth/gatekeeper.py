@@ -111,8 +111,12 @@ class Gatekeeper:
         return None if acl is None else acl.rights(self.proven_name(username), client_id)
 
     def proven_name(self, username: str | None) -> str | None:
-        vouched = self.policy.passwords is not None or self.policy.proof is not None
-        return username if vouched else None
+        return username if self.proves_names else None
+
+    @property
+    def proves_names(self) -> bool:
+        """Is a user name worth anything here?"""
+        return self.policy.passwords is not None or self.policy.proof is not None
 
     def _permits(self, client_id: str) -> bool:
         policy = self.policy
