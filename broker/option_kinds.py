@@ -259,7 +259,7 @@ class SocketPath(Path):
     longest: ClassVar[int] = 107  # bytes, on Linux; where there are fewer, the system says so
 
     def resolve(self, value: str, base: str) -> str:
-        path = super().resolve(value, base)
+        path = Path.resolve(self, value, base)  # super() does not know a class with slots
         if len(os.fsencode(path)) > self.longest:
             raise Refused(f"must be a path of at most {self.longest} bytes for a Unix socket, not {brief(path)}")
         return path
@@ -267,7 +267,7 @@ class SocketPath(Path):
 
 @dataclass(frozen=True, slots=True)
 class Mode(Kind):
-    """The permissions of a file: an int, written in octal. A number would be ambiguous: 660 is not 0o660."""
+    """The permissions of a file: a text of four octal digits. A number could be meant otherwise: 660 is not 0o660."""
 
     metavar = "MODE"
 
@@ -275,13 +275,10 @@ class Mode(Kind):
     def values(self) -> str:
         return 'a file mode in octal, such as "0660"'
 
-    def read(self, value: object) -> int:
+    def read(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
-            raise self.refused(value, "" if isinstance(value, str) else "; write it as a text")
-        return int(value, 8)
-
-    def text(self, value: int) -> str:
-        return f"{value:04o}"
+            raise self.refused(value, "; write it as a text" if isinstance(value, int) else "")
+        return value.rjust(4, "0")
 
 
 @dataclass(frozen=True, slots=True)

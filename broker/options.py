@@ -103,8 +103,8 @@ class ListenerConfig:
         1883, Integer(0, 65535), "TCP port to listen on; 0 takes any free one", flag=True, short="-p"))
     unix: str | None = field(metadata=option(
         None, SocketPath(), "Unix socket to listen on, instead of bind and port", flag=True))
-    unix_mode: int = field(metadata=option(
-        0o600, Mode(), "permissions of the Unix socket: who may write to it may connect", flag=True))
+    unix_mode: str = field(metadata=option(
+        "0600", Mode(), "permissions of the Unix socket: who may write to it may connect", flag=True))
     proxy_protocol: tuple[str, ...] = field(metadata=option(
         (), Peers(), "proxies that this listener is for: each connection must come from one of them, and begin with a "
         "header of the PROXY protocol (version 1 or 2)", reload=True))

@@ -335,7 +335,10 @@ class _Port:
         self._silent_until = 0.0
         self._websocket = load_websocket(config) if config.websocket else None
         self._stays: Stays = lambda username, client_id, proved=False: True
-        sock = listen(config.bind, config.port) if config.unix is None else listen_unix(config.unix, config.unix_mode)
+        if config.unix is None:
+            sock = listen(config.bind, config.port)
+        else:
+            sock = listen_unix(config.unix, int(config.unix_mode, 8))
         self.listener = Listener(server.loop, sock, self._accepted, self._starved, self._later)
 
     @property
