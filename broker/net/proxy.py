@@ -68,12 +68,13 @@ def _parse_v1(data: bytes) -> Header | None:
         if len(data) >= MAX_V1:
             raise ProxyError(f"a header of version 1 with more than {MAX_V1} bytes")
         return None
+    line = data[len(_V1) : end]
+    if line == b"UNKNOWN" or line.startswith(b"UNKNOWN "):
+        return Header(end + 2, None)  # the rest of the line means nothing
     try:
-        family, *words = data[len(_V1) : end].decode("ascii").split(" ")
+        family, *words = line.decode("ascii").split(" ")
     except UnicodeDecodeError:
         raise ProxyError("a header of version 1 that is not ASCII") from None
-    if family == "UNKNOWN":
-        return Header(end + 2, None)  # whatever follows it
     if family not in ("TCP4", "TCP6"):
         raise ProxyError("a header of version 1 with neither TCP4, TCP6 nor UNKNOWN")
     if len(words) != 4:
