@@ -121,6 +121,15 @@ def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(address if mapped is None else mapped)
 
 
+def _is_own(source: Source, peer: str) -> bool:
+    """Does the proxy name itself? `peer`: its address and port."""
+    host, _, port = peer.rpartition(":")
+    try:
+        return (_plain(ipaddress.ip_address(host.strip("[]"))), int(port)) == source
+    except ValueError:
+        return False
+
+
 class Trusted:
     """Those whose headers are believed: IP addresses and networks."""
 
@@ -147,8 +156,8 @@ class Introduction:
         failed: Callable[[str | None], None],
     ) -> None:
         """One of the two is called, unless the transport is closed before: `introduced` with where the client comes
-        from (Header.source), to put the next client on the transport or to close it; `failed` with the reason, when
-        all is closed. It is None for a proxy that only looked whether somebody listens."""
+        from (None: it is the proxy itself), to put the next client on the transport or to close it; `failed` with the
+        reason, when all is closed. It is None for a proxy that only looked whether somebody listens."""
         self._transport = transport
         self._introduced = introduced
         self._failed = failed
@@ -163,11 +172,16 @@ class Introduction:
         except ProxyError as error:
             self._abort(str(error))
             return
-        rest = self._data[header.size :] if header is not None else b""
-        self._quiet = header is not None and header.source is None and not rest
-        if header is None or self._quiet:
+        self._quiet = False
+        if header is None:
             return
-        self._introduced(header.source)
+        source, rest = header.source, self._data[header.size :]
+        if source is not None and _is_own(source, self._transport.peer):
+            source = None  # how HAProxy looks whether somebody listens, in version 1
+        if source is None and not rest:
+            self._quiet = True
+            return
+        self._introduced(source)
         client = self._transport.client
         if rest and client is not None:
             client.receive(rest, now)
