@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from broker.option_kinds import Boolean, Patterns, Refused, Texts, brief, canonical, is_loopback
+from broker.option_kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
 from broker.options import (
     GLOBAL_OPTIONS,
     LISTENER_OPTIONS,
@@ -60,8 +60,9 @@ _MOSQUITTO = {
     "certfile": "here it is 'certificate'",
     "clientid_prefixes": "here it is 'client_id_prefixes', a list",
     "crlfile": "here it is 'client_crl'",
+    "enable_proxy_protocol": "here it is 'proxy_protocol', a list of the proxies",
     "keyfile": "here it is 'key'",
-    "listener": "here it is a [[listeners]] table with 'bind' and 'port'",
+    "listener": "here it is a [[listeners]] table with 'bind' and 'port', or 'unix'",
     "log_type": "here it is 'log_level'",
     "max_inflight_messages": "here it is 'max_inflight'",
     "message_size_limit": "here it is 'max_packet_size'",
@@ -95,6 +96,7 @@ _NEEDS = {
     "client_certificates": "client_ca",
     "client_crl": "client_ca",
     "certificate_user": "client_ca",
+    "unix_mode": "unix",
 }
 
 
@@ -148,15 +150,15 @@ def load(path: str | os.PathLike[str] | None = None, overrides: Overrides = _NO_
     top, blocks = _read_file(os.path.expanduser(path)) if path is not None else ({}, ())
     given = overrides.settings
     if overrides.listeners:
-        parts = [({**top, **given, **block.settings}, block.place) for block in overrides.listeners]
+        parts = [(_merged(top, given, block.settings), block.place) for block in overrides.listeners]
     elif blocks:
-        for name in ("bind", "port"):
+        for name in ("bind", "port", "unix"):
             if name in given and len(blocks) > 1:
                 where = given[name].where
                 raise ConfigError(f"{where} fits one listener, and {path} has {len(blocks)}: set '{name}' there")
-        parts = [({**top, **block.settings, **given}, block.place) for block in blocks]
+        parts = [(_merged(top, block.settings, given), block.place) for block in blocks]
     else:
-        parts = [({**top, **given}, "")]
+        parts = [(_merged(top, given), "")]
     listeners = tuple(_listener(settings) for settings, _ in parts)
     _check_distinct(listeners, [place for _, place in parts])
     memory, data = _storage(top, given)
@@ -406,17 +408,37 @@ def _values(options: Mapping[str, Option], settings: Settings) -> dict[str, Any]
     return {name: settings[name].value if name in settings else row.default for name, row in options.items()}
 
 
+def _merged(*sources: Settings) -> Settings:
+    """All settings, the later sources above the earlier ones. Where to listen is one thing: a source that names a Unix
+    socket puts an address of an earlier one out of force, and the other way round."""
+    merged: dict[str, Setting] = {}
+    for source in sources:
+        addresses = [source[name] for name in ("bind", "port") if name in source]
+        if addresses and "unix" in source:
+            raise ConfigError(
+                f"{addresses[0].where} has no meaning with unix: leave one of them out, or give each a [[listeners]]"
+            )
+        if addresses:
+            gone: tuple[str, ...] = ("unix", "unix_mode")
+        else:
+            gone = ("bind", "port") if "unix" in source else ()
+        merged = {name: setting for name, setting in merged.items() if name not in gone} | dict(source)
+    return merged
+
+
 def _listener(settings: Settings) -> ListenerConfig:
     values = _values(LISTENER_OPTIONS, settings)
     for name, needed in _NEEDS.items():
         if values[name] != LISTENER_OPTIONS[name].default and values[needed] is None:
             raise ConfigError(f"{settings[name].where} has no meaning without {needed}: set that too, or leave it out")
-    local = is_loopback(values["bind"])
+    _check_proxies(settings.get("proxy_protocol"), values["unix"])
+    local = ListenerConfig(**values).is_loopback
     proved = values["certificate_user"] is not None and values["client_certificates"] == "required"
     if values["passwords"] is None and values["allow_anonymous"] is not True and not proved and not local:
         address = ListenerConfig(**values).address
+        opener = settings["proxy_protocol" if values["proxy_protocol"] else "bind"]
         raise ConfigError(
-            f"{settings['bind'].where} opens {address} to the network: set passwords to a password file "
+            f"{opener.where} opens {address} to the network: set passwords to a password file "
             "(--passwords PATH), certificate_user to let certificates say who is who (--certificate-user cn), "
             "or allow_anonymous = true to let everyone in (--allow-anonymous)"
         )
@@ -425,13 +447,26 @@ def _listener(settings: Settings) -> ListenerConfig:
     return ListenerConfig(**values)
 
 
+def _check_proxies(proxies: Setting | None, unix: str | None) -> None:
+    """Somebody who can connect must be among them: else all were refused."""
+    if proxies is None or not proxies.value:
+        return
+    if unix is not None and UNIX not in proxies.value:
+        raise ConfigError(f'{proxies.where} must have "{UNIX}" in it: who connects to a Unix socket has no address')
+    if unix is None and set(proxies.value) == {UNIX}:
+        raise ConfigError(f'{proxies.where} must have an address in it: "{UNIX}" has no meaning without unix')
+
+
 def _check_distinct(listeners: Iterable[ListenerConfig], places: Iterable[str]) -> None:
     seen: dict[tuple[str, int], str] = {}
     for listener, place in zip(listeners, places, strict=True):
-        address = (canonical(listener.bind), listener.port)
+        unix = listener.unix is not None
+        address = (listener.address, -1) if unix else (canonical(listener.bind), listener.port)
         if address in seen and listener.port != 0:
-            first = seen[address]
-            raise ConfigError(f"{place}: second listener on {listener.address}, beside {first}: give it another port")
+            first, another = seen[address], "path" if unix else "port"
+            raise ConfigError(
+                f"{place}: second listener on {listener.address}, beside {first}: give it another {another}"
+            )
         seen[address] = place
 
 

@@ -71,17 +71,17 @@ class Broker:
 
     @property
     def port(self) -> int:
-        """The port of the first listener: with `port=0` the one that was free."""
+        """The port of the first listener: with `port=0` the one that was free; 0 for a Unix socket."""
         return self.addresses[0][1]
 
     @property
     def host(self) -> str:
-        """The address of the first listener."""
+        """The address of the first listener; the path of a Unix socket."""
         return self.addresses[0][0]
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each listener."""
+        """Host and port of each listener; for a Unix socket its path, and 0."""
         return self._running.addresses
 
     @property

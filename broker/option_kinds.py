@@ -19,6 +19,9 @@ NOTATION = (
     "DURATION is a number of seconds, or has a unit: s, m, h, d."
 )
 
+#: In a list of peers: all that reach the listener's Unix socket.
+UNIX = "unix"
+
 
 class Refused(Exception):
     """A value that an option does not take.
@@ -250,6 +253,35 @@ class Path(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class SocketPath(Path):
+    """The path of a Unix socket."""
+
+    longest: ClassVar[int] = 107  # bytes, on Linux; where there are fewer, the system says so
+
+    def resolve(self, value: str, base: str) -> str:
+        path = Path.resolve(self, value, base)  # super() does not know a class with slots
+        if len(os.fsencode(path)) > self.longest:
+            raise Refused(f"must be a path of at most {self.longest} bytes for a Unix socket, not {brief(path)}")
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Mode(Kind):
+    """The permissions of a file: a text of four octal digits. A number could be meant otherwise: 660 is not 0o660."""
+
+    metavar = "MODE"
+
+    @property
+    def values(self) -> str:
+        return 'a file mode in octal, such as "0660"'
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+            raise self.refused(value, "; write it as a text" if isinstance(value, int) else "")
+        return value.rjust(4, "0")
+
+
+@dataclass(frozen=True, slots=True)
 class Address(Kind):
     """An IP address or a host name to listen on."""
 
@@ -295,6 +327,48 @@ class Texts(Kind):
 
     def toml(self, value: Iterable[str]) -> str:
         return "[" + ", ".join(map(_toml_string, value)) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Peers(Kind):
+    """Who connects: IP addresses, networks, or UNIX for all that reach a Unix socket. A tuple without repetitions."""
+
+    metavar = "LIST"
+
+    @property
+    def values(self) -> str:
+        return f'a list of IP addresses and networks such as "10.0.0.0/8", or "{UNIX}" for a Unix socket'
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple, set, frozenset)):
+            raise self.refused(value, f"; write [{_toml_string(value)}]" if isinstance(value, str) and value else "")
+        return tuple(dict.fromkeys(map(self._peer, value)))
+
+    def _peer(self, value: object) -> str:
+        if value == UNIX:
+            return UNIX
+        refused = Refused(f"must be {self.values}, and one of them is {brief(value)}{self._hint(value)}")
+        if not isinstance(value, str) or "%" in value:
+            raise refused
+        try:
+            network = ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            raise refused from None
+        if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
+            raise Refused(f"has {brief(value)}: write it as IPv4")
+        given = ipaddress.ip_address(value.partition("/")[0])
+        if given != network.network_address:
+            raise Refused(f"has {brief(value)}, but the network is {str(network)!r}, and the address {str(given)!r}")
+        return str(given if network.prefixlen == network.max_prefixlen else network)
+
+    @staticmethod
+    def _hint(value: object) -> str:
+        if value == "*":
+            return "; all addresses are '0.0.0.0/0' and '::/0'"
+        return "; write '127.0.0.1' or '::1'" if value == "localhost" else ""
+
+    def toml(self, value: Iterable[str]) -> str:
+        return Texts().toml(value)
 
 
 @dataclass(frozen=True, slots=True)

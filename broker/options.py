@@ -22,10 +22,13 @@ from broker.option_kinds import (
     Duration,
     Integer,
     Kind,
+    Mode,
     Origins,
     Path,
     Patterns,
+    Peers,
     Size,
+    SocketPath,
     Texts,
     UrlPath,
     is_loopback,
@@ -98,6 +101,13 @@ class ListenerConfig:
     bind: str = field(metadata=option("127.0.0.1", Address(), "address to listen on", flag=True))
     port: int = field(metadata=option(
         1883, Integer(0, 65535), "TCP port to listen on; 0 takes any free one", flag=True, short="-p"))
+    unix: str | None = field(metadata=option(
+        None, SocketPath(), "Unix socket to listen on, instead of bind and port", flag=True))
+    unix_mode: str = field(metadata=option(
+        "0600", Mode(), "permissions of the Unix socket: who may write to it may connect", flag=True))
+    proxy_protocol: tuple[str, ...] = field(metadata=option(
+        (), Peers(), "proxies that this listener is for: each connection must come from one of them, and begin with a "
+        "header of the PROXY protocol (version 1 or 2)", reload=True))
     passwords: str | None = field(metadata=option(
         None, Path(), "password file; without one no password is checked", flag=True, reload=True))
     certificate: str | None = field(metadata=option(
@@ -120,7 +130,8 @@ class ListenerConfig:
     allow_anonymous: bool = field(metadata=option(
         None, Boolean(), "admit clients without a user name; must be set to listen beyond loopback without passwords",
         flag=True, reload=True,
-        unset="true on a loopback address without passwords and certificate_user, else false"))
+        unset="true on a loopback address or a Unix socket without passwords, certificate_user and proxy_protocol, "
+        "else false"))
     deny_users: tuple[str, ...] = field(metadata=option(
         (), Texts(), "user names that may not connect (return code 5)", reload=True))
     client_ids: Mapping[str, tuple[str, ...]] = field(metadata=option(
@@ -151,13 +162,23 @@ class ListenerConfig:
 
     @property
     def address(self) -> str:
-        """bind and port as "127.0.0.1:1883" or "[::1]:1883"."""
+        """bind and port as "127.0.0.1:1883" or "[::1]:1883"; of a Unix socket "unix:/run/selectmq.sock"."""
+        if self.unix is not None:
+            return f"unix:{self.unix}"
         return f"[{self.bind}]:{self.port}" if ":" in self.bind else f"{self.bind}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the listener: 127.0.0.0/8, ::1 or "localhost"."""
-        return is_loopback(self.bind)
+        """Whether only this machine can reach the listener: 127.0.0.0/8, ::1, "localhost" or a Unix socket.
+
+        Not if it is for proxies: their clients come from anywhere.
+        """
+        return not self.proxy_protocol and (self.unix is not None or is_loopback(self.bind))
+
+    @property
+    def place(self) -> tuple[str | None, str, int]:
+        """Where it listens: what no reload changes."""
+        return self.unix, self.bind, self.port
 
 
 class Change(NamedTuple):
@@ -228,7 +249,7 @@ class Config:
     def changes(self, new: "Config") -> list[Change]:
         """What differs in `new`.
 
-        Listeners are compared if they have the same `bind` and `port`; the others show as one change of "listeners".
+        Listeners are compared if they have the same place; the others show as one change of "listeners".
         """
         found = [
             Change(name, getattr(self, name), getattr(new, name), row.reload)
@@ -251,7 +272,7 @@ class Config:
     def reloaded(self, new: "Config") -> "Config":
         """This configuration with all that a reload may take over from `new`.
 
-        A listener takes values only from one with the same `bind` and `port`: what is safe on a loopback address
+        A listener takes values only from one with the same place (`unix`, or `bind` and `port`): what is safe on a loopback address
         (anonymous clients, no passwords) must never reach a listener that still stands open to the network.
         """
         pairs, _ = _pairs(self.listeners, new.listeners)
@@ -275,8 +296,7 @@ def _pairs(
     added = list(new)
     pairs: list[tuple[ListenerConfig, ListenerConfig | None]] = []
     for listener in old:
-        place = (listener.bind, listener.port)
-        index = next((i for i, other in enumerate(added) if (other.bind, other.port) == place), None)
+        index = next((i for i, other in enumerate(added) if other.place == listener.place), None)
         pairs.append((listener, None if index is None else added.pop(index)))
     return pairs, added
 
@@ -287,7 +307,11 @@ def _reloadable(table: Mapping[str, Option], source: object) -> dict[str, Any]:
 
 def _toml_lines(table: Mapping[str, Option], source: object) -> list[str]:
     values = ((name, row, getattr(source, name)) for name, row in table.items())
-    return [f"{name} = {row.kind.toml(value)}" for name, row, value in values if value is not None]
+    # A Unix socket has no address.
+    absent = ("bind", "port") if getattr(source, "unix", None) is not None else ("unix_mode",)
+    return [
+        f"{name} = {row.kind.toml(value)}" for name, row, value in values if value is not None and name not in absent
+    ]
 
 
 LISTENER_OPTIONS = _table(fields(ListenerConfig), per_listener=True)

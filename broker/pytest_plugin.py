@@ -43,7 +43,8 @@ def mqtt_broker_factory() -> Iterator[BrokerFactory]:
     with ExitStack() as brokers:
 
         def make(**options: object) -> Broker:
-            return brokers.enter_context(Broker(**{"port": 0, **options}))  # type: ignore[arg-type]
+            place = {} if options.get("unix") is not None else {"port": 0}
+            return brokers.enter_context(Broker(**{**place, **options}))  # type: ignore[arg-type]
 
         yield make
 

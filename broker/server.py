@@ -30,12 +30,14 @@ from broker.core.ports import Log, Rights, Store, StoreError
 from broker.core.session import Session
 from broker.core.sys_topics import SysTopics
 from broker.core.timers import Timer, Timers
-from broker.net.listener import Listener, ListenError, listen
+from broker.net.listener import Listener, ListenError, listen, listen_unix, peer_name
 from broker.net.loop import Loop
+from broker.net.proxy import Introduction, Source, Trusted
 from broker.net.tls import Handshakes, Tls, TlsError, TlsLayer, read_tls
 from broker.net.transport import Transport
 from broker.net.workers import Workers
 from broker.notify import watchdog_interval
+from broker.option_kinds import UNIX
 from broker.options import Config, ListenerConfig
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import DataError, SqliteStore
@@ -107,6 +109,7 @@ class Server:
             journal = Journal(store, self._lane, self.timers, log)
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
             self.exchange.may_publish = self._may_publish
+            self.exchange.proves_names = lambda: any(port.gatekeeper.proves_names for port in self._ports)
             self._apply_limits()
             for listener, rule in zip(config.listeners, rules, strict=True):
                 self._ports.append(_Port(self, listener, rule))
@@ -124,12 +127,12 @@ class Server:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each listener, in the order of the configuration."""
+        """Host and port of each listener, in the order of the configuration; of a Unix socket its path, and 0."""
         return [port.listener.address for port in self._ports]
 
     @property
     def _status(self) -> str:
-        return "STATUS=listening on " + ", ".join(f"{host}:{number}" for host, number in self.addresses)
+        return "STATUS=listening on " + ", ".join(str(port.listener) for port in self._ports)
 
     @property
     def full(self) -> bool:
@@ -141,8 +144,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`. Frees everything before it returns."""
-        for host, number in self.addresses:
-            self.log.info("listening", address=f"{host}:{number}")
+        for port in self._ports:
+            self.log.info("listening", address=str(port.listener))
         kept = len(self.exchange.sessions)
         self.log.info(
             "started", version=__version__, data=self.config.data or "memory", sessions=kept,
@@ -241,13 +244,13 @@ class Server:
 
     def _rights(self, session: Session) -> Rights | None:
         if session.connection is None:
-            return self._absent_rights(session.username, session.client_id)
+            return self._absent_rights(session.proven_name, session.client_id)
         return session.connection.current_rights()
 
     def _absent_rights(self, username: str | None, client_id: str) -> Rights | None:
         """The rights by which messages are queued for a client that is away, if it has the same on all listeners. If
         not, everything is queued; it is judged again when the client comes for it."""
-        if len({(port.config.acl, port.gatekeeper.vouches) for port in self._ports}) > 1:
+        if len({(port.config.acl, port.gatekeeper.proves_names) for port in self._ports}) > 1:
             return None
         return self._ports[0].gatekeeper.rights(username, client_id)
 
@@ -320,8 +323,9 @@ class Rules(NamedTuple):
 class _Port:
     """A listener with its clients.
 
-    A connection comes in through `_accepted`; `_admit` looks whether there is room for it; with TLS it is then among
-    the `_arriving` until its handshake is done; `_welcome` makes it a client.
+    A connection comes in through `_accepted`; that of a proxy is then among the `_arriving` until its header has said
+    who it is. `_enter` looks whether there is room for it; with TLS it is among the `_arriving` until its handshake is
+    done; `_welcome` makes it a client.
     """
 
     def __init__(self, server: Server, config: ListenerConfig, rules: Rules) -> None:
@@ -329,6 +333,7 @@ class _Port:
         self.gatekeeper = Gatekeeper(rules.policy, server.checks)
         self.connections: dict[Transport, Connection] = {}
         self._tls = rules.tls
+        self._proxies = trusted(config)
         self._arriving: dict[Transport, Timer] = {}
         self._server = server
         self._second = 0
@@ -337,9 +342,11 @@ class _Port:
         self._silent_until = 0.0
         self._websocket = load_websocket(config) if config.websocket else None
         self._stays: Stays = lambda username, client_id, proved=False: True
-        self.listener = Listener(
-            server.loop, listen(config.bind, config.port), self._accepted, self._starved, self._later
-        )
+        if config.unix is None:
+            sock = listen(config.bind, config.port)
+        else:
+            sock = listen_unix(config.unix, int(config.unix_mode, 8))
+        self.listener = Listener(server.loop, sock, self._accepted, self._starved, self._later)
 
     @property
     def held(self) -> int:
@@ -350,6 +357,7 @@ class _Port:
         """Go by another configuration. Who is connected keeps the TLS that there is."""
         self.config = config
         self._tls = rules.tls
+        self._proxies = trusted(config)
         self._stays = self.gatekeeper.replace(rules.policy)
 
     def close_unwelcome(self) -> None:
@@ -367,29 +375,79 @@ class _Port:
                 if not self._stays(session.username, session.client_id, proved):
                     connection.close("no longer authorised to connect")
 
-    def _accepted(self, sock: socket.socket, host: str, port: int) -> None:
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._admit(sock, host, peer, self._server.timers.now)
-
-    def _admit(self, sock: socket.socket, host: str, peer: str, since: float) -> None:
-        """Let it in, if there is room. `since`: when it came."""
+    def _accepted(self, sock: socket.socket, host: str, peer: str) -> None:
+        """`host`: whom limits and the log take for one; `peer`: the one connection."""
         server = self._server
-        exchange = server.exchange
-        exchange.stats.sockets += 1
+        server.exchange.stats.sockets += 1
+        since = server.timers.now
+        if self.config.proxy_protocol:
+            self._introduce(sock, host, peer, since)
+            return
+        why = self._no_room(host)
+        if why:
+            sock.close()
+            self._turn_away(host, why)
+            return
+        self._enter(self._transport(sock, peer), host, since)
+
+    def _introduce(self, sock: socket.socket, host: str, peer: str, since: float) -> None:
+        """It is a proxy's: wait for the header that says whose it is."""
+        server = self._server
+        if self.config.unix is None and host not in self._proxies:
+            sock.close()
+            self._turn_away(host, "this listener is for the proxies of proxy_protocol")
+            return
+        why = self._no_room(None)
+        if why:
+            sock.close()
+            self._turn_away(host, why)
+            return
+        transport = self._transport(sock, peer)
+
+        def introduced(source: Source | None) -> None:
+            self._arriving.pop(transport).cancel()
+            client = host if source is None else source.host
+            if source is not None:
+                transport.peer = peer_name(*source)
+            why = self._no_room(client)
+            if why:
+                transport.close(gently=False)
+                self._turn_away(client, why)
+            else:
+                self._enter(transport, client, since)
+
+        def failed(why: str | None) -> None:
+            if why is not None:
+                server.exchange.stats.refused += 1
+                self._tell_once("PROXY header refused", host, why)
+
+        introduction = Introduction(transport, introduced, failed)
+        self._arriving[transport] = server.timers.at(
+            since + self.config.connect_timeout, lambda now: introduction.expire()
+        )
+
+    def _no_room(self, host: str | None) -> str:
+        """Why one more connection is not possible, "" if it is. None: who it is for is not known yet."""
         held = self.held
         limit = self.config.max_connections
-        rate = server.config.max_connect_rate
-        full = server.full
-        if (rate and self._too_often(host, rate)) or held >= limit + OVERLOAD or full:
-            exchange.stats.refused += 1
-            sock.close()
-            if full:
-                why = "this system cannot wait for more connections"
-            else:
-                why = "too many clients are connected" if held >= limit else "too many attempts from this address"
-            self._tell_once("connections closed unheard", host, why)
-            return
-        transport = Transport(server.loop, sock, peer, exchange.limits.max_unsent, self._closed)
+        rate = self._server.config.max_connect_rate
+        too_often = rate and host is not None and self._too_often(host, rate)
+        if self._server.full:
+            return "this system cannot wait for more connections"
+        if held >= limit + OVERLOAD:
+            return "too many clients are connected"
+        return "too many attempts from this address" if too_often else ""
+
+    def _turn_away(self, host: str, why: str) -> None:
+        self._server.exchange.stats.refused += 1
+        self._tell_once("connections closed unheard", host, why)
+
+    def _transport(self, sock: socket.socket, peer: str) -> Transport:
+        server = self._server
+        return Transport(server.loop, sock, peer, server.exchange.limits.max_unsent, self._closed)
+
+    def _enter(self, transport: Transport, host: str, since: float) -> None:
+        """There is room for it. `since`: when it came."""
         if self._tls is None:
             self._welcome(transport, transport, host, since)
             return
@@ -399,9 +457,10 @@ class _Port:
             self._welcome(transport, layer, host, since)
 
         def failed(layer: TlsLayer, why: str) -> None:
-            exchange.stats.refused += 1
+            server.exchange.stats.refused += 1
             self._tell_once("TLS handshake failed", host, why)
 
+        server = self._server
         layer = TlsLayer(server.loop, transport, self._tls, server.handshakes, established, failed)
         self._arriving[transport] = server.timers.at(
             since + self.config.connect_timeout, lambda now: layer.abort("it was not done in time")
@@ -430,7 +489,7 @@ class _Port:
             SUBPROTOCOLS,
             config.websocket_path,
             config.websocket_origins,
-            config.is_loopback,
+            config.is_loopback and config.unix is None,  # no page reaches a Unix socket but through a proxy
             max(config.max_packet_size, LEAST_MAX_FRAME),
         )
         return layer(
@@ -477,6 +536,11 @@ class _Port:
         for transport in [*self.connections, *self._arriving]:
             with contextlib.suppress(OSError):
                 transport.close()
+
+
+def trusted(config: ListenerConfig) -> Trusted:
+    """The proxies that a listener is for. Who reaches a Unix socket is one of them."""
+    return Trusted(network for network in config.proxy_protocol if network != UNIX)
 
 
 def _unguessable() -> str:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import struct
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -153,30 +154,34 @@ class RawClient:
 
     def __init__(
         self,
-        address: Address,
+        address: Address | Path,
         *,
         receive_buffer: int | None = None,
         source: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`receive_buffer`: bytes that the system takes in for a client that does not read; `source`: the address to
-        come from."""
-        self.socket = socket.socket(socket.AF_INET)
+        """`address` may be the path of a Unix socket. `receive_buffer`: bytes that the system takes in for a client that
+        does not read; `source`: the address to come from."""
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET)
         if source:
             self.socket.bind((source, 0))
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(DEADLINE)
-        self.socket.connect(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(address, Path):
+            self.socket.connect(str(address))
+        else:
+            self.socket.connect(address)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
-            self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
+            name = "localhost" if isinstance(address, Path) else address[0]
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
         self._data = b""
 
     @classmethod
     def connected(
         cls,
-        address: Address,
+        address: Address | Path,
         client_id: str = "",
         *,
         present: bool = False,

@@ -65,6 +65,7 @@ ROOMS = {
             "broker.logs",
             "broker.net",
             "broker.notify",
+            "broker.option_kinds",
             "broker.options",
             "broker.storage",
             "broker.version",

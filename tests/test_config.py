@@ -30,6 +30,9 @@ from broker.options import GLOBAL_OPTIONS, LISTENER_OPTIONS, OPTIONS
 DEFAULTS_OF_A_LISTENER = {
     "bind": "127.0.0.1",
     "port": 1883,
+    "unix": None,
+    "unix_mode": "0600",
+    "proxy_protocol": (),
     "passwords": None,
     "certificate": None,
     "key": None,
@@ -136,7 +139,7 @@ def test_every_default_has_the_type_and_the_range_of_its_option() -> None:
     defaults = {name: row.default for name, row in OPTIONS.items() if row.default is not None}
     assert {name: OPTIONS[name].kind.read(value) for name, value in defaults.items()} == defaults
     assert [name for name, row in OPTIONS.items() if row.default is None] == [
-        "passwords", "certificate", "key", "client_ca", "client_crl", "certificate_user", "acl",
+        "unix", "passwords", "certificate", "key", "client_ca", "client_crl", "certificate_user", "acl",
         "allow_anonymous", "websocket_path", "data",
     ]  # fmt: skip
 
@@ -149,7 +152,7 @@ def test_which_options_a_listener_has() -> None:
 
 def test_which_options_have_no_flag() -> None:
     assert {name for name, row in OPTIONS.items() if not row.has_flag} == {
-        "client_certificates", "client_crl",
+        "proxy_protocol", "client_certificates", "client_crl",
         "deny_users", "client_ids", "client_id_prefixes", "max_client_id", "max_keepalive", "workers",
         "max_topic_levels", "max_topic_length", "max_retained_bytes", "websocket_path", "websocket_origins",
     }  # fmt: skip
@@ -157,7 +160,7 @@ def test_which_options_have_no_flag() -> None:
 
 def test_which_options_a_reload_does_not_change() -> None:
     fixed = {name for name, row in OPTIONS.items() if not row.reload}
-    assert fixed == {"bind", "port", "websocket", "data", "memory", "log_format", "workers"}
+    assert fixed == {"bind", "port", "unix", "unix_mode", "websocket", "data", "memory", "log_format", "workers"}
 
 
 def test_default_data_follows_the_xdg_directories(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +188,7 @@ def test_every_option_in_a_file() -> None:
     config = from_text("""
         bind = "::1"
         port = 8883
+        proxy_protocol = ["10.0.0.0/8", "::1", "0:0::1"]
         passwords = "users"
         certificate = "cert.pem"
         key = "key.pem"
@@ -251,6 +255,9 @@ def test_every_option_in_a_file() -> None:
         {
             "bind": "::1",
             "port": 8883,
+            "unix": None,
+            "unix_mode": "0600",
+            "proxy_protocol": ("10.0.0.0/8", "::1"),
             "passwords": f"{here}/users",
             "certificate": f"{here}/cert.pem",
             "key": f"{here}/key.pem",
@@ -290,6 +297,8 @@ def test_every_flag() -> None:
     assert {name: getattr(config.listeners[0] if name in LISTENER_OPTIONS else config, name) for name in flagged} == {
         "bind": "0.0.0.0",
         "port": 0,
+        "unix": None,
+        "unix_mode": "0600",
         "passwords": f"{here}/users",
         "certificate": f"{here}/cert.pem",
         "key": f"{here}/key.pem",
@@ -498,6 +507,88 @@ def test_a_flag_for_the_address_of_several_listeners() -> None:
     assert error(text, port=7) == "port=: fits one listener, and b.toml has 2: set 'port' there"
 
 
+# Where to listen: an address, or a Unix socket
+
+
+def test_a_unix_socket_in_each_source() -> None:
+    here = os.getcwd()
+    places = [
+        from_text('unix = "s"\nunix_mode = "0660"'),
+        from_text('[[listeners]]\nunix = "s"\nunix_mode = "660"'),
+        load(None, parsed("--unix", "s", "--unix-mode", "660")),
+        keywords(unix=Path("s"), unix_mode="0660"),
+        keywords(listeners=[{"unix": "s", "unix_mode": "0660"}]),
+    ]
+    for config in places:
+        [listener] = config.listeners
+        assert (listener.unix, listener.unix_mode, listener.address) == (f"{here}/s", "0660", f"unix:{here}/s")
+        assert listener.is_loopback
+
+
+@pytest.mark.parametrize("address", ['bind = "::1"', "port = 5", 'bind = "::1"\nport = 5'])
+def test_a_unix_socket_has_no_address(address: str) -> None:
+    name = address[:4]
+    hint = "has no meaning with unix: leave one of them out, or give each a [[listeners]]"
+    assert error(f'unix = "s"\n{address}') == f"b.toml:2: '{name}' {hint}"
+    assert error(f'[[listeners]]\nunix = "s"\n{address}') == f"b.toml:3: '{name}' {hint}"
+    assert error_of_flags("--unix", "s", "-p", "5") == f"--port: {hint}"
+    assert error_of_keywords(unix="s", bind="::1") == f"bind=: {hint}"
+
+
+def test_where_to_listen_is_one_thing_of_which_the_stronger_source_decides() -> None:
+    here = os.getcwd()
+    mixed = 'bind = "127.0.0.2"\nport = 5\n[[listeners]]\n[[listeners]]\nunix = "s"\nunix_mode = "0666"'
+    assert [one.address for one in from_text(mixed).listeners] == ["127.0.0.2:5", f"unix:{here}/s"]
+    text = 'unix = "s"\nunix_mode = "0666"'
+    assert from_text(text, "-p", "5").listeners[0].place == (None, "127.0.0.1", 5)
+    assert from_text(text, "--unix", "t").listeners[0].place == (f"{here}/t", "127.0.0.1", 1883)
+    assert from_text(text, "--unix", "t").listeners[0].unix_mode == "0666"
+    assert from_text("port = 5", "--unix", "t").listeners[0].address == f"unix:{here}/t"
+    assert from_text("[[listeners]]\nport = 5", "--unix", "t").listeners[0].address == f"unix:{here}/t"
+    assert error("[[listeners]]\n[[listeners]]\nport = 5", "--unix", "t") == (
+        "--unix: fits one listener, and b.toml has 2: set 'unix' there"
+    )
+
+
+def test_a_unix_socket_survives_the_round_trip_and_is_told_apart() -> None:
+    here = os.getcwd()
+    config = from_text('[[listeners]]\n[[listeners]]\nunix = "s"\nunix_mode = "0660"\n[[listeners]]\nunix = "t"')
+    Path("again.toml").write_text(config.toml(), encoding="utf-8")
+    assert load("again.toml") == config
+    new = from_text('[[listeners]]\nunix = "t"\ndeny_users = ["eve"]\n[[listeners]]\n[[listeners]]\nunix = "u"')
+    assert [str(change) for change in config.changes(new)] == [
+        f'deny_users of listener unix:{here}/t: [] -> ["eve"]',
+        f'listeners: ["unix:{here}/s"] -> ["unix:{here}/u"]',
+    ]
+    assert [one.deny_users for one in config.reloaded(new).listeners] == [(), (), ("eve",)]
+    twice = '[[listeners]]\nunix = "s"\n[[listeners]]\nunix = "./s"'
+    assert error(twice) == f"b.toml:3: second listener on unix:{here}/s, beside b.toml:1: give it another path"
+
+
+def test_the_mode_of_a_unix_socket_has_no_meaning_without_one() -> None:
+    why = "has no meaning without unix: set that too, or leave it out"
+    assert error('unix_mode = "0660"') == f"b.toml:1: 'unix_mode' {why}"
+    assert error_of_flags("--unix-mode", "0660") == f"--unix-mode: {why}"
+
+
+def test_somebody_must_be_able_to_come_through_a_proxy() -> None:
+    secret = 'passwords = "p"\nproxy_protocol = '
+    assert error(f'unix = "s"\n{secret}["127.0.0.1"]') == (
+        "b.toml:3: 'proxy_protocol' must have \"unix\" in it: who connects to a Unix socket has no address"
+    )
+    assert error(f'{secret}["unix"]') == (
+        "b.toml:2: 'proxy_protocol' must have an address in it: \"unix\" has no meaning without unix"
+    )
+    both = from_text(f'{secret}["10.0.0.1", "unix"]\n[[listeners]]\n[[listeners]]\nunix = "s"')
+    assert [one.proxy_protocol for one in both.listeners] == [("10.0.0.1", "unix")] * 2
+
+
+def test_a_listener_for_proxies_is_not_for_this_machine_alone() -> None:
+    for place in ({"bind": "127.0.0.1"}, {"unix": "s"}):
+        [listener] = keywords(**place, proxy_protocol=["127.0.0.1", "unix"], passwords="p").listeners
+        assert not listener.is_loopback
+
+
 def test_listeners_as_a_keyword_argument() -> None:
     config = from_text(
         "max_connections = 3\n[[listeners]]\nport = 5\n[[listeners]]\nport = 6",
@@ -537,6 +628,14 @@ OPEN = (
         (f'{TLS}client_ca = "a"\ncertificate_user = "cn"\nclient_certificates = "optional"', False),
         (f'{TLS}client_ca = "a"\ncertificate_user = "cn"\nallow_anonymous = true', True),
         (f'{TLS}client_ca = "a"\ncertificate_user = "cn"\nbind = "0.0.0.0"', False),
+        ('unix = "s"', True),
+        ('unix = "s"\nunix_mode = "0666"', True),  # all who are on this machine, as on a loopback address
+        ('unix = "s"\npasswords = "p"', False),
+        ('unix = "s"\nallow_anonymous = false', False),
+        # Behind a proxy they come from anywhere:
+        ('proxy_protocol = ["127.0.0.1"]\nallow_anonymous = true', True),
+        ('proxy_protocol = ["127.0.0.1"]\npasswords = "p"', False),
+        ('unix = "s"\nproxy_protocol = ["unix"]\npasswords = "p"', False),
     ],
 )
 def test_whether_anonymous_clients_are_admitted(text: str, allowed: bool) -> None:
@@ -549,6 +648,10 @@ def test_a_listener_open_to_the_network_is_refused() -> None:
     assert error('[[listeners]]\n[[listeners]]\nport = 5\nbind = "mq.lan"') == f"b.toml:4: 'bind' opens mq.lan:5 {OPEN}"
     assert error("port = 7", "--bind", "0.0.0.0") == f"--bind: opens 0.0.0.0:7 {OPEN}"
     assert error_of_keywords(bind="0.0.0.0") == f"bind=: opens 0.0.0.0:1883 {OPEN}"
+    proxied = 'proxy_protocol = ["127.0.0.1", "unix"]'
+    assert error(proxied) == f"b.toml:1: 'proxy_protocol' opens 127.0.0.1:1883 {OPEN}"
+    here = os.getcwd()
+    assert error(f'{proxied}\nunix = "s"') == f"b.toml:1: 'proxy_protocol' opens unix:{here}/s {OPEN}"
 
 
 @pytest.mark.parametrize(
@@ -625,6 +728,8 @@ def test_no_home_directory_is_needed_in_memory(monkeypatch: pytest.MonkeyPatch) 
 ORIGINS = 'a list of origins such as "https://example.com", or "*" for any'
 SIZE = '(a number of bytes, or a text such as "64 KiB", "1 MiB", "10MB")'
 HOST = "must be an IP address or a host name"
+MODE = 'must be a file mode in octal, such as "0660"'
+PEERS = 'must be a list of IP addresses and networks such as "10.0.0.0/8", or "unix" for a Unix socket'
 LIST = "must be a list of texts, none of them empty"
 PORT = "must be an integer from 0 to 65535"
 TIME = '(a number of seconds, or a text such as "90s", "15m", "2h", "7d")'
@@ -740,6 +845,33 @@ TIME = '(a number of seconds, or a text such as "90s", "15m", "2h", "7d")'
         ('bind = "mqtt://host"', f"'bind' {HOST}, not 'mqtt://host'"),
         ('bind = "300.0.0.1"', f"'bind' {HOST}, not '300.0.0.1'"),
         ('bind = "a b"', f"'bind' {HOST}, not 'a b'"),
+        ('unix = ""', "'unix' must be a path, not ''"),
+        ('unix_mode = "0888"', f"'unix_mode' {MODE}, not '0888'"),
+        ('unix_mode = "1777"', f"'unix_mode' {MODE}, not '1777'"),
+        ("unix_mode = 660", f"'unix_mode' {MODE}, not 660; write it as a text"),
+        ("unix_mode = 0o660", f"'unix_mode' {MODE}, not 432; write it as a text"),
+        ('proxy_protocol = "::1"', f"'proxy_protocol' {PEERS}, not '::1'; write [\"::1\"]"),
+        ('proxy_protocol = ["lb.lan"]', f"'proxy_protocol' {PEERS}, and one of them is 'lb.lan'"),
+        ("proxy_protocol = [1]", f"'proxy_protocol' {PEERS}, and one of them is 1"),
+        ('proxy_protocol = ["10.0.0.1:1883"]', f"'proxy_protocol' {PEERS}, and one of them is '10.0.0.1:1883'"),
+        ('proxy_protocol = ["fe80::1%lo"]', f"'proxy_protocol' {PEERS}, and one of them is 'fe80::1%lo'"),
+        ('proxy_protocol = ["10.0.0.0/33"]', f"'proxy_protocol' {PEERS}, and one of them is '10.0.0.0/33'"),
+        (
+            'proxy_protocol = ["*"]',
+            f"'proxy_protocol' {PEERS}, and one of them is '*'; all addresses are '0.0.0.0/0' and '::/0'",
+        ),
+        (
+            'proxy_protocol = ["localhost"]',
+            f"'proxy_protocol' {PEERS}, and one of them is 'localhost'; write '127.0.0.1' or '::1'",
+        ),
+        (
+            'proxy_protocol = ["10.0.0.1/8"]',
+            "'proxy_protocol' has '10.0.0.1/8', but the network is '10.0.0.0/8', and the address '10.0.0.1'",
+        ),
+        (
+            'proxy_protocol = ["::ffff:10.0.0.1"]',
+            "'proxy_protocol' has '::ffff:10.0.0.1': write it as IPv4",
+        ),
         ('deny_users = "eve"', f"'deny_users' {LIST}, not 'eve'; write [\"eve\"]"),
         ("deny_users = 5", f"'deny_users' {LIST}, not 5"),
         ('deny_users = ["a", 5]', f"'deny_users' {LIST}, and one of them is 5"),
@@ -843,8 +975,9 @@ def test_an_unknown_key(line: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        ("listener = 1883", "here it is a [[listeners]] table with 'bind' and 'port'"),
-        ("[[listener]]\nport = 5", "here it is a [[listeners]] table with 'bind' and 'port'"),
+        ("listener = 1883", "here it is a [[listeners]] table with 'bind' and 'port', or 'unix'"),
+        ("[[listener]]\nport = 5", "here it is a [[listeners]] table with 'bind' and 'port', or 'unix'"),
+        ("enable_proxy_protocol = 2", "here it is 'proxy_protocol', a list of the proxies"),
         ('password_file = "p"', "here it is 'passwords'"),
         ('acl_file = "p"', "here it is 'acl'"),
         ('persistence_location = "p"', "here it is 'data'"),
@@ -1069,8 +1202,16 @@ def test_a_number_of_thousands_of_digits() -> None:
     assert error("port = " + "9" * 5000).startswith("b.toml: is not valid TOML: Exceeds the limit (4300 digits)")
 
 
+def test_a_unix_socket_whose_path_is_too_long() -> None:
+    assert from_text(f'unix = "/{"x" * 106}"').listeners[0].unix == "/" + "x" * 106
+    for path in ("/" + "x" * 107, "/" + "é" * 54):
+        start = "b.toml:1: 'unix' must be a path of at most 107 bytes for a Unix socket, not '/"
+        assert error(f'unix = "{path}"').startswith(start)
+
+
 ODD_VALUES = st.sampled_from(
-    ["0", "-1", "1", "5000", "65536", "1" * 25, "0x" + "f" * 5000, "0.5", "1e300", "nan", "-inf", "true", "2020-01-01",
+    ['"0660"', '["127.0.0.1", "unix"]', '["unix"]',
+     "0", "-1", "1", "5000", "65536", "1" * 25, "0x" + "f" * 5000, "0.5", "1e300", "nan", "-inf", "true", "2020-01-01",
      '""', '"5"', '"5 kB"', '"1h"', '"9999999999999d"', '"::"', r'"a\u0000\n"', "[]", "[[]]", '["x", "y"]', "[1]", "{}",
      '{x = ["y"]}', "{port = 1}", "[{}]", "[{port = 0}, {bind = '::1'}]", '[{bind = "a"}]', '"~x/y"', "'''\n\n'''"]
 )  # fmt: skip
@@ -1192,7 +1333,7 @@ def test_the_markdown_table_literally() -> None:
 
 def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> None:
     lines = [f"{row[0].strip('`')} = {row[2].strip('`')}" for row in table_rows() if row[2].startswith("`")]
-    assert len(lines) == len(OPTIONS) - 10
+    assert len(lines) == len(OPTIONS) - 11
     assert from_text("\n".join(lines)) == load()
 
 
@@ -1203,7 +1344,7 @@ def test_the_flags_in_the_markdown_table_are_those_of_the_parser() -> None:
     in_help = re.findall(r"--?[a-z][a-z-]*", left_column)
     in_table = [flag for row in table_rows() for flag in re.findall("`(.*?)`", row[1])]
     assert in_table == in_help
-    assert len(in_table) == 31
+    assert len(in_table) == 33
 
 
 def test_help_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1222,7 +1363,7 @@ def test_flags_of_the_defaults_give_the_defaults() -> None:
     for row in OPTIONS.values():
         if row.flag is not None and row.default is not None and not isinstance(row.kind, Boolean):
             flags += [row.flag, row.kind.text(row.default)]
-    assert len(flags) == 34
+    assert len(flags) == 36
     assert load(None, parsed(*flags)) == load()
 
 

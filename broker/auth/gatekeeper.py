@@ -110,13 +110,13 @@ class Gatekeeper:
         acl = self.policy.acl
         return None if acl is None else acl.rights(self.proven_name(username), client_id)
 
-    @property
-    def vouches(self) -> bool:
-        """Is the name of a client that has one proved?"""
-        return self.policy.passwords is not None or self.policy.proof is not None
-
     def proven_name(self, username: str | None) -> str | None:
-        return username if self.vouches else None
+        return username if self.proves_names else None
+
+    @property
+    def proves_names(self) -> bool:
+        """Is a user name worth anything here?"""
+        return self.policy.passwords is not None or self.policy.proof is not None
 
     def _permits(self, client_id: str) -> bool:
         policy = self.policy

@@ -7,7 +7,7 @@ not know: sockets, threads, other clients.
                                       --refused---> CLOSED
 
 While ADMITTING (a worker checks the password, or the store commits), nothing is decoded: what the client sent behind
-its CONNECT waits, in order.
+its CONNECT waits, in order. Until it has sent something, it is listened to, so that one that leaves is noticed at once.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ PROGRESS = 1024
 #: Acknowledgements that may wait for the store before the client's next packets do.
 MAX_HELD = 10_000
 
-# Why reading is paused: bits.
-_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING = 1, 2, 4, 8, 16, 32
+# Why nothing is decoded, and but for _ADMISSION nothing read: bits.
+_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND = 1, 2, 4, 8, 16, 32, 64
 
 
 class _Finished(Exception):
@@ -148,6 +148,9 @@ class Connection:
             if self._dripped >= PROGRESS:
                 self._dripped = 0
                 self._last_heard = now
+        elif self.state == ADMITTING and self._decoder.buffered:
+            # What came behind CONNECT has its turn even if the client leaves then: that is noticed afterwards.
+            self._pause(_BEHIND)
 
     def _process(self) -> None:
         exchange = self._exchange
@@ -194,18 +197,20 @@ class Connection:
     # --- pausing ---
 
     def _pause(self, reason: int) -> None:
-        if not self._paused:
+        if not self._paused & ~_ADMISSION:
             self._transport.pause_reading()
         self._paused |= reason
 
     def _resume(self, reason: int) -> None:
-        if not self._paused & reason:
+        ended = self._paused & reason
+        if not ended:
             return
         self._paused &= ~reason
         if not self._paused and self.state != CLOSED:
             # The time in which nothing was read is not the client's silence.
             self._last_heard = max(self._last_heard, self._exchange.timers.now)
-            self._transport.resume_reading()
+            if ended != _ADMISSION:
+                self._transport.resume_reading()
             self._process()
 
     def quiesce(self) -> None:
@@ -242,7 +247,7 @@ class Connection:
             if code is not None:
                 self._admitted(connect, code)
         if self.state == ADMITTING:
-            self._pause(_ADMISSION)
+            self._paused |= _ADMISSION
 
     def _admitted(self, connect: Connect, code: ReturnCode) -> None:
         if self.state != ADMITTING:
@@ -253,6 +258,9 @@ class Connection:
             return
         if exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
+            return
+        if self.proven_name(connect.username) is None and exchange.belongs_to_user(connect.client_id):
+            self._refuse(ReturnCode.NOT_AUTHORIZED, "the session with this Client Identifier is a user's", connect)
             return
         if exchange.journal.failed and not connect.clean_session:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
@@ -293,7 +301,7 @@ class Connection:
         self._last_heard = exchange.timers.now
         self._set_timer()
         exchange.attach(session)
-        self._resume(_ADMISSION)
+        self._resume(_ADMISSION | _BEHIND)
 
     def _refuse(self, code: ReturnCode, why: str, connect: Connect | None = None) -> None:
         self.out.append(encoder.connack(code, False))

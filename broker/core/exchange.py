@@ -68,6 +68,8 @@ class Exchange:
         self.wall = wall
         #: May a client, by its proven user name and its identifier, publish to this topic now, wherever it connects?
         self.may_publish: Callable[[str | None, str, bytes], bool] = lambda username, client_id, topic: True
+        #: Is there still a listener on which a client can prove a user name?
+        self.proves_names: Callable[[], bool] = lambda: True
         self.stats = Stats()
         self.sessions: dict[str, Session] = {}
         self.router = Router(limits)
@@ -97,7 +99,7 @@ class Exchange:
             record = stored.record
             newest = max(newest, record.id)
             session = Session(record.client_id, record.id, self.away)
-            session.username = record.username
+            session.username = session.proven_name = record.username
             session.rights = rights(record.username, record.client_id)
             # A session that was connected when the broker died has been away since the restart at the latest.
             session.disconnected_at = record.disconnected_at or self.wall()
@@ -118,6 +120,12 @@ class Exchange:
             self.retained.set(retained)
 
     # --- sessions ---
+
+    def belongs_to_user(self, client_id: str) -> bool:
+        """Has the session of this identifier a user who has proved to be the one? Nobody who is anonymous may end it,
+        take it over, or get what waits in it."""
+        session = self.sessions.get(client_id)
+        return session is not None and session.proven_name is not None and self.proves_names()
 
     def open(self, connection: Connection, connect: Connect, rights: Rights | None) -> None:
         """The client may connect: give it its session, and tell it so when what that promises is stored."""
@@ -241,7 +249,7 @@ class Exchange:
         return SessionRecord(
             session.store_id,
             session.client_id,
-            session.username,
+            session.proven_name,
             session.disconnected_at,
             None if connected else (queue.sent_to if isinstance(queue, StoredQueue) else 0),
         )

@@ -98,7 +98,7 @@ class SessionRecord(NamedTuple):
 
     id: int  #: never used again for another session
     client_id: str
-    username: str | None  #: whose rights hold for what is queued
+    username: str | None  #: whose it is, and whose rights hold for what is queued; None too if nobody had checked it
     disconnected_at: float | None  #: seconds since the epoch; None while it is connected
     sent_to: int | None  #: the first place in the queue that was never sent; None if that is not known
 

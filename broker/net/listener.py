@@ -1,4 +1,4 @@
-"""A listening socket: accepts connections, and keeps accepting when there are too many.
+"""A listening TCP or Unix socket: accepts connections, and keeps accepting when there are too many.
 
 Owns: the listening socket, what happens when descriptors run out. Must not know: MQTT, what becomes of a connection.
 """
@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from broker.net import unix_socket
 from broker.net.loop import Loop
 from broker.net.polling import READ
 
@@ -76,6 +77,22 @@ def listen(bind: str, port: int) -> socket.socket:
     return sock
 
 
+def listen_unix(path: str, mode: int) -> socket.socket:
+    """A listening Unix socket with these permissions; one that nobody listens on any more is replaced.
+
+    Raises ListenError.
+    """
+    try:
+        return unix_socket.listen(path, mode, _ListeningSocket)
+    except unix_socket.Impossible as error:
+        raise ListenError(f"cannot listen on unix:{path}: {error}") from None
+
+
+def peer_name(host: str, port: int) -> str:
+    """Address and port of a client, as the log has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _tune(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -94,27 +111,36 @@ class Listener:
         self,
         loop: Loop,
         sock: socket.socket,
-        accepted: Callable[[socket.socket, str, int], None],
+        accepted: Callable[[socket.socket, str, str], None],
         starved: Callable[[str], None],
         later: Callable[[float, Callable[[], None]], None],
     ) -> None:
-        """`accepted` gets each new socket with the peer's address and port; `starved` hears that descriptors ran out;
+        """`accepted` gets each new socket with what others there may share (the peer's address, or its user), and with
+        what is the peer's alone (with its port, or its process); `starved` hears that descriptors ran out;
         `later(seconds, function)` calls back."""
         self._loop = loop
         self._sock = sock
+        self._file = unix_socket.File.of(sock)
         self._accepted = accepted
         self._starved = starved
         self._later = later
         self._watched = True
         self._closed = False
-        self._inherited: bool | None = None  # do connections have the options of the listening socket?
+        self._inherited = None if self._file is None else True  # do connections have the options of the listening socket?
         loop.register(sock, READ, self)
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
+        """Host and port that it listens on; of a Unix socket its path, and 0."""
+        if self._file is not None:
+            return self._file.path, 0
         name = self._sock.getsockname()
         return name[0], name[1]
+
+    def __str__(self) -> str:
+        """As ListenerConfig.address, with the port that was free."""
+        host, port = self.address
+        return f"unix:{host}" if self._file is not None else f"{host}:{port}"
 
     def ready(self, events: int, now: float) -> None:
         for _ in range(BATCH):
@@ -136,7 +162,12 @@ class Listener:
                 if self._inherited is None:
                     self._inherited = _is_tuned(sock)
                 _tune(sock)
-            self._accepted(sock, address[0], address[1])
+            if self._file is not None:
+                host, peer = unix_socket.peer_of(sock)
+            else:
+                host = address[0]
+                peer = peer_name(host, address[1])
+            self._accepted(sock, host, peer)
 
     def _resume(self) -> None:
         if not self._closed:
@@ -149,4 +180,6 @@ class Listener:
         self._closed = True
         if self._watched:
             self._loop.unregister(self._sock)
+        if self._file is not None:
+            self._file.remove()  # before another may find it without anybody who listens
         self._sock.close()

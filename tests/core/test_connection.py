@@ -83,15 +83,40 @@ def test_while_it_is_decided_nothing_is_looked_at(world: World, name: str) -> No
     """[MQTT-3.2.0-1]: whatever comes, it waits."""
     world.gatekeeper.slow = True
     client = world.dial().connect("c")
-    assert (client.connection.state, client.is_read()) == (ADMITTING, False)
+    assert (client.connection.state, client.is_read()) == (ADMITTING, True)
     data, answer = PACKETS[name]
     client.send(data)
     assert (client.take(), client.closed, client.connection.state) == ([], False, ADMITTING)
+    assert not client.is_read()  # so that it can leave no sooner than that was looked at
     world.gatekeeper.pending.pop()(ReturnCode.ACCEPTED)
     world.settle()
     assert client.take() == [("CONNACK", 0, 0), *answer]
     assert client.closed is (name in ("CONNECT", "DISCONNECT"))
     brackets(world)
+
+
+def test_one_that_leaves_while_it_is_decided_is_forgotten_at_once(world: World) -> None:
+    world.gatekeeper.slow = True
+    client = world.dial().connect("c")
+    client.drop()
+    assert (client.closed, world.exchange.sessions) == (True, {})
+    assert len(world.log.fields("connection closed before it was accepted")) == 1
+    world.gatekeeper.pending.pop()(ReturnCode.ACCEPTED)
+    world.settle()
+    assert (world.exchange.sessions, world.exchange.stats.connections, client.take()) == ({}, 0, [])
+
+
+def test_what_came_in_one_block_with_connect_waits_and_so_does_the_end(world: World) -> None:
+    reader = world.join("reader").subscribe(("t", 0))
+    reader.take()
+    world.gatekeeper.slow = True
+    hasty = world.dial()
+    hasty.send(connect(b"hasty") + publish(b"t", b"x") + DISCONNECT)
+    assert (hasty.is_read(), hasty.connection.state) == (False, ADMITTING)
+    world.gatekeeper.pending.pop()(ReturnCode.ACCEPTED)
+    world.settle()
+    assert reader.payloads() == ["x"]
+    assert hasty.closed
 
 
 @EACH

@@ -996,6 +996,63 @@ def test_rights_go_with_the_user_of_the_present_connection(world: World) -> None
     assert client.payloads() == ["3"]
 
 
+# --- whose a session is ---
+
+REFUSED = ("CONNACK", 0, 5)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_nobody_anonymous_gets_or_ends_the_session_of_a_user(clean: bool, crashed: bool) -> None:
+    world = World()
+    client = world.join("c", clean=False, username="u").subscribe(("t", 1))
+    if crashed:
+        world = world.crash()
+    stranger = world.dial()
+    stranger.connect("c", clean=clean)
+    assert (stranger.take(), stranger.closed) == ([REFUSED], True)
+    if not crashed:
+        assert not client.closed
+        client.drop()
+    [refused] = world.log.fields("client refused")
+    assert (refused["client"], refused["code"]) == ("c", 5)
+    world.join("pub").publish("t", "kept", 1, 1)
+    client = world.join("c", clean=False, username="u", expect=("CONNACK", 1, 0))
+    assert client.payloads() == ["kept"]
+
+
+def test_nobody_anonymous_takes_over_the_connection_of_a_user_without_a_lasting_session(world: World) -> None:
+    client = world.join("c", username="u")
+    stranger = world.dial()
+    stranger.connect("c")
+    assert (stranger.take(), client.closed) == ([REFUSED], False)
+    client.disconnect()
+    world.join("c")  # nothing of the user's is left
+
+
+def test_a_user_takes_over_from_anybody_and_other_users_are_for_client_ids_to_keep_apart(world: World) -> None:
+    first = world.join("c", clean=False)
+    second = world.join("c", clean=False, username="u", expect=("CONNACK", 1, 0))
+    third = world.join("c", clean=False, username="v", expect=("CONNACK", 1, 0))
+    assert (first.closed, second.closed, third.closed) == (True, True, False)
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_name_that_nobody_checked_makes_no_session_a_user_s(crashed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    monkeypatch.setattr(world.gatekeeper, "proven_name", lambda username: None)
+    world.join("c", clean=False, username="u").drop()
+    if crashed:
+        world = world.crash()
+    world.join("c", clean=False, expect=("CONNACK", 1, 0))
+
+
+def test_where_names_are_not_checked_any_more_sessions_are_open_to_all_again(world: World) -> None:
+    world.join("c", clean=False, username="u").drop()
+    world.exchange.proves_names = lambda: False
+    world.join("c", clean=False, expect=("CONNACK", 1, 0))
+
+
 def test_a_retained_message_is_delivered_while_its_author_may_publish_it(world: World) -> None:
     world.join("author", username="u").publish("t", "by a user", 1, 1, retain=True)
     world.join("anonymous").publish("t2", "by nobody", 1, 1, retain=True)

@@ -9,6 +9,7 @@ import queue
 import socket
 import ssl
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ class Paho:
 
     def __init__(
         self,
-        address: Address,
+        address: Address | Path,
         client_id: str = "",
         *,
         version: str = "3.1.1",
@@ -36,7 +37,8 @@ class Paho:
         transport: Literal["tcp", "websockets"] = "tcp",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect, and wait for the CONNACK: `code` and `present` tell what it said."""
+        """Connect (to a Unix socket, if `address` is its path), and wait for the CONNACK: `code` and `present` tell what
+        it said."""
         self._messages: queue.Queue[Publish] = queue.Queue()
         self._answers: dict[int, list[int]] = {}
         self._changed = threading.Condition()
@@ -46,7 +48,7 @@ class Paho:
         self.present = False
         client = self.client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=PROTOCOLS[version],
-            reconnect_on_failure=False, transport=transport,
+            reconnect_on_failure=False, transport="unix" if isinstance(address, Path) else transport,
         )  # fmt: skip
         client.on_connect = self._on_connect
         client.on_message = self._on_message
@@ -59,7 +61,10 @@ class Paho:
             client.username_pw_set(username, password)
         if tls is not None:
             client.tls_set_context(tls)
-        client.connect(*address)
+        if isinstance(address, Path):
+            client.connect(str(address))
+        else:
+            client.connect(*address)
         client.loop_start()
         assert self._connected.wait(DEADLINE)
 

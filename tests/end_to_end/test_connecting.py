@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 import time
@@ -195,6 +196,23 @@ def test_many_passwords_at_once_hold_up_nobody_who_is_there(start_broker: StartB
         assert served > 10
         for client in crowd:
             client.close()
+
+
+def test_one_that_leaves_while_its_password_is_checked_is_noticed_at_once(
+    start_broker: StartBroker, tmp_path: Path
+) -> None:
+    path = tmp_path / "passwords"
+    salt, digest = base64.b64encode(bytes(12)).decode(), base64.b64encode(bytes(64)).decode()
+    path.write_text(f"ann:$7$10000000${salt}${digest}\n")  # a check of several seconds
+    broker = start_broker(f'passwords = "{path}"\n')
+    for leave in (RawClient.close, RawClient.reset):
+        client = RawClient(broker.address)
+        client.send(connect("c", username="ann", password=b"secret"))
+        leave(client)
+    # Had it been noticed after the check, this would be a client that was refused.
+    broker.wait_for("connection closed before it was accepted", 2)
+    assert broker.events("client refused") == []
+    broker.kill()
 
 
 # --- an empty Client Identifier ---

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.auth.passwords import set_password
 from tests.broker_process import BrokerProcess, StartBroker
 from tests.end_to_end.paho_client import Paho
 from tests.raw_client import (
@@ -63,6 +64,41 @@ def test_a_clean_takeover_ends_the_session(address: Address) -> None:
             assert old.closed() == b""
             new.send(publish("cleaned", b"x"))
             new.ping()
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_nobody_anonymous_gets_or_ends_the_session_of_a_user(
+    clean: bool, tmp_path: Path, start_broker: StartBroker
+) -> None:
+    set_password(str(tmp_path / "users"), "ann", b"one", create=True, iterations=1)
+    # On the second listener nobody can prove a name.
+    toml = f'[[listeners]]\npasswords = "{tmp_path}/users"\nallow_anonymous = true\n[[listeners]]\n'
+    broker = start_broker(toml, data=tmp_path / "data")
+
+    def refused(address: Address, username: str | None = None) -> None:
+        with RawClient(address) as stranger:
+            stranger.send(connect("c", clean=clean, username=username))
+            stranger.expect(connack(5))
+            assert stranger.closed() == b""
+
+    with RawClient.connected(broker.address, "c", clean=False, username="ann", password=b"one") as ann:
+        ann.subscribe(("t", 1))
+        refused(broker.address)
+        refused(broker.addresses[1])
+        refused(broker.addresses[1], "ann")
+        ann.ping()
+    broker.restart()
+    refused(broker.address)
+    refused(broker.addresses[1], "ann")
+    with RawClient.connected(broker.address, "other") as other:
+        other.send(publish("t", b"kept", 1))
+        other.expect(puback(1))
+    with RawClient.connected(broker.address, "c", clean=False, present=True, username="ann", password=b"one") as ann:
+        assert ann.message().payload == b"kept"
+    # Where no listener has passwords any more, nobody could be the one, and it is open as all others.
+    broker.write_config("[[listeners]]\n")
+    broker.restart()
+    RawClient.connected(broker.address, "c", clean=False, present=True).close()
 
 
 def test_many_takeovers_at_once_leave_one(address: Address) -> None:

@@ -120,6 +120,9 @@ ELSEWHERE = {
     ],
     "ending or wiping another's session without authentication": [
         "core/test_exchange.py::test_who_is_refused_takes_nothing_over",
+        "core/test_exchange.py::test_nobody_anonymous_gets_or_ends_the_session_of_a_user",
+        "core/test_exchange.py::test_nobody_anonymous_takes_over_the_connection_of_a_user_without_a_lasting_session",
+        "end_to_end/test_sessions.py::test_nobody_anonymous_gets_or_ends_the_session_of_a_user",
         "end_to_end/test_connecting.py::test_who_fails_to_authenticate_changes_nothing",
         "end_to_end/test_connecting.py::test_packets_behind_a_refused_connect_do_nothing",
     ],

@@ -18,7 +18,7 @@ from tests.broker_process import child
 from tests.net.running_loop import DEADLINE, RunningLoop
 from tests.unprivileged import run_unprivileged
 
-Accepted = list[tuple[socket.socket, str, int]]
+Accepted = list[tuple[socket.socket, str, str]]
 
 
 class Door:
@@ -35,8 +35,8 @@ class Door:
         )
         self.address = running.call(lambda: self.listener.address)
 
-    def _accept(self, sock: socket.socket, host: str, port: int) -> None:
-        self.accepted.append((sock, host, port))
+    def _accept(self, sock: socket.socket, host: str, peer: str) -> None:
+        self.accepted.append((sock, host, peer))
         self.on_accept()
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
@@ -140,11 +140,19 @@ def test_connections_are_accepted_without_blocking_and_without_delay(running: Ru
     door = Door(running)
     with socket.create_connection(door.address) as client:
         door.until(lambda: len(door.accepted) == 1)
-        sock, host, port = door.accepted[0]
-        assert (host, port) == client.getsockname()
+        sock, host, peer = door.accepted[0]
+        assert (host, peer) == ("127.0.0.1", f"127.0.0.1:{client.getsockname()[1]}")
         assert not sock.getblocking()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+    door.close()
+
+
+def test_a_peer_in_ipv6_is_written_in_brackets(running: RunningLoop) -> None:
+    door = Door(running, "::1")
+    with socket.create_connection(door.address) as client:
+        door.until(lambda: len(door.accepted) == 1)
+        assert door.accepted[0][1:] == ("::1", f"[::1]:{client.getsockname()[1]}")
     door.close()
 
 
