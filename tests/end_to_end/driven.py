@@ -50,6 +50,10 @@ class Driver:
             self._gone = True
             self._changed.notify_all()
 
+    def tell(self, do: str, **arguments: object) -> None:
+        """Do not wait for the answer."""
+        self.send({"number": next(self._numbers), "do": do, **arguments})
+
     def ask(self, do: str, **arguments: object) -> Any:
         """The answer. An error there is a RuntimeError here."""
         number = next(self._numbers)

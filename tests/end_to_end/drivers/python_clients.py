@@ -54,7 +54,7 @@ class Aiomqtt:
         return {"code": 0, "present": None}  # it does not tell
 
     async def subscribe(self, topic_filter: str, qos: int) -> list[int]:
-        return [int(str(code)) for code in await self._client.subscribe(topic_filter, qos)]
+        return [getattr(code, "value", code) for code in await self._client.subscribe(topic_filter, qos)]
 
     async def unsubscribe(self, topic_filter: str) -> None:
         await self._client.unsubscribe(topic_filter)
