@@ -151,6 +151,7 @@ class WebSocket:
         if self._state == OPEN and self._core.eof_sent:
             # The client's close has come with what makes us close: MQTT.js sends DISCONNECT and it in one piece.
             self.client = None
+            self._held = False
             self._wind_up()
         elif self._state == OPEN and not transport.unsent:
             self._core.send_close(CloseCode.NORMAL_CLOSURE)
@@ -240,10 +241,7 @@ class WebSocket:
                 frames += len(events)
                 self._pass_on([frame for frame in events if isinstance(frame, Frame)], now)
             if core.eof_sent:
-                if self._held and self._state == OPEN:
-                    return  # what came before is not through yet: `resume_reading`
-                if self._state != CLOSED:
-                    self._wind_up()
+                self._wind_up()
             elif core.writes:
                 self._send()
         if not frames:
@@ -285,7 +283,11 @@ class WebSocket:
     def _wind_up(self) -> None:
         """The core is through: it has the client's close, or the client has broken a rule."""
         core = self._core
+        if self._state == CLOSED:
+            return
         if self._state == OPEN:
+            if self._held:
+                return  # what came before is not through yet: `resume_reading`
             self.flush()
             self._send()
         if core.close_rcvd is not None:

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,10 @@ from tests.raw_client import Publish, Will
 
 #: Seconds until an answer must have come. The first one waits until the driver has started.
 PATIENCE = 60.0
+
+
+class DriverError(Exception):
+    """The library raised this."""
 
 
 class Driver:
@@ -55,7 +60,7 @@ class Driver:
         self.send({"number": next(self._numbers), "do": do, **arguments})
 
     def ask(self, do: str, **arguments: object) -> Any:
-        """The answer. An error there is a RuntimeError here."""
+        """The answer. An error there is a DriverError here."""
         number = next(self._numbers)
         self.send({"number": number, "do": do, **arguments})
         with self._changed:
@@ -63,7 +68,7 @@ class Driver:
             assert number in self._answers, f"no answer to {do} {arguments}" + ": the driver has ended" * self._gone
             answer = self._answers.pop(number)
         if "error" in answer:
-            raise RuntimeError(f"{do} {arguments}: {answer['error']}")
+            raise DriverError(f"{do} {arguments}: {answer['error']}")
         return answer["answer"]
 
     def kill(self) -> None:
@@ -80,6 +85,8 @@ class ProcessDriver(Driver):
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         super().__init__()
         install_clients.require()
+        program = shutil.which(command[0])
+        assert program is not None, f"{command[0]} is missing: install it (Debian: sudo apt-get install nodejs)"
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environ}
         )

@@ -1,5 +1,5 @@
-"""Pages with MQTT.js in a real browser, a headless Chromium: which may connect, and what becomes of their wills. (What they
-do while they are connected is in test_libraries.py.)"""
+"""Pages with MQTT.js in a real browser, a headless Chromium: which may connect, and what becomes of their wills. (What
+they do while they are connected is in test_libraries.py.)"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.broker_process import BrokerProcess, StartBroker
 from tests.end_to_end.browser import Browser, Page
-from tests.end_to_end.driven import Client
+from tests.end_to_end.driven import Client, DriverError
 from tests.raw_client import Will, publish
 from tests.websocket_client import WebSocketClient
 
@@ -33,8 +33,7 @@ def exchanges(page: Page, broker: BrokerProcess, client_id: str) -> bool:
     connections = len(broker.events("client connected"))
     try:
         client = Client(page, url(broker), client_id)
-    except RuntimeError as error:
-        assert "closed" in str(error)
+    except DriverError:
         assert connections == len(broker.events("client connected"))
         return False
     with client, WebSocketClient.connected(broker.address) as other:

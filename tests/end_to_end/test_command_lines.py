@@ -32,7 +32,8 @@ PACKAGES = {"mosquitto": "mosquitto-clients", "paho": "paho.mqtt.c-examples"}
 def programs() -> None:
     for program in ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr", "paho_c_pub", "paho_c_sub"):
         package = PACKAGES[program.partition("_")[0]]
-        assert shutil.which(program) is not None, f"{program} is missing: install it (Debian: apt-get install {package})"
+        there = shutil.which(program) is not None
+        assert there, f"{program} is missing: install it (Debian: sudo apt-get install {package})"
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,9 @@ def test_mosquitto_pub_sends_lines(address: Address) -> None:
         reader.send(subscribe(("tools/lines", 2)))
         reader.expect(suback(2))
         subprocess.run(
-            mosquitto("pub", address, "-t", "tools/lines", "-l"), input="a\nb\nc\n", text=True, check=True, timeout=PATIENCE
-        )
+            mosquitto("pub", address, "-t", "tools/lines", "-l"),
+            input="a\nb\nc\n", text=True, check=True, timeout=PATIENCE,
+        )  # fmt: skip
         assert [reader.message().payload for _ in range(3)] == [b"a", b"b", b"c"]
 
 
@@ -179,35 +181,74 @@ def test_mosquitto_rr(version: str, secure: bool, qos: int, broker: BrokerProces
 # --- Paho C ---
 
 
-@pytest.mark.parametrize("version", ["31", "311"])
+def paho_c(program: str, scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> list[str]:
+    host, port = broker.addresses[["tcp", "ssl", "ws", "wss"].index(scheme)]
+    path = "/mqtt" if scheme.startswith("ws") else ""
+    trust = ["--cafile", str(authority.certificate)] if scheme in ("ssl", "wss") else []
+    return [f"paho_c_{program}", "-c", f"{scheme}://{host}:{port}{path}", "-V", version, *trust]
+
+
+PAHO_CS_VERSIONS = pytest.mark.parametrize("version", ["31", "311"])
+
+
+@PAHO_CS_VERSIONS
 @pytest.mark.parametrize("scheme", ["tcp", "ssl", "ws", "wss"])
 def test_paho_c(scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> None:
     topic = f"paho_c/{scheme}/{version}"
-    host, port = broker.addresses[["tcp", "ssl", "ws", "wss"].index(scheme)]
-    path = "/mqtt" if scheme.startswith("ws") else ""
-    common = ["-c", f"{scheme}://{host}:{port}{path}", "-V", version]
-    if scheme in ("ssl", "wss"):
-        common += ["--cafile", str(authority.certificate)]
     with Paho(broker.address) as other:
         other.subscribe((f"{topic}/#", 2))
         # Side by side: each waits a good part of a second for nothing.
         with contextlib.ExitStack() as stack:
             authors = []
             for qos in EVERY_QOS:
-                message = ["-t", f"{topic}/{qos}", "-q", str(qos), "-m", f"at {qos}", "-r", "-i", f"{topic}/{qos}"]
-                authors.append(stack.enter_context(running(["paho_c_pub", *common, *message])))
+                command = paho_c("pub", scheme, version, broker, authority)
+                command += ["-t", f"{topic}/{qos}", "-q", str(qos), "-m", f"at {qos}", "-i", f"{topic}/{qos}"]
+                authors.append(stack.enter_context(running(command)))
             for process, output in authors:
                 assert (output.read(), process.wait(PATIENCE)) == ("", 0)
         assert {other.message()[:3] for _ in EVERY_QOS} == {
             (f"{topic}/{qos}", f"at {qos}".encode(), qos) for qos in EVERY_QOS
         }
-        will = ["--will-topic", f"{topic}/will", "--will-payload", "gone", "--will-qos", "1"]
-        with running(["paho_c_sub", *common, "-t", f"{topic}/+", "-q", "2", "-i", topic, *will]) as (process, output):
-            lines = (line for line in output if line[0].isdigit())  # the others tell what it does
-            assert sorted(islice(lines, 3)) == [f"4 {topic}/{qos}\tat {qos}\n" for qos in EVERY_QOS]
+        other.unsubscribe(f"{topic}/#")
+        other.subscribe((f"{topic}/will", 2))
+        command = paho_c("sub", scheme, version, broker, authority)
+        command += ["-t", f"{topic}/live", "-q", "2", "-i", topic]
+        command += ["--will-topic", f"{topic}/will", "--will-payload", "gone", "--will-qos", "1"]
+        with running(command) as (process, output):
+            # It says nothing before its first message: knock until it answers.
+            answered = threading.Event()
+
+            def listen() -> None:
+                output.readline()
+                answered.set()
+
+            first = threading.Thread(target=listen)
+            first.start()
+            while not answered.wait(0.3):
+                other.publish(f"{topic}/live", b"knock")
+            first.join()
             for qos in EVERY_QOS:
                 other.publish(f"{topic}/live", f"live at {qos}".encode(), qos)
-                assert next(lines) == f"9 {topic}/live\tlive at {qos}\n"
-                assert other.message()[:3] == (f"{topic}/live", f"live at {qos}".encode(), qos)
+                assert next(line for line in output if line != "knock\n") == f"live at {qos}\n"
             process.kill()
             assert other.message()[:3] == (f"{topic}/will", b"gone", 1)
+
+
+# Not over WebSocket: of several packets in one frame Paho C 1.3 reads the first, and the others when it hears anything
+# else, which may be the answer to its next ping.
+@PAHO_CS_VERSIONS
+@pytest.mark.parametrize("scheme", ["tcp", "ssl"])
+def test_retained_messages_for_paho_c(scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> None:
+    topic = f"paho_c/retained/{scheme}/{version}"
+    with running([*paho_c("pub", scheme, version, broker, authority), "-t", f"{topic}/0", "-m", "at 0", "-r"]) as (
+        process,
+        _,
+    ):
+        assert process.wait(PATIENCE) == 0
+    with Paho(broker.address) as other:
+        for qos in (1, 2):
+            other.publish(f"{topic}/{qos}", f"at {qos}".encode(), qos, retain=True)
+    command = [*paho_c("sub", scheme, version, broker, authority), "-t", f"{topic}/+", "-q", "2", "-i", topic]
+    with running(command) as (_, output):
+        lines = (line for line in output if line[0].isdigit())  # the others tell what it does
+        assert sorted(islice(lines, 3)) == [f"4 {topic}/{qos}\tat {qos}\n" for qos in EVERY_QOS]

@@ -1,4 +1,4 @@
-"""What MQTT is for, with the libraries that programs use: MQTT.js in Node and in Chromium, aiomqtt, gmqtt; over TCP, TLS
+"""What MQTT is for, with libraries that programs use: MQTT.js in Node and in Chromium, aiomqtt, gmqtt; over TCP, TLS
 and WebSocket. (paho-mqtt is in test_clients.py, test_tls.py and test_websocket.py.)"""
 
 from __future__ import annotations

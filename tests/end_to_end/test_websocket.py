@@ -17,7 +17,18 @@ import pytest
 from tests.broker_process import ROOT, BrokerProcess, StartBroker, environment
 from tests.certificates import Authority
 from tests.end_to_end.paho_client import Paho
-from tests.raw_client import DISCONNECT, PINGREQ, PINGRESP, RawClient, Will, connack, connect, publish, suback, subscribe
+from tests.raw_client import (
+    DISCONNECT,
+    PINGREQ,
+    PINGRESP,
+    RawClient,
+    Will,
+    connack,
+    connect,
+    publish,
+    suback,
+    subscribe,
+)
 from tests.websocket_client import Refused, WebSocketClient
 
 

@@ -54,7 +54,8 @@ class Aiomqtt:
         return {"code": 0, "present": None}  # it does not tell
 
     async def subscribe(self, topic_filter: str, qos: int) -> list[int]:
-        return [getattr(code, "value", code) for code in await self._client.subscribe(topic_filter, qos)]
+        codes = await self._client.subscribe(topic_filter, qos)
+        return [code if isinstance(code, int) else code.value for code in codes]
 
     async def unsubscribe(self, topic_filter: str) -> None:
         await self._client.unsubscribe(topic_filter)
@@ -134,7 +135,7 @@ async def main(library: Callable[[str, bool, Will | None], Client]) -> None:
         if do == "subscribe":
             return await clients[client].subscribe(rest["filter"], rest["qos"])
         if do == "unsubscribe":
-            return await clients[client].unsubscribe(rest["filter"])
+            rest = {"topic_filter": rest["filter"]}
         return await getattr(clients[client], do)(**rest)
 
     async def answer(number: int, **question: Any) -> None:
@@ -155,4 +156,4 @@ async def main(library: Callable[[str, bool, Will | None], Client]) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        asyncio.run(main({"aiomqtt": Aiomqtt, "gmqtt": Gmqtt}[sys.argv[1]]))
+        asyncio.run(main(Aiomqtt if sys.argv[1] == "aiomqtt" else Gmqtt))
