@@ -148,7 +148,12 @@ class WebSocket:
         """Send what is in `out` and a close frame as far as the system takes it at once, and close."""
         transport = self._transport
         self.flush()
-        if self._state == OPEN and not transport.unsent:
+        if self._state == OPEN and self._core.eof_sent:
+            # The client's close has come with what makes us close: MQTT.js sends DISCONNECT and it in one piece.
+            self.client = None
+            self._held = False
+            self._wind_up()
+        elif self._state == OPEN and not transport.unsent:
             self._core.send_close(CloseCode.NORMAL_CLOSURE)
             self._send()
             self._linger()
@@ -163,7 +168,7 @@ class WebSocket:
 
     def resume_reading(self) -> None:
         self._held = False
-        if self._backlog:
+        if self._backlog or (self._core.eof_sent and self._state == OPEN):
             self._scheduler.soon(self._go_on)
         else:
             self._transport.resume_reading()
@@ -245,7 +250,9 @@ class WebSocket:
     def _go_on(self) -> None:
         """Unpack what others were given a turn before, or what had to wait."""
         if not self._held and self._state != CLOSED:
-            if self._backlog:
+            if self._core.eof_sent and self._state == OPEN:
+                self._wind_up()
+            elif self._backlog:
                 self._unpack(time.monotonic())
             if not self._backlog and not self._held:
                 self._transport.resume_reading()
@@ -276,7 +283,11 @@ class WebSocket:
     def _wind_up(self) -> None:
         """The core is through: it has the client's close, or the client has broken a rule."""
         core = self._core
+        if self._state == CLOSED:
+            return
         if self._state == OPEN:
+            if self._held:
+                return  # what came before is not through yet: `resume_reading`
             self.flush()
             self._send()
         if core.close_rcvd is not None:

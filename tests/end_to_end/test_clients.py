@@ -1,29 +1,17 @@
-"""What MQTT is for, with clients that people use: paho-mqtt (3.1 and 3.1.1), mosquitto_pub and mosquitto_sub."""
+"""What MQTT is for, with paho-mqtt (3.1 and 3.1.1). (Other libraries are in test_libraries.py, programs in
+test_command_lines.py.)"""
 
 from __future__ import annotations
 
-import subprocess
 import threading
 
 import pytest
 
 from tests.end_to_end.paho_client import Paho
-from tests.raw_client import Address, RawClient, publish, suback, subscribe
+from tests.raw_client import Address, RawClient, publish
 
 VERSIONS = pytest.mark.parametrize("version", ["3.1", "3.1.1"])
 EVERY_QOS = [0, 1, 2]
-
-
-def mosquitto(program: str, address: Address, *arguments: str) -> list[str]:
-    return [f"mosquitto_{program}", "-h", address[0], "-p", str(address[1]), *arguments]
-
-
-def mosquitto_pub(address: Address, *arguments: str) -> None:
-    done = subprocess.run(mosquitto("pub", address, *arguments), capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-# --- paho ---
 
 
 @VERSIONS
@@ -214,6 +202,26 @@ def test_many_clients_at_once_get_what_is_theirs(address: Address) -> None:
         reader.close()
 
 
+def test_many_threads_publish_through_one_client(address: Address) -> None:
+    def work(client: Paho, i: int) -> None:
+        for n in range(60):
+            client.publish(f"threads/{i}/{n % 3}", b"%d" % n, n % 3)
+
+    with Paho(address) as reader, Paho(address) as author:
+        reader.subscribe(("threads/#", 2))
+        threads = [threading.Thread(target=work, args=(author, i)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        came: dict[str, list[bytes]] = {}
+        for message in reader.messages(480):
+            assert str(message.qos) == message.topic[-1]
+            came.setdefault(message.topic, []).append(message.payload)
+        reader.nothing_else("threads/end")
+    assert came == {f"threads/{i}/{qos}": [b"%d" % n for n in range(qos, 60, 3)] for i in range(8) for qos in EVERY_QOS}
+
+
 # --- Session Present, for people ---
 
 
@@ -240,44 +248,3 @@ def test_mqtt_31_clients_get_no_session_present_bit(address: Address) -> None:
     for _ in range(2):
         with Paho(address, "old sleeper", version="3.1", clean=False) as client:
             assert (client.code, client.present) == (0, False)
-
-
-# --- mosquitto_pub and mosquitto_sub ---
-
-
-@pytest.mark.parametrize("version", ["mqttv31", "mqttv311"])
-@pytest.mark.parametrize("qos", EVERY_QOS)
-def test_mosquittos_tools(version: str, qos: int, address: Address) -> None:
-    topic = f"tools/{version}/{qos}"
-    mosquitto_pub(address, "-V", version, "-t", topic, "-r", "-m", "subscribed", "-i", "author")
-    with subprocess.Popen(
-        mosquitto("sub", address, "-V", version, "-t", topic, "-q", str(qos), "-C", "4", "-W", "20",
-                  "-F", "%t %q %r %p", "-i", "reader"),
-        stdout=subprocess.PIPE, text=True,
-    ) as reader:  # fmt: skip
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == f"{topic} 0 1 subscribed\n"
-        for payload in ("one", "two", "three"):
-            mosquitto_pub(address, "-V", version, "-t", topic, "-q", str(qos), "-m", payload, "-i", "author")
-        output, _ = reader.communicate(timeout=30)
-    assert reader.returncode == 0
-    assert output.splitlines() == [f"{topic} {qos} 0 {payload}" for payload in ("one", "two", "three")]
-
-
-def test_mosquittos_tools_with_retained_messages(address: Address) -> None:
-    mosquitto_pub(address, "-t", "tools/retained", "-q", "1", "-r", "-m", "kept")
-    done = subprocess.run(
-        mosquitto("sub", address, "-t", "tools/retained", "-q", "1", "-C", "1", "-W", "20", "-F", "%t %q %r %p"),
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "tools/retained 1 1 kept\n")
-
-
-def test_mosquitto_pub_sends_lines(address: Address) -> None:
-    with RawClient.connected(address) as reader:
-        reader.send(subscribe(("tools/lines", 2)))
-        reader.expect(suback(2))
-        subprocess.run(
-            mosquitto("pub", address, "-t", "tools/lines", "-l"), input="a\nb\nc\n", text=True, check=True, timeout=30
-        )
-        assert [reader.message().payload for _ in range(3)] == [b"a", b"b", b"c"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,7 +17,18 @@ import pytest
 from tests.broker_process import ROOT, BrokerProcess, StartBroker, environment
 from tests.certificates import Authority
 from tests.end_to_end.paho_client import Paho
-from tests.raw_client import PINGREQ, PINGRESP, RawClient, Will, connack, connect, publish, suback, subscribe
+from tests.raw_client import (
+    DISCONNECT,
+    PINGREQ,
+    PINGRESP,
+    RawClient,
+    Will,
+    connack,
+    connect,
+    publish,
+    suback,
+    subscribe,
+)
 from tests.websocket_client import Refused, WebSocketClient
 
 
@@ -105,6 +117,41 @@ def test_disconnect_ends_with_a_closing_handshake(shared: BrokerProcess) -> None
     client.disconnect()
     assert client.close_code is not None
     assert client.close_code.code == 1000
+
+
+def in_one_piece(client: WebSocketClient, data: bytes) -> None:
+    """Send it with the frame that closes, as MQTT.js does with DISCONNECT, and wait for the broker's close."""
+    client.core.send_binary(data)
+    client.core.send_close(1000)
+    socket.socket.sendall(client.socket, b"".join(client.core.data_to_send()))
+    client.closed()
+    assert client.close_code is not None
+    assert client.close_code.code == 1000
+
+
+def test_disconnect_and_close_in_one_piece(shared: BrokerProcess) -> None:
+    with WebSocketClient.connected(shared.address, "heir3") as heir:
+        heir.subscribe(("one piece/#", 0))
+        client = WebSocketClient.connected(shared.address, "brief", will=Will("one piece/will"))
+        in_one_piece(client, publish("one piece", b"x") + DISCONNECT)
+        assert heir.message()[:2] == ("one piece", b"x")
+        heir.ping()
+    (event,) = shared.wait_for("client disconnected", client="brief")
+    assert event["reason"] == "DISCONNECT"
+
+
+def test_a_whole_connection_in_one_piece(tmp_path: Path, start_broker: StartBroker) -> None:
+    """The store answers later than the close comes."""
+    broker = start_broker("websocket = true", data=tmp_path / "data")
+    with WebSocketClient.connected(broker.address, "heir") as heir:
+        heir.subscribe(("whole/#", 0))
+        will = Will("whole/will")
+        client = WebSocketClient(broker.address)
+        in_one_piece(client, connect("all", clean=False, will=will) + publish("whole", b"x", 1) + DISCONNECT)
+        assert heir.message()[:2] == ("whole", b"x")
+        heir.ping()
+    (event,) = broker.wait_for("client disconnected", client="all")
+    assert event["reason"] == "DISCONNECT"
 
 
 def test_a_close_without_disconnect_publishes_the_will(shared: BrokerProcess) -> None:

@@ -238,6 +238,56 @@ def test_the_client_s_close_is_answered_and_told(side: Side) -> None:
     assert (side.core.close_rcvd.code, side.wire.closed) == (1001, [True])
 
 
+def test_a_close_that_comes_with_what_makes_us_close(side: Side) -> None:
+    def last_word(data: bytes) -> None:
+        side.layer.out.append(b"answer")
+        side.layer.close(gently=False)
+
+    side.speaker.on_receive = last_word
+    side.core.send_binary(b"DISCONNECT")
+    side.core.send_close(1000)
+    side.send()
+    assert [bytes(frame.data) for frame in frames_of(side.answers())[:1]] == [b"answer"]
+    assert side.core.close_rcvd is not None
+    assert (side.core.close_rcvd.code, side.wire.closed, side.speaker.losses) == (1000, [True], [])
+
+
+def test_an_error_that_comes_with_what_makes_us_close(side: Side) -> None:
+    side.speaker.on_receive = lambda data: side.layer.close()
+    side.core.send_binary(b"DISCONNECT")
+    side.core.send_text(b"text")
+    side.send()
+    side.answers()
+    assert side.core.close_rcvd is not None
+    assert (side.core.close_rcvd.code, side.wire.closed, side.speaker.losses) == (1003, [], [])
+    side.timers[0]()
+    assert side.wire.closed == [True]
+
+
+def test_a_close_waits_until_what_came_before_is_through(side: Side) -> None:
+    side.speaker.on_receive = lambda data: side.layer.pause_reading()
+    side.core.send_binary(b"PUBLISH, DISCONNECT")
+    side.core.send_close(1000)
+    side.send()
+    assert (side.speaker.losses, side.wire.closed, side.wire.reading) == ([], [], False)
+    side.say(b"PUBACK")
+    side.layer.resume_reading()
+    side.turn()
+    assert [bytes(frame.data) for frame in frames_of(side.answers())[:1]] == [b"PUBACK"]
+    assert (side.speaker.losses, side.wire.closed) == (["WebSocket closed by the client, code 1000"], [True])
+
+
+def test_our_close_while_theirs_waits(side: Side) -> None:
+    side.speaker.on_receive = lambda data: side.layer.pause_reading()
+    side.core.send_binary(b"PUBLISH, DISCONNECT")
+    side.core.send_close(1000)
+    side.send()
+    side.layer.resume_reading()
+    side.layer.close(gently=False)  # at the DISCONNECT
+    side.turn()
+    assert (side.speaker.losses, side.wire.closed) == ([], [True])
+
+
 def test_our_close_waits_for_the_client_s(side: Side) -> None:
     side.layer.out.append(b"last words")
     side.layer.close()

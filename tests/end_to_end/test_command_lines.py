@@ -1,0 +1,254 @@
+"""What MQTT is for, with programs for the command line: Mosquitto's mosquitto_pub, mosquitto_sub and mosquitto_rr, and
+Paho C's paho_c_pub and paho_c_sub. (Mosquitto's with certificates are in test_tls.py.)"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from typing import IO
+
+import pytest
+
+from tests.broker_process import BrokerProcess
+from tests.certificates import Authority
+from tests.end_to_end.paho_client import Paho
+from tests.raw_client import Address, RawClient, suback, subscribe
+
+EVERY_QOS = [0, 1, 2]
+MOSQUITTOS_VERSIONS = pytest.mark.parametrize("version", ["mqttv31", "mqttv311"])
+
+#: Seconds until a program must have ended.
+PATIENCE = 60.0
+
+#: The Debian packages that bring the programs.
+PACKAGES = {"mosquitto": "mosquitto-clients", "paho": "paho.mqtt.c-examples"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs() -> None:
+    for program in ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr", "paho_c_pub", "paho_c_sub"):
+        package = PACKAGES[program.partition("_")[0]]
+        there = shutil.which(program) is not None
+        assert there, f"{program} is missing: install it (Debian: sudo apt-get install {package})"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def broker(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """It listens with TCP, TLS, WebSocket, and WebSocket over TLS."""
+    tls = authority.issue("server", server=True).toml
+    listeners = ("", tls, "websocket = true\n", f"websocket = true\n{tls}")
+    toml = "".join(f"[[listeners]]\n{options}" for options in listeners)
+    broker = BrokerProcess(tmp_path_factory.mktemp("broker"), toml)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def address(broker: BrokerProcess) -> Address:
+    return broker.address
+
+
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A program and its output. It is killed at the end, or if that does not come."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        timer = threading.Timer(PATIENCE, process.kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout
+        finally:
+            timer.cancel()
+            process.kill()
+
+
+def mosquitto(program: str, address: Address, *arguments: str) -> list[str]:
+    return [f"mosquitto_{program}", "-h", address[0], "-p", str(address[1]), *arguments]
+
+
+def mosquitto_pub(address: Address, *arguments: str) -> None:
+    done = subprocess.run(mosquitto("pub", address, *arguments), capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# --- Mosquitto's ---
+
+
+@MOSQUITTOS_VERSIONS
+@pytest.mark.parametrize("qos", EVERY_QOS)
+def test_mosquittos_tools(version: str, qos: int, address: Address) -> None:
+    topic = f"tools/{version}/{qos}"
+    mosquitto_pub(address, "-V", version, "-t", topic, "-r", "-m", "subscribed", "-i", "author")
+    with subprocess.Popen(
+        mosquitto("sub", address, "-V", version, "-t", topic, "-q", str(qos), "-C", "4", "-W", "60",
+                  "-F", "%t %q %r %p", "-i", "reader"),
+        stdout=subprocess.PIPE, text=True,
+    ) as reader:  # fmt: skip
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == f"{topic} 0 1 subscribed\n"
+        for payload in ("one", "two", "three"):
+            mosquitto_pub(address, "-V", version, "-t", topic, "-q", str(qos), "-m", payload, "-i", "author")
+        output, _ = reader.communicate(timeout=PATIENCE)
+    assert reader.returncode == 0
+    assert output.splitlines() == [f"{topic} {qos} 0 {payload}" for payload in ("one", "two", "three")]
+
+
+def test_mosquittos_tools_with_retained_messages(address: Address) -> None:
+    mosquitto_pub(address, "-t", "tools/retained", "-q", "1", "-r", "-m", "kept")
+    done = subprocess.run(
+        mosquitto("sub", address, "-t", "tools/retained", "-q", "1", "-C", "1", "-W", "60", "-F", "%t %q %r %p"),
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "tools/retained 1 1 kept\n")
+
+
+def test_mosquitto_pub_sends_lines(address: Address) -> None:
+    with RawClient.connected(address) as reader:
+        reader.send(subscribe(("tools/lines", 2)))
+        reader.expect(suback(2))
+        subprocess.run(
+            mosquitto("pub", address, "-t", "tools/lines", "-l"),
+            input="a\nb\nc\n", text=True, check=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert [reader.message().payload for _ in range(3)] == [b"a", b"b", b"c"]
+
+
+@MOSQUITTOS_VERSIONS
+def test_mosquittos_tools_over_tls(version: str, broker: BrokerProcess, authority: Authority) -> None:
+    topic = f"tools/tls/{version}"
+    common = ["-V", version, "--cafile", str(authority.certificate), "-t", topic]
+    for qos in EVERY_QOS:
+        mosquitto_pub(broker.addresses[1], *common, "-q", str(qos), "-m", f"at {qos}", "-r")
+        done = subprocess.run(
+            mosquitto("sub", broker.addresses[1], *common, "-q", "2", "-C", "1", "-W", "60", "-F", "%q %r %p"),
+            capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, f"{qos} 1 at {qos}\n")
+
+
+@MOSQUITTOS_VERSIONS
+def test_what_waited_for_a_persistent_session_of_mosquitto_sub(version: str, address: Address) -> None:
+    topic = f"tools/waiting/{version}"
+    sub = mosquitto("sub", address, "-V", version, "-c", "-i", "sleeper", "-t", topic, "-q", "2", "-W", "60")
+    subprocess.run([*sub, "-E"], check=True, timeout=PATIENCE)
+    for qos in EVERY_QOS:
+        mosquitto_pub(address, "-t", topic, "-q", str(qos), "-m", f"at {qos}")
+    done = subprocess.run([*sub, "-C", "2", "-F", "%q %p"], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (0, "1 at 1\n2 at 2\n")
+
+
+@MOSQUITTOS_VERSIONS
+def test_the_will_of_mosquitto_sub(version: str, broker: BrokerProcess) -> None:
+    topic = f"tools/will/{version}"
+    will = ["--will-topic", topic, "--will-payload", "gone", "--will-qos", "2"]
+    with Paho(broker.address) as heir:
+        heir.subscribe((topic, 2))
+        command = mosquitto("sub", broker.address, "-V", version, "-i", topic, "-t", "nothing", *will)
+        with running(command) as (process, _):
+            broker.wait_for("client connected", client=topic)
+            process.kill()
+            assert heir.message()[:3] == (topic, b"gone", 2)
+
+
+@MOSQUITTOS_VERSIONS
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+@pytest.mark.parametrize("qos", EVERY_QOS)
+def test_mosquitto_rr(version: str, secure: bool, qos: int, broker: BrokerProcess, authority: Authority) -> None:
+    topic = f"tools/rr/{version}/{secure}/{qos}"
+    more = ["--cafile", str(authority.certificate)] if secure else []
+    with Paho(broker.address) as server:
+        server.subscribe((f"{topic}/request", 2))
+        command = mosquitto(
+            "rr", broker.addresses[secure], "-V", version, "-t", f"{topic}/request", "-e", f"{topic}/response",
+            "-q", str(qos), "-m", "question", "-W", "60", "-F", "%q %p", *more,
+        )  # fmt: skip
+        with running(command) as (process, output):
+            assert server.message()[:3] == (f"{topic}/request", b"question", qos)
+            server.publish(f"{topic}/response", b"answer", 2)
+            assert output.read() == f"{qos} answer\n"
+            assert process.wait(PATIENCE) == 0
+
+
+# --- Paho C ---
+
+
+def paho_c(program: str, scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> list[str]:
+    host, port = broker.addresses[["tcp", "ssl", "ws", "wss"].index(scheme)]
+    path = "/mqtt" if scheme.startswith("ws") else ""
+    trust = ["--cafile", str(authority.certificate)] if scheme in ("ssl", "wss") else []
+    return [f"paho_c_{program}", "-c", f"{scheme}://{host}:{port}{path}", "-V", version, *trust]
+
+
+PAHO_CS_VERSIONS = pytest.mark.parametrize("version", ["31", "311"])
+
+
+@PAHO_CS_VERSIONS
+@pytest.mark.parametrize("scheme", ["tcp", "ssl", "ws", "wss"])
+def test_paho_c(scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> None:
+    topic = f"paho_c/{scheme}/{version}"
+    with Paho(broker.address) as other:
+        other.subscribe((f"{topic}/#", 2))
+        # Side by side: each waits a good part of a second for nothing.
+        with contextlib.ExitStack() as stack:
+            authors = []
+            for qos in EVERY_QOS:
+                command = paho_c("pub", scheme, version, broker, authority)
+                command += ["-t", f"{topic}/{qos}", "-q", str(qos), "-m", f"at {qos}", "-i", f"{topic}/{qos}"]
+                authors.append(stack.enter_context(running(command)))
+            for process, output in authors:
+                assert (output.read(), process.wait(PATIENCE)) == ("", 0)
+        assert {other.message()[:3] for _ in EVERY_QOS} == {
+            (f"{topic}/{qos}", f"at {qos}".encode(), qos) for qos in EVERY_QOS
+        }
+        other.unsubscribe(f"{topic}/#")
+        other.subscribe((f"{topic}/will", 2))
+        command = paho_c("sub", scheme, version, broker, authority)
+        command += ["-t", f"{topic}/live", "-q", "2", "-i", topic]
+        command += ["--will-topic", f"{topic}/will", "--will-payload", "gone", "--will-qos", "1"]
+        with running(command) as (process, output):
+            # It says nothing before its first message: knock until it answers.
+            answered = threading.Event()
+
+            def listen() -> None:
+                output.readline()
+                answered.set()
+
+            first = threading.Thread(target=listen)
+            first.start()
+            while not answered.wait(0.3):
+                other.publish(f"{topic}/live", b"knock")
+            first.join()
+            for qos in EVERY_QOS:
+                other.publish(f"{topic}/live", f"live at {qos}".encode(), qos)
+                assert next(line for line in output if line != "knock\n") == f"live at {qos}\n"
+            process.kill()
+            assert other.message()[:3] == (f"{topic}/will", b"gone", 1)
+
+
+# Not over WebSocket: of several packets in one frame Paho C 1.3 reads the first, and the others when it hears anything
+# else, which may be the answer to its next ping.
+@PAHO_CS_VERSIONS
+@pytest.mark.parametrize("scheme", ["tcp", "ssl"])
+def test_retained_messages_for_paho_c(scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> None:
+    topic = f"paho_c/retained/{scheme}/{version}"
+    with running([*paho_c("pub", scheme, version, broker, authority), "-t", f"{topic}/0", "-m", "at 0", "-r"]) as (
+        process,
+        _,
+    ):
+        assert process.wait(PATIENCE) == 0
+    with Paho(broker.address) as other:
+        for qos in (1, 2):
+            other.publish(f"{topic}/{qos}", f"at {qos}".encode(), qos, retain=True)
+    command = [*paho_c("sub", scheme, version, broker, authority), "-t", f"{topic}/+", "-q", "2", "-i", topic]
+    with running(command) as (_, output):
+        lines = (line for line in output if line[0].isdigit())  # the others tell what it does
+        assert sorted(islice(lines, 3)) == [f"4 {topic}/{qos}\tat {qos}\n" for qos in EVERY_QOS]
