@@ -37,19 +37,19 @@ def run(profile: str) -> Run:
     """One run, as a user would start it."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.json")
-        done = subprocess.run(
-            [sys.executable, "-m", "conformance", "--profile", profile, "--json", str(report)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DEADLINE,
-        )
-        if done.returncode not in (0, 1):
-            raise SystemExit(done.stderr or done.stdout)
+        command = [sys.executable, "-m", "conformance", "--profile", profile, "--json", str(report)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                shown, _ = process.communicate(timeout=DEADLINE)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # gently, and so does a Ctrl-C, which it gets as we do: it has a broker to end
+                raise
+        if process.returncode not in (0, 1):
+            raise SystemExit(shown)
         result = json.loads(report.read_text(encoding="utf-8"))
     tests = result["tests"]
     return Run(
-        done.returncode,
+        process.returncode,
         result["seconds"],
         {test["id"]: test["verdict"] for test in tests},
         {test["id"]: test["reason"] for test in tests},
@@ -97,4 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
