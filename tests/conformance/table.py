@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from conformance import cli, statements
 from conformance.session import Job
 from conformance.statements import Statement
-from tests.conformance.faulty_broker import FAULTS, ODDITIES
+from tests.conformance.faulty.faults import FAULTS, ODDITIES
 
 
 @dataclass(frozen=True, slots=True)

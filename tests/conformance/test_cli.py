@@ -13,7 +13,7 @@ import pytest
 
 from conformance import cli
 from conformance.target import SHAPE, Endpoint
-from tests.conformance.faulty_broker import FaultyBroker
+from tests.conformance.faulty.broker import FaultyBroker
 
 ROOT = Path(__file__).parents[2]
 

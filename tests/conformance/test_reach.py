@@ -6,7 +6,7 @@ import pytest
 
 from conformance.reach import reach
 from conformance.target import Endpoint, TargetError, parse_url
-from tests.conformance.faulty_broker import FaultyBroker
+from tests.conformance.faulty.broker import FaultyBroker
 from tests.conformance.scripted_server import Script, answer, answer_and_close, serving
 
 #: How long an answer is waited for that does not come, in seconds.

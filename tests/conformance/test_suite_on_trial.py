@@ -18,7 +18,8 @@ from conformance.session import Job, Session, execute
 from conformance.target import Broker
 from conformance.trial import Trial
 from conformance.verdicts import Verdict, worst
-from tests.conformance.faulty_broker import FAULTS, ODDITIES, FaultyBroker
+from tests.conformance.faulty.broker import FaultyBroker
+from tests.conformance.faulty.faults import FAULTS, ODDITIES
 
 #: All of this in one process, or each would put every broker on trial: `pytest -n 2 --dist loadgroup`.
 pytestmark = pytest.mark.xdist_group("suite on trial")

@@ -1,12 +1,13 @@
 """The table of statement, test and fault has no gap without a written reason."""
 
 import dataclasses
+from pathlib import Path
 
 from conformance import statements
 from conformance.session import Session
 from conformance.statements import Statement
 from tests.conformance import table
-from tests.conformance.faulty_broker import FAULTS, ODDITIES
+from tests.conformance.faulty.faults import FAULTS, ODDITIES
 
 
 def test_every_statement_has_tests_and_faults_or_a_reason(suite: Session) -> None:
@@ -52,3 +53,10 @@ def test_markdown(suite: Session) -> None:
         in "\n".join(shown)
     )
     assert {line.count(" | ") for line in shown[2:-2]} == {3}
+
+
+def test_readme_counts_right(suite: Session) -> None:
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    judged = {name for job in suite.jobs for name in job.statements}
+    assert f"It judges the {len(judged)} of MQTT 3.1.1's statements" in readme
+    assert f"a broker with {len(FAULTS)} switchable faults" in readme
