@@ -32,7 +32,7 @@ How to add a test: write a function into the file of `suite/` that is named afte
   `trial.raw(endpoint="authenticated")`, with its credentials in `raw.endpoint`.
 - Tests run side by side, in threads. `@alone` for one that disturbs others (`trial.broker.restart()`), `@waits(6)` for
   one that must wait for the broker's clock, so that it begins first. No fixed sleeps; measure, and be generous.
-- A test must be able to fail: give `tests/conformance/faulty_broker.py` the fault that it finds.
+- A test must be able to fail: give `tests/conformance/faulty/faults.py` the fault that it finds.
 - A rule that the specification states without a label gets a line in `statements/mqtt-3.1.1-unlabelled.tsv`.
 
 A FAIL accuses: before you let a test fail a known broker, read the specification's text again.

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from conformance import packets
+from conformance import packets, reach
 from conformance.packets import Connack
 from conformance.raw import NoAnswer, Raw
-from conformance.target import ROLES, Broker, Endpoint, TargetError
+from conformance.target import ROLES, Broker, Endpoint
 from conformance.transcript import Transcript
 from conformance.verdicts import Inconclusive, NotApplicable
 
@@ -62,8 +62,8 @@ def require(name: str, broker: Broker, found: dict[str, Capability]) -> None:
 
 def probe(broker: Broker, patience: float) -> dict[str, Capability]:
     """Every capability of `CAPABILITIES`. TargetError, with what to do, if the broker cannot be judged at all."""
+    reach.reach(broker.main, patience)
     prober = _Prober(broker.main, patience)
-    prober.reach()
     probes: dict[str, Callable[[], Capability]] = {
         "empty-client-id": lambda: prober.accepts("an empty ClientId", client_id=""),
         "keep-alive-0": lambda: prober.accepts("a keep alive of 0", keep_alive=0),
@@ -118,34 +118,6 @@ class _Prober:
         raw = self.raw()
         raw.connect(self.client_id())
         return raw
-
-    def reach(self) -> None:
-        url = self._endpoint.url
-        try:
-            raw = self.raw()
-        except NoAnswer as error:
-            why = str(error).removeprefix("probe: ")
-            if "certificate verify failed" in why.lower():
-                remedy = "in a profile, name its CA as ca_file under [endpoints.main], or set insecure = true"
-                raise TargetError(f"{url} has a certificate that is not trusted here: {remedy}") from None
-            raise TargetError(
-                f"{why}; start a broker there, or name another: python -m conformance HOST:PORT"
-            ) from None
-        try:
-            raw.send(self.connect())
-            answer = raw.next()
-        except NoAnswer as error:
-            why = str(error).removeprefix("probe: ")
-            raise TargetError(f"{url} does not answer an MQTT 3.1.1 CONNECT ({why}): is that an MQTT port?") from None
-        finally:
-            raw.close()
-        if not isinstance(answer, Connack):
-            raise TargetError(f"{url} answers an MQTT 3.1.1 CONNECT with {answer}: is that an MQTT broker?")
-        if answer.code in (4, 5):
-            given = "does not take these credentials" if self._endpoint.username is not None else "wants credentials"
-            raise TargetError(f"{url} {given} ({answer}): name the target as mqtt://USER:PASSWORD@HOST:PORT")
-        if answer.code:
-            raise TargetError(f"{url} refuses an ordinary MQTT 3.1.1 CONNECT ({answer}): it cannot be judged")
 
     def accepts(self, what: str, **fields: Any) -> Capability:
         raw = self.raw()

@@ -7,11 +7,13 @@ Exit codes: 0 certified; 1 not certified; 2 the broker could not be judged, with
 
 import argparse
 import contextlib
+import getpass
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,9 +23,12 @@ from conformance import plugin, profiles
 from conformance.report import compare, html_report, json_report, junit, terminal
 from conformance.report.result import RunResult
 from conformance.session import JOBS, PATIENCE, SUITE, Session
-from conformance.target import Broker, TargetError, parse_url, single
+from conformance.target import SHAPE, Broker, Endpoint, TargetError, parse_url, single
 
 DEFAULT_TARGET = "mqtt://127.0.0.1:1883"
+
+#: Where a password may stand. Not among the arguments: every user of the machine could read it there.
+PASSWORD_VARIABLE = "CONFORMANCE_PASSWORD"
 
 CERTIFIED, NOT_CERTIFIED, NOT_JUDGED = 0, 1, 2
 
@@ -99,10 +104,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = built.add_argument
-    add("target", nargs="?", metavar="TARGET", help=f"mqtt://[user:password@]host:port; default {DEFAULT_TARGET}")
+    add("target", nargs="?", metavar="TARGET", help=f"{SHAPE}; default {DEFAULT_TARGET}")
     add(
         "--profile", metavar="FILE|NAME", help=f"what the runner cannot find out: {', '.join(profiles.names())}, a file"
     )
+    add("--username", metavar="NAME", help=f"log in; the password is in {PASSWORD_VARIABLE}, or is asked for")
+    add("--cafile", metavar="FILE", help="trust certificates of this CA (PEM) instead of the system's")
+    add("--insecure", action="store_true", help="accept any certificate")
+    add("--cert", metavar="FILE", help="show this certificate (PEM)")
+    add("--key", metavar="FILE", help="the private key of --cert, unless it is in the same file")
     add("--list", action="store_true", help="show the statements and their tests; needs no broker")
     add("--select", metavar="WHAT", action="append", default=[], help="a section (3.1), a statement, or a test's name")
     add("--strict", action="store_true", help="let WARN count as FAIL")
@@ -126,7 +136,8 @@ def session_of(config: pytest.Config) -> Session:
     """The session that pytest's own command line asks for, when the suite runs as a plugin."""
     option = config.option
     try:
-        broker = _broker(option.target, option.target_profile)
+        target = parse_url(option.target) if option.target else None
+        broker = _broker(target, option.target_profile)
     except TargetError as error:
         raise pytest.UsageError(str(error)) from None
     return Session(
@@ -135,12 +146,13 @@ def session_of(config: pytest.Config) -> Session:
         patience=option.target_patience or PATIENCE,
         workers=option.target_jobs or JOBS,
         strict=option.target_strict,
-        arguments=_arguments(option.target, option.target_profile),
+        arguments=_arguments(target, option.target_profile),
     )
 
 
 def _run(options: argparse.Namespace) -> int:
-    broker = _broker(options.target, options.profile)
+    target = _target(options)
+    broker = _broker(target, options.profile)
     progress = terminal.Progress(sys.stderr)
     session = Session(
         broker,
@@ -148,19 +160,24 @@ def _run(options: argparse.Namespace) -> int:
         patience=options.patience,
         workers=options.jobs,
         strict=options.strict,
-        arguments=_arguments(options.target, options.profile),
+        arguments=_arguments(target, options.profile),
         on_begin=progress.begin,
         on_result=progress.step,
     )
-    call_pytest(session)
+    interrupted = False
+    try:
+        call_pytest(session)
+    except KeyboardInterrupt:
+        interrupted = True  # what was run until then is reported
     progress.end()
     if session.problem:
         raise UsageError(session.problem)
     run = session.result
-    if run is None:
+    if run is not None:
+        terminal.write(run)
+        write_reports(run, {name: getattr(options, name) for name in REPORTS})
+    if run is None or interrupted:
         raise KeyboardInterrupt
-    terminal.write(run)
-    write_reports(run, {name: getattr(options, name) for name in REPORTS})
     return CERTIFIED if run.passed else NOT_CERTIFIED
 
 
@@ -184,19 +201,63 @@ def _compare(given: Sequence[str]) -> int:
     return 0
 
 
-def _broker(target: str | None, profile: str | None) -> Broker:
+def _target(options: argparse.Namespace) -> Endpoint | None:
+    """The address that the arguments name, with all that they say about it; None if they leave it to the profile."""
+    tls = {"--cafile": options.cafile, "--insecure": options.insecure, "--cert": options.cert, "--key": options.key}
+    given = [flag for flag, value in (tls | {"--username": options.username}).items() if value]
+    if not options.target and options.profile:
+        if given:
+            raise UsageError(
+                f"{given[0]} is about a TARGET: name it, or write that into [endpoints.main] of the profile"
+            )
+        return None
+    endpoint = parse_url(options.target or DEFAULT_TARGET)
+    if not endpoint.tls and given and given[0] in tls:
+        raise UsageError(f"{given[0]} is for TLS, and {endpoint.url} is without: name it as mqtts:// or wss://")
+    if options.key and not options.cert:
+        raise UsageError("--key belongs to a certificate: give --cert FILE, too")
+    if options.username is not None:
+        if endpoint.username is not None:
+            raise UsageError("--username and the target name a user each: leave one of them out")
+        endpoint = replace(endpoint, username=options.username, password=_password(options.username))
+    endpoint = replace(
+        endpoint, ca_file=options.cafile, insecure=options.insecure, cert_file=options.cert, key_file=options.key
+    )
+    endpoint.check_files()
+    return endpoint
+
+
+def _password(username: str) -> str:
+    found = os.environ.get(PASSWORD_VARIABLE)
+    if found is not None:
+        return found
+    if not sys.stdin.isatty():
+        raise UsageError(f"--username {username}: put the password into the environment variable {PASSWORD_VARIABLE}")
+    try:
+        return getpass.getpass(f"Password of {username}: ")
+    except EOFError:
+        raise UsageError("no password was given") from None
+
+
+def _broker(target: Endpoint | None, profile: str | None) -> Broker:
     if profile:
-        return profiles.load(profile, parse_url(target) if target else None)
-    return single(parse_url(target or DEFAULT_TARGET))
+        return profiles.load(profile, target)
+    return single(target or parse_url(DEFAULT_TARGET))
 
 
-def _arguments(target: str | None, profile: str | None) -> list[str]:
+def _arguments(target: Endpoint | None, profile: str | None) -> list[str]:
     """The arguments that name the broker, for a command that a person can copy. Passwords are left to him."""
     given = []
     if target:
-        endpoint = parse_url(target)
-        scheme, _, rest = endpoint.url.partition("://")
-        given.append(endpoint.url if endpoint.username is None else f"{scheme}://USER:PASSWORD@{rest}")
+        given.append(target.url)
+        said = {
+            "--username": target.username,
+            "--cafile": target.ca_file,
+            "--cert": target.cert_file,
+            "--key": target.key_file,
+        }
+        given += [word for flag, value in said.items() if value is not None for word in (flag, value)]
+        given += ["--insecure"] * target.insecure
     if profile:
         given += ["--profile", profile]
     return given

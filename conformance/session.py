@@ -10,11 +10,12 @@ fit onto one core. Tests marked `alone` run at the end, one after the other.
 
 import concurrent.futures
 import contextlib
+import difflib
 import inspect
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -225,6 +226,8 @@ class Session:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Turns the suite's tests into jobs, and leaves out those that are not selected."""
         kept: list[pytest.Item] = []
+        functions: set[str] = set()
+        unmatched = set(self._select)
         for item in items:
             if not is_ours(item):
                 kept.append(item)
@@ -235,7 +238,10 @@ class Session:
             except SuiteError as error:
                 self.problem = f"the suite is not as it must be: {error}"
                 continue
-            if not self._select or any(selects(text, job, self.catalogue) for text in self._select):
+            functions.add(item.originalname)
+            matched = {text for text in self._select if selects(text, job, self.catalogue)}
+            unmatched -= matched
+            if matched or not self._select:
                 kept.append(item)
                 self._job_of[item.nodeid] = job
                 self.jobs.append(job)
@@ -243,11 +249,9 @@ class Session:
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = kept
-        if self._select and not self.jobs and not self.problem:
-            self.problem = (
-                f"--select {' '.join(self._select)} matches no test: give a section (3.1), a statement (MQTT-3.1.2-8) "
-                "or a part of a test's name; --list shows them"
-            )
+        for text in self._select:
+            if text in unmatched and not self.problem:
+                self.problem = f"--select {text} matches no test{self._instead(text, functions)}"
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -308,14 +312,28 @@ class Session:
             self._results[report.nodeid] = TestResult.from_plain(plain)
             self._on_result(self._results[report.nodeid])
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._results:
             if self.broker.died:
                 self._remarks.append(self.broker.died)
+            if exitstatus == pytest.ExitCode.INTERRUPTED:
+                self._remarks.append(f"it was interrupted after {len(self._results)} of {len(self.jobs)} tests")
             self.result = self._sum_up()
         self._entered.close()
 
     # The inside
+
+    def _instead(self, text: str, functions: Collection[str]) -> str:
+        """What to say of a selection that matches nothing: why, or the nearest right thing."""
+        statement = self.catalogue.find(text)
+        if statement is not None:
+            return f": {statement.id} is not tested, because {statement.reason_untested}"
+        sections = {one.section for one in self.catalogue} | {one.chapter for one in self.catalogue}
+        known = {name.lower(): name for name in (*functions, *sections, *(one.id for one in self.catalogue))}
+        near = difflib.get_close_matches(text.lower(), known, n=1)
+        hint = f"; did you mean {known[near[0]]}?" if near else ""
+        kinds = "a section (3.1), a statement (MQTT-3.1.2-8) or a part of a test's name"
+        return f"{hint}: give {kinds}; --list shows them"
 
     def _enter(self) -> None:
         """Starts the broker, if it is to be started, and finds out what it can do. Once per session."""

@@ -5,6 +5,7 @@ if the runner starts it). Must not know: tests, what a broker can do (that is `c
 """
 
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -110,13 +111,44 @@ class Endpoint:
 
     def tls_context(self) -> ssl.SSLContext:
         """OSError if a file of it cannot be used."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        return context
+        return _tls_context(self.ca_file, self.insecure, self.cert_file, self.key_file)
+
+    def check_files(self) -> None:
+        """TargetError if a file for TLS cannot be used: which, and why."""
+        for path, what in ((self.ca_file, "CA"), (self.cert_file, "certificate"), (self.key_file, "key")):
+            if path:
+                _check_readable(path, what)
+        try:
+            ssl.create_default_context(cafile=self.ca_file)
+        except ssl.SSLError:
+            raise TargetError(f"the CA file {self.ca_file} holds no certificate in PEM format") from None
+        try:
+            self.tls_context()
+        except ssl.SSLError:
+            key = self.key_file or self.cert_file
+            remedy = f"{key} must hold the private key that belongs to it, in PEM format and not encrypted"
+            raise TargetError(f"the certificate {self.cert_file} cannot be used: {remedy}") from None
+
+
+def _check_readable(path: str, what: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise TargetError(f"the {what} file {path} cannot be read: {error.strerror}") from None
+
+
+@functools.cache
+def _tls_context(ca_file: str | None, insecure: bool, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    # One for all connections: reading the authorities of a system takes longer than most tests.
+    context = ssl.create_default_context(cafile=ca_file)
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert_file:
+        # An empty password, or OpenSSL would ask on the terminal for that of an encrypted key.
+        context.load_cert_chain(cert_file, key_file, password="")
+    return context
 
 
 def parse_url(url: str, role: str = "main") -> Endpoint:
@@ -239,9 +271,11 @@ class Broker:
         try:
             if self._launch:
                 self._prepare(self._launch)
-            self.endpoints = self._find_endpoints(self._values)
+            self.endpoints = _with_transports_of_main(self._find_endpoints(self._values))
             if self._launch:
                 self.start()
+            for endpoint in self.endpoints.values():
+                endpoint.check_files()
         except BaseException:
             self._clean_up()
             raise
@@ -383,11 +417,13 @@ class Broker:
         process, self._process = self._process, None
         if process is None:
             return
-        how(process)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        _kill(process)
-        process.wait()
+        try:
+            how(process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+        finally:  # also after a second Ctrl-C
+            _kill(process)
+            process.wait()
 
     def _last_words(self) -> str:
         if not self._directory or not self._log.exists():
@@ -419,6 +455,13 @@ def find_program(name: str, install: str = "") -> str:
         remedy = install or "install it, or give another profile"
         raise TargetError(f"the program {name!r} is not installed, or not in PATH: {remedy}")
     return found
+
+
+def _with_transports_of_main(endpoints: dict[str, Endpoint]) -> dict[str, Endpoint]:
+    """Where `main` speaks TLS or WebSocket, it is that endpoint too, unless there is one of its own."""
+    main = endpoints["main"]
+    spoken = {"tls": main.tls, "websocket": main.websocket}
+    return {role: replace(main, role=role) for role, given in spoken.items() if given} | endpoints
 
 
 def single(endpoint: Endpoint) -> Broker:

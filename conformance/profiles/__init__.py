@@ -32,7 +32,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class _Parser:
             found = {role: self._endpoint(role, table, values) for role, table in endpoints.items()}
             declared = found.get("main")
             if main:
-                found["main"] = _with_credentials(main, declared)
+                found["main"] = _with_what_is_declared(main, declared)
             elif declared is None:
                 found["main"] = parse_url("mqtt://127.0.0.1:1883")
             return found
@@ -238,7 +238,12 @@ class _Parser:
         return ProfileError(f"profile {self._where}: {place} {what}")
 
 
-def _with_credentials(main: Endpoint, declared: Endpoint | None) -> Endpoint:
-    if declared is None or main.username is not None:
+def _with_what_is_declared(main: Endpoint, declared: Endpoint | None) -> Endpoint:
+    """The address that the user named; what he left open is as the profile says."""
+    if declared is None:
         return main
-    return replace(declared, scheme=main.scheme, host=main.host, port=main.port, path=main.path)
+    given = {one.name: getattr(main, one.name) for one in fields(main)}
+    named = {name: value for name, value in given.items() if value is not None and value is not False}
+    if main.username is not None:
+        named["password"] = main.password
+    return replace(declared, **named)

@@ -99,8 +99,7 @@ def render_text(reports: Sequence[Report]) -> str:
 def render_html(reports: Sequence[Report]) -> str:
     """The matrix as one HTML page."""
     head = "".join(f'<th class="broker">{escape(report.name)}</th>' for report in reports)
-    stands = "".join(f'<td class="cell-in">{escape(_stand(report))}</td>' for report in reports)
-    rows = [f"<tr><th></th><th></th>{head}</tr>", f"<tr><td></td><td></td>{stands}</tr>"]
+    rows = [f"<tr><th></th><th></th>{head}</tr>"]
     for chapter, group in groupby(load(reports[0].mqtt), key=lambda statement: statement.chapter):
         title = f"{chapter} {CHAPTERS.get(chapter, '')}"
         rows.append(f'<tr><th colspan="{len(reports) + 2}">{escape(title)}</th></tr>')
@@ -116,13 +115,28 @@ def render_html(reports: Sequence[Report]) -> str:
     names = ", ".join(report.name for report in reports)
     body = f"""<h1>{escape(names)}</h1>
 <p class="stand">MQTT {escape(reports[0].mqtt)}: brokers by statement</p>
+{_stands(reports)}
 {legend()}
 <p class="quiet">Rows with a tint are statements on which the brokers differ.</p>
-<table>{"".join(rows)}</table>"""
+<div class="wide"><table>{"".join(rows)}</table></div>"""
     return page(f"MQTT {reports[0].mqtt}: {names}", body)
 
 
+def _stands(reports: Sequence[Report]) -> str:
+    rows = []
+    for report in reports:
+        stand, tone = ("certified", "pass") if report.certified else ("not certified", "fail")
+        rows.append(
+            f'<tr><th>{escape(report.name)}</th><td class="ink {tone}">{stand}</td>'
+            f'<td class="quiet">{_counts(report)}</td></tr>'
+        )
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
 def _stand(report: Report) -> str:
+    return f"{'certified' if report.certified else 'not certified'} ({_counts(report)})"
+
+
+def _counts(report: Report) -> str:
     counts = {verdict: list(report.verdicts.values()).count(verdict) for verdict in LETTERS}
-    words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    return f"{'certified' if report.certified else 'not certified'} ({words})"
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)

@@ -4,7 +4,8 @@ The verdict at the top, a map of the specification, then every statement with it
 expected, what came, and the bytes both ways.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from html import escape
 from itertools import groupby
 
@@ -39,7 +40,7 @@ def _head(run: RunResult) -> str:
 <h1>{escape(run.target)} against MQTT {escape(run.mqtt)}</h1>
 <p class="stand ink {tone}">{stand}</p>
 <p>{shown} of {len(run.statements)} statements were seen kept. {len(run.tests)} tests: {counts}.</p>
-<p class="quiet">Began at {escape(run.started)}, took {run.seconds:.1f} s{selection}.</p>
+<p class="quiet">{escape(_began(run.started))}; took {run.seconds:.1f} s{selection}.</p>
 {remarks}</header>"""
 
 
@@ -97,7 +98,10 @@ def _statement(run: RunResult, result: StatementResult) -> str:
         remarks.append(f"Known deviation: {escape(result.deviation)}")
     words = "".join(f'<p class="quiet">{remark}</p>' for remark in remarks)
     worst_first = sorted(result.tests, key=lambda test: SEVERITY.index(test.verdict))
-    tests = "".join(_test(run, test) for test in worst_first)
+    plain = [test for test in worst_first if test.verdict is Verdict.PASS and not test.notes]
+    told = [test for test in worst_first if test not in plain]
+    groups = groupby(plain, key=lambda test: (test.function, test.title))
+    tests = "".join(_test(run, test) for test in told) + "".join(_cases(run, list(group)) for _, group in groups)
     return f"""<details id="{escape(statement.id)}"{opened}>
 <summary>{badge(result.verdict)}<span class="id">{escape(statement.id)}</span><span>{escape(statement.summary)}</span>\
 <span class="quiet">{count}</span></summary>
@@ -123,6 +127,27 @@ def _test(run: RunResult, test: TestResult) -> str:
 <p>{badge(test.verdict)} {escape(test.title)} <span class="quiet">{test.seconds:.3f} s</span></p>
 <p class="id">{escape(test.id)}</p>{facts}{extra}</div>
 """
+
+
+def _cases(run: RunResult, tests: Sequence[TestResult]) -> str:
+    """Tests of one function that passed, of which there is nothing else to tell: a line for all of them."""
+    if len(tests) == 1:
+        return _test(run, tests[0])
+    seconds = sorted(test.seconds for test in tests)
+    names = " ".join(f"<span>{escape(test.id.removeprefix(test.function))}</span>" for test in tests)
+    return f"""<div class="test pass">
+<p>{badge(Verdict.PASS)} {escape(tests[0].title)} \
+<span class="quiet">{len(tests)} cases, {seconds[0]:.3f} to {seconds[-1]:.3f} s</span></p>
+<p class="id">{escape(tests[0].function)}</p><p class="id cases">{names}</p></div>
+"""
+
+
+def _began(started: str) -> str:
+    """A time as a person writes it; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(started):%d %B %Y, %H:%M:%S %Z}".lstrip("0").rstrip()
+    except ValueError:
+        return started
 
 
 def _capabilities(run: RunResult) -> str:

@@ -79,19 +79,27 @@ details > summary::-webkit-details-marker { display: none; }
 details > summary:hover { background: var(--panel); }
 details[open] > summary { font-weight: 600; }
 :target { outline: 2px solid var(--open); }
+details > p { margin: .2rem 0 .6rem 1rem; }
+.cases span { display: inline-block; margin-right: .6em; overflow-wrap: anywhere; }
 .test { margin: 0 0 .75rem 1rem; padding: .6rem .9rem; border-left: 3px solid var(--c); background: var(--panel); }
 .test p { margin: .2rem 0; }
 .test dl { display: grid; grid-template-columns: auto 1fr; gap: .15rem .9rem; margin: .4rem 0; }
 .test dt { color: var(--quiet); } .test dd { margin: 0; overflow-wrap: anywhere; }
 pre { margin: .5rem 0; padding: .6rem .8rem; overflow-x: auto; border: 1px solid var(--line); border-radius: 4px;
   background: var(--paper); }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td.cell-in, th.broker { padding-right: 0; text-align: center; }
-td.cell-in { min-width: 7rem; }
+th.broker { padding: .3rem .4rem; font-size: .85rem; overflow-wrap: break-word; }
+td.cell-in { min-width: 4rem; } td.id { white-space: nowrap; }
 tr.differs { background: var(--panel); }
-@media (max-width: 40rem) { details > summary { grid-template-columns: auto 1fr; } .map .name { display: none; }
-  .map { grid-template-columns: auto 1fr; } }
+@media (max-width: 40rem) { body { padding: 1.25rem .9rem 3rem; }
+  details > summary { grid-template-columns: auto 1fr auto; gap: .2rem .6rem; }
+  details > summary > :nth-child(3) { grid-area: 2 / 1 / auto / -1; }
+  .test { margin-left: 0; } .test .id { overflow-wrap: anywhere; }
+  .map { grid-template-columns: auto 1fr; gap: .2rem .75rem; }
+  .map .cells { grid-column: 1 / -1; margin-bottom: .5rem; } }
 @media print { details > summary { break-inside: avoid; } body { max-width: none; } }
 </style>
 $body

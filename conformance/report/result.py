@@ -36,6 +36,11 @@ class TestResult:
     notes: tuple[str, ...] = ()
     timeline: tuple[Event, ...] = ()
 
+    @property
+    def function(self) -> str:
+        """The id without the case: tests of one function differ in their parameters alone."""
+        return self.id.partition("[")[0]
+
     def to_plain(self) -> dict[str, Any]:
         """The same as plain values, such as pass through JSON."""
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}

@@ -143,6 +143,7 @@ def _what_came(test: TestResult) -> list[str]:
 
 def _remarks(run: RunResult) -> list[str]:
     shown: list[str] = []
+    deviations = {result.statement.id: result.deviation for result in run.statements}
     for verdict in (Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.NOT_APPLICABLE):
         reasons: dict[str, list[TestResult]] = {}
         for test in run.tests:
@@ -152,6 +153,8 @@ def _remarks(run: RunResult) -> list[str]:
             shown += ["", str(verdict)]
         for reason, tests in reasons.items():
             shown += _wrapped("  ", reason)
+            known = {deviations.get(identity, "") for test in tests for identity in test.statements} - {""}
+            shown += [line for words in sorted(known) for line in _wrapped("    ", f"known deviation: {words}")]
             shown += [f"      {test.id}" for test in tests]
     return shown
 

@@ -3,7 +3,7 @@
 import pytest
 
 from conformance import expect, packets
-from conformance.marks import verifies
+from conformance.marks import needs, verifies
 from conformance.packets import Publish
 from conformance.trial import Trial
 
@@ -54,6 +54,17 @@ def test_many_packets_in_one_piece(trial: Trial) -> None:
 def test_large_message(trial: Trial) -> None:
     """Nothing of a large message is lost or out of order on its way there and back."""
     raw, topic = trial.connected(), trial.topic()
+    raw.subscribe(topic, 1)
+    raw.send(packets.publish(topic, BIG, qos=1, packet_id=5))
+    message = expect.packet(raw, packets.PUBLISH)
+    expect.that(isinstance(message, Publish) and message.payload == BIG, "1 MiB, unchanged", str(message))
+
+
+@verifies("MQTT-7.1.1-1")
+@needs("tls")
+def test_large_message_over_tls(trial: Trial) -> None:
+    """Over TLS, too, nothing of a large message is lost or out of order."""
+    raw, topic = trial.connected(endpoint="tls"), trial.topic()
     raw.subscribe(topic, 1)
     raw.send(packets.publish(topic, BIG, qos=1, packet_id=5))
     message = expect.packet(raw, packets.PUBLISH)

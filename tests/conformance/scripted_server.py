@@ -21,10 +21,10 @@ CERTIFICATE = str(Path(__file__).with_name("localhost.pem"))
 
 
 @contextlib.contextmanager
-def serving(script: Script, *, tls: bool = False) -> Iterator[Endpoint]:
-    """Runs `script` with the first connection, in a thread; the connection is closed after it."""
+def serving(script: Script, *, tls: bool = False, connections: int = 1) -> Iterator[Endpoint]:
+    """Runs `script` with the first connections, one after the other, in a thread; each is closed after it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, script, tls))
+        thread = threading.Thread(target=_serve, args=(listener, script, tls, connections))
         thread.start()
         port = listener.getsockname()[1]
         yield Endpoint("main", "mqtts" if tls else "mqtt", "127.0.0.1", port, ca_file=CERTIFICATE if tls else None)
@@ -32,9 +32,14 @@ def serving(script: Script, *, tls: bool = False) -> Iterator[Endpoint]:
         assert not thread.is_alive()
 
 
-def _serve(listener: socket.socket, script: Script, tls: bool) -> None:
-    connection, _ = listener.accept()
-    connection.settimeout(DEADLINE)
+def _serve(listener: socket.socket, script: Script, tls: bool, connections: int) -> None:
+    for _ in range(connections):
+        connection, _ = listener.accept()
+        connection.settimeout(DEADLINE)
+        _serve_one(connection, script, tls)
+
+
+def _serve_one(connection: socket.socket, script: Script, tls: bool) -> None:
     with contextlib.suppress(OSError), connection:
         if not tls:
             script(connection)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,7 @@ import pytest
 
 from conformance import cli
 from conformance.target import SHAPE, Endpoint
-from tests.conformance.faulty_broker import FaultyBroker
-from tests.conformance.scripted_server import answer_and_close, serving
+from tests.conformance.faulty.broker import FaultyBroker
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +50,22 @@ BAD_ARGUMENTS = {
         "--select ghost matches no test: give a section (3.1), a statement (MQTT-3.1.2-8) or a part of a test's name; "
         "--list shows them"
     ),
+    ("--list", "--select", "3.1", "--select", "test_many_login_leave_the_last"): (
+        "--select test_many_login_leave_the_last matches no test; did you mean test_many_logins_leave_the_last?: "
+        "give a section (3.1), a statement (MQTT-3.1.2-8) or a part of a test's name; --list shows them"
+    ),
+    ("--list", "--select", "mqtt-3.1.4.22"): (
+        "--select mqtt-3.1.4.22 matches no test; did you mean MQTT-3.1.4-2?: "
+        "give a section (3.1), a statement (MQTT-3.1.2-8) or a part of a test's name; --list shows them"
+    ),
+    ("--list", "--select", "3.1.2-23"): (
+        "--select 3.1.2-23 matches no test: MQTT-3.1.2-23 is not tested, because it binds the client: "
+        "nothing that a broker does shows whether it is kept"
+    ),
+    ("--profile", "selectmqq"): (
+        "there is no profile 'selectmqq'; did you mean 'selectmq'?: "
+        "give one of aedes, amqtt, mosquitto, nats-server, rabbitmq, selectmq, or the path of a TOML file"
+    ),
     ("compare",): "the following arguments are required: FILE; --help shows the arguments",
     ("compare", "/none.json"): "/none.json: cannot be read: No such file or directory",
 }
@@ -59,44 +75,6 @@ BAD_ARGUMENTS = {
 def test_bad_arguments(arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 2
     assert complaint(capsys) == expected
-
-
-def test_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
-    with FaultyBroker() as broker, broker.broker:
-        url = broker.broker.main.url
-    assert cli.main([url]) == 2
-    assert complaint(capsys) == (
-        f"no connection to {url}: Connection refused; "
-        "start a broker there, or name another: python -m conformance HOST:PORT"
-    )
-
-
-def test_no_mqtt_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(answer_and_close(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as endpoint:
-        assert cli.main([endpoint.url]) == 2
-    assert complaint(capsys) == (
-        f"{endpoint.url} does not answer an MQTT 3.1.1 CONNECT (the broker closed the connection (FIN)): "
-        "is that an MQTT port?"
-    )
-
-
-def test_certificate_is_not_trusted(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(answer_and_close(b""), tls=True) as endpoint:
-        assert cli.main([endpoint.url]) == 2
-    assert complaint(capsys) == (
-        f"{endpoint.url} has a certificate that is not trusted here: "
-        "in a profile, name its CA as ca_file under [endpoints.main], or set insecure = true"
-    )
-
-
-@pytest.mark.parametrize(("user", "words"), [("", "wants credentials"), ("a:b@", "does not take these credentials")])
-def test_credentials_are_missing(user: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with FaultyBroker() as broker, broker.broker:
-        endpoint = broker.broker.endpoints["authenticated"]
-        assert cli.main([f"mqtt://{user}127.0.0.1:{endpoint.port}"]) == 2
-    line = complaint(capsys)
-    assert line.startswith(f"{endpoint.url} {words} (CONNACK code ")
-    assert line.endswith(": name the target as mqtt://USER:PASSWORD@HOST:PORT")
 
 
 def test_selection_that_matches_nothing_needs_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +146,7 @@ def test_password_stays_out_of_reports(tmp_path: Path, capsys: pytest.CaptureFix
         target = f"mqtt://alice:open%20sesame@127.0.0.1:{endpoint.port}"
         assert cli.main([target, "--select", QUICK, "--patience", "0.5", "--html", f"{tmp_path}/x.html"]) == 1
     shown = capsys.readouterr().out
-    assert f"again: python -m conformance mqtt://USER:PASSWORD@127.0.0.1:{endpoint.port} --select" in shown
+    assert f"again: python -m conformance {endpoint.url} --username alice --select" in shown
     assert "sesame" not in shown + (tmp_path / "x.html").read_text()
 
 
@@ -202,6 +180,34 @@ def test_module(right: Endpoint, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt(tmp_path: Path, how: signal.Signals) -> None:
+    report = tmp_path / "report.json"
+    arguments = ("--select", "MQTT-3.1.2-24", "--select", QUICK, "--json", str(report))
+    with (
+        FaultyBroker("no keep alive", "nobody is evicted") as broker,
+        broker.broker,
+        subprocess.Popen(
+            [sys.executable, "-m", "conformance", broker.broker.main.url, *arguments, "--patience", "5"],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("FAIL  "):
+            pass
+        process.send_signal(how)
+        shown, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"
+    # What was run until then is not lost.
+    done = len(json.loads(report.read_text())["tests"])
+    assert re.search(rf"^The run itself: it was interrupted after {done} of \d+ tests$", shown, re.MULTILINE)
+    assert "FAIL  test_3_01_connect.py::" in shown
+
+
+def test_interrupt_before_anything_is_judged(tmp_path: Path) -> None:
     with (
         FaultyBroker("no keep alive") as broker,
         broker.broker,
@@ -210,13 +216,13 @@ def test_interrupt(tmp_path: Path, how: signal.Signals) -> None:
             cwd=tmp_path,
             env=environment(),
             stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             text=True,
         ) as process,
     ):
         assert process.stderr is not None
         assert process.stderr.readline().startswith("0 of ")
-        process.send_signal(how)
-        _, errors = process.communicate(timeout=15)
-    assert process.returncode == 2
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=30)
+    assert (process.returncode, shown) == (2, "")
     assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"

@@ -8,6 +8,9 @@ import pytest
 from conformance import cli, profiles, statements
 from conformance.session import Session
 
+#: The runs against whole brokers, one after the other.
+pytestmark = pytest.mark.xdist_group("certification")
+
 
 def test_mosquitto(suite: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "mosquitto.json"

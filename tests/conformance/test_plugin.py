@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conformance.target import Endpoint
-from tests.conformance.faulty_broker import FaultyBroker
+from tests.conformance.faulty.broker import FaultyBroker
 
 ROOT = Path(__file__).parents[2]
 

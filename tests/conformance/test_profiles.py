@@ -6,7 +6,8 @@ import pytest
 
 from conformance import profiles
 from conformance.profiles import ProfileError
-from conformance.target import SHAPE, Endpoint, parse_url
+from conformance.target import SHAPE, Endpoint, TargetError, parse_url
+from tests.conformance.scripted_server import CERTIFICATE
 
 
 def endpoints(text: str, main: Endpoint | None = None) -> dict[str, Endpoint]:
@@ -29,10 +30,10 @@ def test_empty_profile_is_the_default_target() -> None:
 
 def test_endpoints() -> None:
     found = endpoints(
-        """
+        f"""
         [endpoints.main]
         url = "mqtts://broker.example"
-        ca_file = "/etc/ca.pem"
+        ca_file = "{CERTIFICATE}"
         [endpoints.authenticated]
         url = "mqtt://alice:from-url@broker.example:1884"
         username = "bob"
@@ -40,7 +41,8 @@ def test_endpoints() -> None:
         """
     )
     assert found == {
-        "main": Endpoint("main", "mqtts", "broker.example", 8883, ca_file="/etc/ca.pem"),
+        "main": Endpoint("main", "mqtts", "broker.example", 8883, ca_file=CERTIFICATE),
+        "tls": Endpoint("tls", "mqtts", "broker.example", 8883, ca_file=CERTIFICATE),
         "authenticated": Endpoint("authenticated", "mqtt", "broker.example", 1884, username="bob", password="secret"),
     }
 
@@ -51,11 +53,39 @@ def test_target_stands_for_the_profiles_main() -> None:
     assert found == {"main": Endpoint("main", "mqtt", "here", 1, username="alice", password="secret")}
 
 
+def test_what_the_target_leaves_open_is_as_the_profile_says() -> None:
+    text = f"""
+    [endpoints.main]
+    url = "mqtts://elsewhere"
+    username = "alice"
+    password = "secret"
+    ca_file = "{CERTIFICATE}"
+    """
+    found = endpoints(text, parse_url("mqtts://bob@here:1"))
+    assert found["main"] == Endpoint("main", "mqtts", "here", 1, username="bob", ca_file=CERTIFICATE)
+
+
+def test_main_is_the_endpoint_of_what_it_speaks_unless_there_is_another() -> None:
+    text = '[endpoints.main]\nurl = "wss://a/x"\n[endpoints.tls]\nurl = "mqtts://a"'
+    assert {role: one.url for role, one in endpoints(text).items()} == {
+        "main": "wss://a:443/x",
+        "websocket": "wss://a:443/x",
+        "tls": "mqtts://a:8883",
+    }
+
+
 def test_ca_file_is_beside_the_profile(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
+    (tmp_path / "ca.pem").write_bytes(Path(CERTIFICATE).read_bytes())
     file.write_text('[endpoints.main]\nurl = "mqtts://here"\nca_file = "ca.pem"')
     with profiles.load(str(file)) as broker:
         assert (broker.name, broker.main.ca_file) == ("mine", str(tmp_path / "ca.pem"))
+
+
+def test_file_of_an_endpoint_is_missing() -> None:
+    with pytest.raises(TargetError) as caught:
+        endpoints('[endpoints.tls]\nurl = "mqtts://a"\nca_file = "/none.pem"')
+    assert str(caught.value) == "the CA file /none.pem cannot be read: No such file or directory"
 
 
 def test_deviations() -> None:

@@ -50,6 +50,8 @@ TESTS = (
     ),
 )
 
+DEVIATIONS = {"MQTT-3.1.2-8": "known & so on", "MQTT-3.1.2-24": "known, and odd"}
+
 
 def a_run(*tests: TestResult, strict: bool = False) -> RunResult:
     given = tests or TESTS
@@ -59,7 +61,7 @@ def a_run(*tests: TestResult, strict: bool = False) -> RunResult:
         started="2026-01-02T03:04:05+00:00",
         seconds=12.3456,
         tests=given,
-        statements=judge(statements.load(), given, deviations={"MQTT-3.1.2-8": "known & so on"}),
+        statements=judge(statements.load(), given, deviations=DEVIATIONS),
         strict=strict,
         capabilities={"qos-2": Capability(True, "SUBACK <2>")},
         problems=("the broker ended by itself",),
@@ -156,6 +158,13 @@ def test_terminal() -> None:
         *(f"      {line}" for line in lines(TIMELINE)),
         "  again: python -m conformance mqtt://host:1 --select 'test_1.py::test_broken[a <b>]'",
         "",
+    ]
+    at = shown.index("  it is odd")
+    assert shown[at - 1 : at + 3] == [
+        "WARN",
+        "  it is odd",
+        "    known deviation: known, and odd",
+        "      test_1.py::test_odd",
     ]
     at = shown.index(EXPECTED_END[0])
     assert shown[at : at + 3] == EXPECTED_END

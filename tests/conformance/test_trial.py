@@ -11,7 +11,8 @@ from conformance.raw import Closed
 from conformance.target import Broker, parse_url, single
 from conformance.trial import Trial
 from conformance.verdicts import Inconclusive, NotApplicable
-from tests.conformance.faulty_broker import SYS_TOPIC, FaultyBroker
+from tests.conformance.faulty.broker import FaultyBroker
+from tests.conformance.faulty.state import SYS_TOPIC
 
 DEADLINE = 10.0
 
