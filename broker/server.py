@@ -42,6 +42,7 @@ from broker.options import Config, ListenerConfig
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import DataError, SqliteStore
 from broker.version import __version__
+from broker.wire.encoder import packet_size
 
 if TYPE_CHECKING:
     from broker.net.ws import WebSocket
@@ -491,6 +492,7 @@ class _Port:
             config.websocket_origins,
             config.is_loopback and config.unix is None,  # no page reaches a Unix socket but through a proxy
             max(config.max_packet_size, LEAST_MAX_FRAME),
+            packet_size,
         )
         return layer(
             below,

@@ -7,7 +7,9 @@ core of `websockets` knows the protocol. Must not know: MQTT. What clients send 
     SHAKING_HANDS --101--> OPEN --we close--> CLOSING --the client's close, or a few seconds--> CLOSED
                   --4xx---------------------------------the client closes, breaks a rule, is lost--> CLOSED
 
-A flush is one frame: its header goes in front of what the client's side has produced, and nothing is copied.
+Each unit that the client's side produces (an MQTT packet) goes out as a frame of its own, though it need not by the
+specification: there are clients that read the first packet of a frame, and the rest when they hear more. Its header
+goes in front of it, and nothing is copied.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class Rules(NamedTuple):
     origins: tuple[str, ...]  #: of pages in browsers, besides those of this host; "*" is any
     loopback: bool  #: does it listen for this machine alone?
     max_frame: int
+    unit_size: Callable[[bytes], int]  #: how long the unit is that these bytes begin, or are
 
 
 class WebSocket:
@@ -132,15 +135,21 @@ class WebSocket:
     # --- the client's side calls ---
 
     def flush(self) -> None:
-        """Send what is in `out`, as one frame."""
+        """Send what is in `out`. Where a unit begins, a new buffer does, with all that tells its size."""
         out = self.out
         if out and self._state == OPEN:
             if not self._answered:
                 self._answered = True
                 self._core.max_fragment_size = self._rules.max_frame
             below = self._transport.out
-            below.append(header(sum(map(len, out))))
-            below += out
+            unit_size = self._rules.unit_size
+            left = 0
+            for data in out:
+                if not left:
+                    left = unit_size(data)
+                    below.append(header(left))
+                below.append(data)
+                left -= len(data)
             out.clear()
             self._transport.flush()
 

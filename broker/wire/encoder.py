@@ -62,3 +62,18 @@ def publish_head(first: int, topic: bytes, payload_size: int) -> bytes:
     if size < 128:
         return _SHORT_HEAD(first, size, topic_size) + topic
     return b"%c%b%b%b" % (first, remaining_length(size), topic_size.to_bytes(2, "big"), topic)
+
+
+def packet_size(data: bytes) -> int:
+    """How long the packet is that begins with these bytes, its fixed header at least."""
+    size = data[1]
+    if size < 128:
+        return size + 2
+    size &= 127
+    position = 2
+    while True:
+        byte = data[position]
+        size |= (byte & 127) << 7 * (position - 1)
+        position += 1
+        if byte < 128:
+            return position + size

@@ -234,10 +234,9 @@ def test_paho_c(scheme: str, version: str, broker: BrokerProcess, authority: Aut
             assert other.message()[:3] == (f"{topic}/will", b"gone", 1)
 
 
-# Not over WebSocket: of several packets in one frame Paho C 1.3 reads the first, and the others when it hears anything
-# else, which may be the answer to its next ping.
+# (Of several packets in one WebSocket frame, Paho C 1.3 would read the first, and the others when it hears more.)
 @PAHO_CS_VERSIONS
-@pytest.mark.parametrize("scheme", ["tcp", "ssl"])
+@pytest.mark.parametrize("scheme", ["tcp", "ssl", "ws"])
 def test_retained_messages_for_paho_c(scheme: str, version: str, broker: BrokerProcess, authority: Authority) -> None:
     topic = f"paho_c/retained/{scheme}/{version}"
     with running([*paho_c("pub", scheme, version, broker, authority), "-t", f"{topic}/0", "-m", "at 0", "-r"]) as (

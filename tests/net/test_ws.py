@@ -17,7 +17,7 @@ from websockets.uri import parse_uri
 from broker.net.transport import Client
 from broker.net.ws import MAX_FIRST_FRAME, MAX_REQUEST, Rules, WebSocket, header, may_connect
 
-RULES = Rules(("mqtt", "mqttv3.1"), None, (), False, 1_000_000)
+RULES = Rules(("mqtt", "mqttv3.1"), None, (), False, 1_000_000, len)
 
 
 class Wire:
@@ -180,13 +180,17 @@ def test_any_cutting_into_frames_and_pieces_gives_the_same_bytes(data: st.DataOb
 
 
 @pytest.mark.parametrize("size", [1, 125, 126, 65_535, 65_536, 200_000])
-def test_a_flush_is_one_binary_frame(side: Side, size: int) -> None:
+def test_each_unit_is_one_binary_frame(size: int) -> None:
+    """However many buffers it is in, and all of them are sent at once."""
+    side = Side(RULES._replace(unit_size=lambda data: size)).opened()
     half = size // 2
-    data = b"a" * half, b"b" * (size - half)
-    side.say(*data)
+    units = [(b"a" * half, b"b" * (size - half)), (b"c" * size,)]
+    side.say(*(data for unit in units for data in unit if data))
     assert len(side.wire.sent) == 1
-    (frame,) = frames_of(side.answers())
-    assert (frame.opcode, frame.fin, bytes(frame.data)) == (Opcode.BINARY, True, b"".join(data))
+    frames = frames_of(side.answers())
+    assert [(frame.opcode, frame.fin, bytes(frame.data)) for frame in frames] == [
+        (Opcode.BINARY, True, b"".join(unit)) for unit in units
+    ]
 
 
 def test_a_flush_of_nothing_sends_nothing(side: Side) -> None:

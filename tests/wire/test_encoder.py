@@ -97,3 +97,9 @@ def test_a_publish_head_is_a_publish_without_identifier_and_payload(
 def test_the_longest_topic() -> None:
     topic = b"t" * 65_535
     assert encoder.publish_head(0x32, topic, 1) == b"\x32" + length(2 + 65_535 + 2 + 1) + b"\xff\xff" + topic
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_455])
+def test_packet_size_by_its_first_bytes(size: int) -> None:
+    head = b"\x30" + encoder.remaining_length(size)
+    assert encoder.packet_size(head + b"\xff" * min(size, 5)) == len(head) + size
