@@ -272,8 +272,9 @@ class Config:
     def reloaded(self, new: "Config") -> "Config":
         """This configuration with all that a reload may take over from `new`.
 
-        A listener takes values only from one with the same place (`unix`, or `bind` and `port`): what is safe on a loopback address
-        (anonymous clients, no passwords) must never reach a listener that still stands open to the network.
+        A listener takes values only from one with the same place (`unix`, or `bind` and `port`): what is safe on
+        a loopback address (anonymous clients, no passwords) must never reach a listener that still stands open to the
+        network.
         """
         pairs, _ = _pairs(self.listeners, new.listeners)
         listeners = tuple(

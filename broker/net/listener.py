@@ -126,7 +126,8 @@ class Listener:
         self._later = later
         self._watched = True
         self._closed = False
-        self._inherited = None if self._file is None else True  # do connections have the options of the listening socket?
+        # Do connections have the options of the listening socket? A Unix socket needs none.
+        self._inherited = None if self._file is None else True
         loop.register(sock, READ, self)
 
     @property

@@ -21,7 +21,7 @@ from broker.net.transport import Below
 
 #: The longest header of version 1, its end of line included.
 MAX_V1 = 107
-#: What may follow the first 16 bytes of version 2: addresses, and what else a proxy tells (a client's certificate, too).
+#: What may follow the first 16 bytes of version 2: addresses, and what else a proxy tells (a client's certificate).
 MAX_V2 = 16_384
 
 _V1 = b"PROXY "
@@ -48,7 +48,7 @@ class Header(NamedTuple):
     """A whole header."""
 
     size: int  #: in bytes
-    source: Source | None  #: None: the connection is the proxy's own (LOCAL, for a check), or it does not know (UNKNOWN)
+    source: Source | None  #: None: the connection is the proxy's own (LOCAL), or it does not know whose (UNKNOWN)
 
 
 def parse(data: bytes) -> Header | None:

@@ -2,8 +2,8 @@
 
 Owns: making and removing that file. Must not know: MQTT, what becomes of a connection.
 
-The file outlives a process that is killed. So one that is found is tried: if somebody listens, it stays; if nobody does,
-it is replaced. Two that start at the same time must not take each other's for a dead one's: whoever looks, makes or
+The file outlives a process that is killed. So one that is found is tried: if somebody listens, it stays; if nobody
+does, it is replaced. Two that start at the same time must not take each other's for a dead one's: whoever looks, makes or
 removes holds a lock on the directory meanwhile, which leaves nothing behind.
 """
 
@@ -84,9 +84,7 @@ def peer_of(sock: socket.socket) -> tuple[str, str]:
     if _PEER_CREDENTIALS is None:
         return "unix", "unix:?"
     try:
-        process, user, _ = _CREDENTIALS.unpack(
-            sock.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size)
-        )
+        process, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size))
     except OSError:
         return "unix", "unix:?"
     host = f"unix:uid-{user}"
@@ -155,7 +153,7 @@ def _advice(error: OSError, path: str) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"there is no directory {directory}; create it, or choose another path with --unix"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"permission denied; this user must be allowed to write to {directory}, and to the socket if there is one"
+        return f"permission denied; this user must be allowed to write to {directory}, and to a socket that is there"
     if error.errno == errno.EROFS:
         return "the file system is read-only; choose another path with --unix"
     if error.errno is None:  # Python itself: "AF_UNIX path too long"

@@ -161,8 +161,8 @@ def test_a_directory_that_may_not_be_written(path: str) -> None:
     with pytest.raises(unix_socket.Impossible) as raised:
         unix_socket.listen(path, 0o600, Forbidden)
     assert str(raised.value) == (
-        f"permission denied; this user must be allowed to write to {os.path.dirname(path)}, and to the socket if there"
-        " is one"
+        f"permission denied; this user must be allowed to write to {os.path.dirname(path)}, and to a socket that is"
+        " there"
     )
 
 
