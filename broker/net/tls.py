@@ -13,7 +13,7 @@ its partial writes, limits and pauses hold for records as for anything else. Eac
 once and as a whole: nothing is left within OpenSSL that `select` could not see, and no write has to be repeated with
 the very same bytes, as SSLSocket would want it. Memory: a block in, and out what the transport counts as unsent.
 
-One step of a handshake, the longest, is mostly the signature of the listener's key. Measured within OpenSSL 3.0 (TLS 1.3,
+The longest step of a handshake is mostly the signature of the listener's key. Measured with OpenSSL 3.0 (TLS 1.3,
 medians): 0.15 ms with ECDSA P-256, 0.4 ms with RSA 2048, 3.6 ms with RSA 4096. Handshakes does a few of them a turn, so
 that a rush of clients does not hold up those who are connected. Who takes too long is the owner's to end, by `abort`.
 """

@@ -3,7 +3,7 @@
 Owns: making and removing that file. Must not know: MQTT, what becomes of a connection.
 
 The file outlives a process that is killed. So one that is found is tried: if somebody listens, it stays; if nobody
-does, it is replaced. Two that start at the same time must not take each other's for a dead one's: whoever looks, makes or
+does, it is replaced. Two that start at the same time must not take each other's for a dead one's: who looks, makes or
 removes holds a lock on the directory meanwhile, which leaves nothing behind.
 """
 

@@ -37,8 +37,8 @@ class Paho:
         transport: Literal["tcp", "websockets"] = "tcp",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect (to a Unix socket, if `address` is its path), and wait for the CONNACK: `code` and `present` tell what
-        it said."""
+        """Connect (to a Unix socket, if `address` is its path), and wait for the CONNACK: `code` and `present` tell
+        what it said."""
         self._messages: queue.Queue[Publish] = queue.Queue()
         self._answers: dict[int, list[int]] = {}
         self._changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""The broker behind a real HAProxy (Debian's), which passes on MQTT and TLS with both versions of the PROXY protocol."""
+"""The broker behind HAProxy (Debian's), which passes on MQTT and TLS with both versions of the PROXY protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker on a Unix socket: paho-mqtt, mosquitto_pub and mosquitto_sub, WebSocket, TLS; who may come; the file's life."""
+"""A broker on a Unix socket: paho-mqtt, mosquitto_pub and mosquitto_sub, TLS; who may come; the file's life."""
 
 from __future__ import annotations
 

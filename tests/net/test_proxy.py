@@ -1,5 +1,5 @@
-"""The header of the PROXY protocol: every form, every flaw, any bytes in any pieces; who is believed; the stage before a
-client."""
+"""The header of the PROXY protocol: every form, every flaw, any bytes in any pieces; who is believed; the stage before
+a client."""
 
 from __future__ import annotations
 
