@@ -160,8 +160,8 @@ class RawClient:
         source: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`address` may be the path of a Unix socket. `receive_buffer`: bytes that the system takes in for a client that
-        does not read; `source`: the address to come from."""
+        """`address` may be the path of a Unix socket. `receive_buffer`: bytes that the system takes in for a client
+        that does not read; `source`: the address to come from."""
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET)
         if source:
             self.socket.bind((source, 0))
