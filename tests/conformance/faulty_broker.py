@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "connack has header flags": ("MQTT-2.2.2-1",),
     "connack has a reserved code": ("3.2.2.3/reserved-codes",),
     # 3.3 PUBLISH
-    "redelivery has no DUP": ("MQTT-3.3.1-1", "MQTT-4.4.0-1"),
+    "redelivery has no DUP": ("MQTT-3.3.1-1",),
     "QoS 0 has DUP": ("MQTT-3.3.1-2", "MQTT-4.3.1-1"),
     "DUP is propagated": ("MQTT-3.3.1-3",),
     "stored messages have DUP": ("MQTT-3.3.1-3",),
