@@ -24,6 +24,7 @@ import pytest
 
 from conformance import capabilities, statements
 from conformance.capabilities import Capability
+from conformance.raw import NoAnswer
 from conformance.report.result import RunResult, TestResult, judge
 from conformance.statements import Catalogue
 from conformance.target import Broker, TargetError
@@ -363,7 +364,7 @@ class Session:
     def _run_by_itself(
         self, session: pytest.Session, pool: concurrent.futures.ThreadPoolExecutor, item: pytest.Item
     ) -> None:
-        """Runs this test and no other. It fails if the broker ends by itself twice: once may be due to what was before."""
+        """Runs this test and no other. It fails if the broker ends twice: once may be due to what was before."""
         job = self._job_of[item.nodeid]
         for _ in range(2):
             if not self._run(session, pool, [item]):
@@ -414,7 +415,23 @@ class Session:
         if self.broker.died and self._survives:
             return False
         result = self._execute(job)
-        return True if self.broker.has_died() and self._survives else result
+        return True if self._has_died() and self._survives else result
+
+    def _has_died(self) -> bool:
+        """Whether the broker that the runner started has ended by itself. One that is just ending shows it by serving
+        nobody any more: that is asked where nothing else runs."""
+        with self._lock:
+            busy = bool(self._running)
+        if not self.broker.private or busy:
+            return bool(self.broker.died)
+        probe = Trial(self.broker, self._found, self._patience)
+        try:
+            probe.connected("probe")
+        except NoAnswer:
+            return self.broker.has_died()
+        finally:
+            probe.clean_up()
+        return False
 
     def _execute(self, job: Job) -> TestResult:
         with self._logins if "authenticated" in job.needs else contextlib.nullcontext():

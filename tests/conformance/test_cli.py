@@ -255,7 +255,7 @@ def test_broker_that_one_test_ends(tmp_path: Path) -> None:
         """
     )
     report = tmp_path / "report.json"
-    select = ["--select", "test_first_packet_is_not_connect"]
+    select = ["--select", "test_first_packet_is_not_connect", "--jobs", "1"]
     assert cli.main(["--profile", str(profile), *select, "--json", str(report)]) == 1
     tests = {test["id"].partition("[")[2]: test for test in json.loads(report.read_text())["tests"]}
     assert {name: "FAIL" if name == "pingreq]" else "PASS" for name in tests} == {
