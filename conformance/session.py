@@ -369,7 +369,7 @@ class Session:
         for _ in range(2):
             if not self._run(session, pool, [item]):
                 return
-            died = self._begin_anew(f" while {job.id} ran, and nothing else")
+            died = self._begin_anew(f" while {job.id} ran alone")
         failure = Failure("the broker goes on running", died)
         verdict = (Verdict.FAIL, 0.0, str(failure), failure.expected, failure.actual)
         self._log(item, TestResult(job.id, job.title, job.statements, *verdict))
