@@ -252,9 +252,15 @@ def test_qos_0_discards_what_was_retained(trial: Trial, subscribed: int, before:
     publisher.publish(topic, b"old", before, retain=True)
     publisher.publish(topic, b"new", 0, retain=True)
     publisher.ping()
-    subscriber = trial.subscriber(topic, subscribed)
-    about = "a retained message that was replaced with QoS 0"
-    expect.silence(subscriber, publisher, topic, 2, about=about, besides=lambda message: message.payload == b"new")
+    # That PINGRESP has come does not mean that the message is stored, and nothing says so with QoS 0.
+    for last in [*[False] * 9, True]:
+        subscriber = trial.connected("subscriber")
+        flows.subscribed(subscriber, topic, subscribed)
+        found = expect.until_control(subscriber, publisher, topic, 2)
+        old = [str(message) for message in found if message.payload == b"old"]
+        if not old:
+            return
+        expect.that(not last, "no retained message that was replaced with QoS 0, to ten subscribers", ", ".join(old))
 
 
 # 3.3.1.3 RETAIN: the flag of what is delivered
