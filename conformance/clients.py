@@ -57,6 +57,7 @@ class Client:
         self._messages: deque[Publish] = deque()
         self._granted: dict[int, list[int]] = {}
         self._unsubscribed: set[int] = set()
+        self._published: set[int] = set()
         self._connack: Any = None
         self.session_present = False
         self._ended = False
@@ -83,6 +84,7 @@ class Client:
         self._paho.on_message = self._on_message
         self._paho.on_subscribe = self._on_subscribe
         self._paho.on_unsubscribe = self._on_unsubscribe
+        self._paho.on_publish = self._on_publish
         self._paho.on_log = self._on_log
 
     def connect(self) -> None:
@@ -119,10 +121,8 @@ class Client:
         self._tell(packets.publish(topic, payload, qos=qos, packet_id=qos or None, retain=retain))
         info = self._paho.publish(topic, payload, qos, retain)
         self._require(info.rc, "PUBLISH")
-        with contextlib.suppress(RuntimeError):
-            info.wait_for_publish(self.patience)
-        if not info.is_published():
-            raise Silence(f"{self.name}: a PUBLISH with QoS {qos} was not acknowledged in {self.patience:g} s")
+        self._wait(lambda: info.mid in self._published, f"the acknowledgement of a PUBLISH with QoS {qos}")
+        self._published.discard(info.mid)  # identifiers are used again
 
     def next_message(self, within: float | None = None) -> Publish:
         """The next message that came, acknowledged now. Raises Silence after `within` seconds, or Closed."""
@@ -223,6 +223,11 @@ class Client:
     def _on_unsubscribe(self, client: Any, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
         with self._changed:
             self._unsubscribed.add(mid)
+            self._changed.notify_all()
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, code: Any, properties: Any) -> None:
+        with self._changed:
+            self._published.add(mid)
             self._changed.notify_all()
 
     def _on_log(self, client: Any, userdata: Any, level: int, text: str) -> None:

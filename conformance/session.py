@@ -25,6 +25,7 @@ import pytest
 
 from conformance import capabilities, statements
 from conformance.capabilities import Capability
+from conformance.raw import NoAnswer
 from conformance.report.result import RunResult, TestResult, judge
 from conformance.statements import Catalogue
 from conformance.target import Broker, TargetError
@@ -46,6 +47,9 @@ PATIENCE = 10.0
 
 #: No test may take longer than this and four times the patience, in seconds: then it is ended with ERROR.
 TEST_SECONDS = 60.0
+
+#: How often a broker that the runner has started may end by itself before the run is given up.
+DEATHS = 10
 
 _RESULT = pytest.StashKey[TestResult]()
 
@@ -314,7 +318,7 @@ class Session:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._results:
-            if self.broker.died:
+            if self.broker.died and self._survives:
                 self._remarks.append(self.broker.died)
             if exitstatus == pytest.ExitCode.INTERRUPTED:
                 self._remarks.append(f"it was interrupted after {len(self._results)} of {len(self.jobs)} tests")
@@ -349,9 +353,10 @@ class Session:
         together.sort(key=lambda item: -self._job_of[item.nodeid].waits)
         with concurrent.futures.ThreadPoolExecutor(self._workers, thread_name_prefix="test") as pool:
             try:
-                self._run(session, pool, together)
-                for item in alone:
-                    self._run(session, pool, [item])
+                suspects = self._run_together(session, pool, together)
+                # Once more side by side, as the one that was to blame may be done; what is left then, one by one.
+                for item in [*self._run_together(session, pool, suspects), *alone]:
+                    self._run_by_itself(session, pool, item)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 with self._lock:
@@ -359,19 +364,92 @@ class Session:
                 self._abort(older_than=0.0)
                 raise
 
+    def _run_together(
+        self, session: pytest.Session, pool: concurrent.futures.ThreadPoolExecutor, items: Sequence[pytest.Item]
+    ) -> list[pytest.Item]:
+        """Runs these tests. When the broker ends by itself, it is started anew for those that had not begun yet.
+        Returns those that have no result, because it ended while they ran."""
+        suspects: list[pytest.Item] = []
+        while items:
+            lost = self._run(session, pool, items)
+            suspects += [item for item, began in lost if began]
+            items = [item for item, began in lost if not began]
+            if lost:
+                names = ", ".join(self._job_of[item.nodeid].id for item, began in lost if began)
+                self._begin_anew(f" while these tests ran: {names}" if names else "")
+        return suspects
+
+    def _run_by_itself(
+        self, session: pytest.Session, pool: concurrent.futures.ThreadPoolExecutor, item: pytest.Item
+    ) -> None:
+        """Runs this test and no other. It fails if the broker ends twice: once may be due to what was before."""
+        job = self._job_of[item.nodeid]
+        for _ in range(2):
+            if not self._run(session, pool, [item]):
+                return
+            died = self._begin_anew(f" while {job.id} ran alone")
+        failure = Failure("the broker goes on running", died)
+        verdict = (Verdict.FAIL, 0.0, str(failure), failure.expected, failure.actual)
+        self._log(item, TestResult(job.id, job.title, job.statements, *verdict))
+
+    def _begin_anew(self, when: str) -> str:
+        """Starts a broker that has ended by itself once more, without what it has kept. What the report says of it."""
+        self._remarks.append(self.broker.died + when)
+        if self._survives:
+            self.broker.begin_anew()
+        return self._remarks[-1]
+
     def _run(
         self, session: pytest.Session, pool: concurrent.futures.ThreadPoolExecutor, items: Sequence[pytest.Item]
-    ) -> None:
-        running = {pool.submit(self._execute, self._job_of[item.nodeid]): item for item in items}
+    ) -> list[tuple[pytest.Item, bool]]:
+        """Runs these tests side by side. Returns those of which the broker's own end leaves no result, each with
+        whether it had begun."""
+        running = {pool.submit(self._execute_while_alive, self._job_of[item.nodeid]): item for item in items}
+        lost: list[tuple[pytest.Item, bool]] = []
         while running:
             done, _ = concurrent.futures.wait(running, 1.0, concurrent.futures.FIRST_COMPLETED)
             self._abort(older_than=TEST_SECONDS + 4 * self._patience)
+            if self.broker.died and self._survives:
+                self._abort(older_than=0.0)
             for future in done:
-                self._log(running.pop(future), future.result())
+                item, result = running.pop(future), future.result()
+                if isinstance(result, bool):
+                    lost.append((item, result))
+                else:
+                    self._log(item, result)
                 if session.shouldfail:
                     raise session.Failed(session.shouldfail)
                 if session.shouldstop:
                     raise session.Interrupted(session.shouldstop)
+        return lost
+
+    @property
+    def _survives(self) -> bool:
+        """Whether a broker that ends by itself is started once more."""
+        return len(self._remarks) < DEATHS
+
+    def _execute_while_alive(self, job: Job) -> TestResult | bool:
+        """The result of one test; whether it had begun, if the broker has ended by itself and will begin anew."""
+        if self.broker.died and self._survives:
+            return False
+        result = self._execute(job)
+        return True if self._has_died() and self._survives else result
+
+    def _has_died(self) -> bool:
+        """Whether the broker that the runner started has ended by itself. One that is just ending shows it by serving
+        nobody any more: that is asked where nothing else runs."""
+        with self._lock:
+            busy = bool(self._running)
+        if not self.broker.private or busy:
+            return bool(self.broker.died)
+        probe = Trial(self.broker, self._found, self._patience)
+        try:
+            probe.connected("probe")
+        except NoAnswer:
+            return self.broker.has_died()
+        finally:
+            probe.clean_up()
+        return False
 
     def _execute(self, job: Job) -> TestResult:
         with self._logins if "authenticated" in job.needs else contextlib.nullcontext():

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -48,6 +49,10 @@ DAEMON_DIRECTORIES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 #: Long, because some brokers take their time, and a busy machine takes more.
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+
+
+#: How the line begins by which a program in Go, Rust or Node.js says why it ends.
+_WHY = re.compile(r"panic: |fatal error: |thread .* panicked|\w*Error\b.*: ")
 
 
 class TargetError(Exception):
@@ -326,12 +331,29 @@ class Broker:
             self.stop()
             self.start()
 
+    def begin_anew(self) -> None:
+        """Starts the broker that the runner started once more, in another directory: nothing is left of the first."""
+        self._clean_up()
+        self.__enter__()
+
     @property
     def died(self) -> str:
         """How the process that the runner started has ended by itself; empty while it runs."""
         if self._process is None or self._process.poll() is None:
             return ""
         return f"the broker ended by itself with exit status {self._process.returncode}{self._last_words()}"
+
+    def has_died(self) -> bool:
+        """Whether `died` says something, or will in a moment: a process that is ending takes no connection any more."""
+        if self._process and not self.died:
+            try:
+                socket.create_connection((self.main.host, self.main.port), 1).close()
+            except ConnectionRefusedError:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_SECONDS)
+            except OSError:
+                pass
+        return bool(self.died)
 
     @property
     def _log(self) -> Path:
@@ -429,7 +451,8 @@ class Broker:
         if not self._directory or not self._log.exists():
             return ""
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
+        why = [line for line in lines if _WHY.match(line)]  # some brokers let their call stack follow
+        return f": {(why or lines)[-1].strip()}" if lines else ""
 
     def _clean_up(self) -> None:
         self._end(subprocess.Popen.terminate)

@@ -411,6 +411,17 @@ def test_retained_messages_for_several_filters(trial: Trial) -> None:
 
 
 @verifies("MQTT-3.8.4-5")
+@pytest.mark.parametrize("count", [2, 10])
+def test_return_code_for_each_of_equal_filters(trial: Trial, count: int) -> None:
+    """A SUBACK has a return code for each filter, those included that the SUBSCRIBE names more than once."""
+    raw, topic = trial.connected(), trial.topic()
+    raw.send(packets.subscribe(1, *((topic, number % 2) for number in range(count))))
+    answer = raw.take(packets.SUBACK)
+    assert isinstance(answer, Suback)
+    expect.equal(len(answer.codes), count, "the number of return codes for equal filters")
+
+
+@verifies("MQTT-3.8.4-5")
 @every_qos
 @needs("wildcards")
 @pytest.mark.parametrize("name", ["a", "+", "#"], ids=["literal", "plus", "hash"])

@@ -421,15 +421,19 @@ DISCOURAGED = ["\x01", "\x1f", "\t", "\n", "\r", "\x7f", "\x80", "\x9f", "\ufdd0
 @verifies("MQTT-4.7.3-4")
 @pytest.mark.parametrize("character", DISCOURAGED, ids=lambda text: f"U+{ord(text[0]):04X}")
 def test_discouraged_characters(trial: Trial, character: str) -> None:
-    """A topic name with a control character or a non-character is delivered unchanged, unless the broker closes."""
+    """A topic name with a control character or a non-character is delivered unchanged, unless it is refused."""
     topic = trial.topic(f"a{character}b")
     raw, publisher = trial.connected("subscriber"), trial.connected("publisher")
     raw.send(packets.subscribe(1, (topic, 1)))
     try:
-        raw.take(packets.SUBACK)
+        answer = raw.take(packets.SUBACK)
+        raw.ping()  # a broker may close one packet later
         publisher.publish(topic, b"odd", 1)
     except Closed:
         trial.note("the broker disconnects a client that sends this character, as it may")
+        return
+    if isinstance(answer, Suback) and packets.SUBSCRIBE_FAILURE in answer.codes:
+        trial.note("the broker refuses a subscription with this character")
         return
     expect.message(raw, topic=topic, payload=b"odd")
 
@@ -461,7 +465,7 @@ def through(trial: Trial, topic: str) -> str:
 
 
 @verifies("4.7.3/length")
-@pytest.mark.parametrize("size", [256, 4096, 32768, 65535])
+@pytest.mark.parametrize("size", [256, 4096, 32768, pytest.param(65535, marks=alone)])  # which some brokers die of
 @pytest.mark.parametrize("character", ["a", "\u00e4", "\U0001f600"], ids=["1 byte", "2 bytes", "4 bytes"])
 def test_long_topics(trial: Trial, character: str, size: int) -> None:
     """Topic names and filters may have up to 65535 bytes."""

@@ -226,3 +226,48 @@ def test_interrupt_before_anything_is_judged(tmp_path: Path) -> None:
         shown, errors = process.communicate(timeout=30)
     assert (process.returncode, shown) == (2, "")
     assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"
+
+
+#: Accepts every CONNECT, ends the connection after anything else, and ends itself after the PINGREQ of a stranger.
+MORTAL = r"""
+import os, socket, sys, threading
+
+def serve(connection):
+    with connection:
+        while data := connection.recv(65536):
+            if data[:1] == b"\xc0":
+                os.write(2, b"panic: not a CONNECT\ncall stack\n")
+                os._exit(3)
+            if data[:1] != b"\x10":
+                return
+            connection.sendall(b"\x20\x02\x00\x00")
+
+with socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=100) as listener:
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
+def test_broker_that_one_test_ends(tmp_path: Path) -> None:
+    profile = tmp_path / "mortal.toml"
+    profile.write_text(
+        f"""
+        [run]
+        command = ["{{{{python}}}}", "{{{{dir}}}}/mortal.py", "{{{{port.main}}}}"]
+        [run.files]
+        "mortal.py" = '''{MORTAL}'''
+        [endpoints.main]
+        url = "mqtt://127.0.0.1:{{{{port.main}}}}"
+        """
+    )
+    report = tmp_path / "report.json"
+    select = ["--select", "test_first_packet_is_not_connect", "--jobs", "1"]
+    assert cli.main(["--profile", str(profile), *select, "--json", str(report)]) == 1
+    tests = {test["id"].partition("[")[2]: test for test in json.loads(report.read_text())["tests"]}
+    assert {name: "FAIL" if name == "pingreq]" else "PASS" for name in tests} == {
+        name: test["verdict"] for name, test in tests.items()
+    }
+    assert tests["pingreq]"]["reason"] == (
+        "expected the broker goes on running; actually the broker ended by itself with exit status 3: "
+        "panic: not a CONNECT while test_3_01_connect.py::test_first_packet_is_not_connect[pingreq] ran alone"
+    )

@@ -193,6 +193,9 @@ class Connecting(Ends):
         if self.has("stored messages before connack"):
             self._resume(session)
         self._send_connack(connection, 0, present)
+        if self.has("whoever connects gets what is retained"):
+            for topic in {name for other in self._sessions.values() for name in other.subscriptions}:
+                self._send_retained(session, topic, 0)
         if not self.has("stored messages before connack"):
             self._resume(session)
 
