@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, words) in REPORTS.items():
         add(f"--{name}", metavar="FILE", help=words)
     add("--patience", metavar="SECONDS", type=_positive, default=PATIENCE, help=f"wait so long, default {PATIENCE:g}")
-    add("--jobs", metavar="N", type=_count, default=JOBS, help=f"run so many tests at a time, default {JOBS}")
+    add("--jobs", metavar="N", type=_count, help=f"run so many tests at a time, default {JOBS}")
     return built
 
 
@@ -133,7 +133,7 @@ def session_of(config: pytest.Config) -> Session:
         broker,
         select=option.target_select or (),
         patience=option.target_patience or PATIENCE,
-        workers=option.target_jobs or JOBS,
+        workers=option.target_jobs,
         strict=option.target_strict,
         arguments=_arguments(option.target, option.target_profile),
     )

@@ -34,8 +34,14 @@ SUITE = Path(__file__).parent / "suite"
 
 MQTT = "3.1.1"
 
-#: How many tests run at a time.
+#: How many tests run at a time, unless the arguments or the profile say something else.
 JOBS = 32
+
+#: A test that is still running after so many seconds mostly waits for what does not come: another begins beside it.
+SETTLED_SECONDS = 2.0
+
+#: So many may be running then, all in all: more, and paho-mqtt might need more than the 1024 sockets that it can use.
+CROWD = 96
 
 #: How many of them may log in with a password: checking one is meant to take time, and they would queue up.
 LOGINS = 4
@@ -187,7 +193,7 @@ class Session:
         *,
         select: Sequence[str] = (),
         patience: float = PATIENCE,
-        workers: int = JOBS,
+        workers: int | None = None,
         strict: bool = False,
         arguments: Sequence[str] = (),
         collect_only: bool = False,
@@ -201,7 +207,7 @@ class Session:
         self.result: RunResult | None = None
         self._select = tuple(select)
         self._patience = patience
-        self._workers = workers
+        self._workers = workers or broker.jobs or JOBS
         self._strict = strict
         self._arguments = tuple(arguments)
         self._collect_only = collect_only
@@ -212,6 +218,8 @@ class Session:
         self._results: dict[str, TestResult] = {}
         self._remarks: list[str] = []
         self._running: dict[Trial, float] = {}
+        self._rooms = threading.Semaphore(self._workers)
+        self._in_a_room: set[Trial] = set()
         self._stopping = False
         self._logins = threading.Semaphore(LOGINS)
         self._lock = threading.Lock()
@@ -329,7 +337,7 @@ class Session:
         together = [item for item in items if not self._job_of[item.nodeid].alone]
         alone = [item for item in items if self._job_of[item.nodeid].alone]
         together.sort(key=lambda item: -self._job_of[item.nodeid].waits)
-        with concurrent.futures.ThreadPoolExecutor(self._workers, thread_name_prefix="test") as pool:
+        with concurrent.futures.ThreadPoolExecutor(max(self._workers, CROWD), thread_name_prefix="test") as pool:
             try:
                 self._run(session, pool, together)
                 for item in alone:
@@ -346,8 +354,9 @@ class Session:
     ) -> None:
         running = {pool.submit(self._execute, self._job_of[item.nodeid]): item for item in items}
         while running:
-            done, _ = concurrent.futures.wait(running, 1.0, concurrent.futures.FIRST_COMPLETED)
+            done, _ = concurrent.futures.wait(running, 0.25, concurrent.futures.FIRST_COMPLETED)
             self._abort(older_than=TEST_SECONDS + 4 * self._patience)
+            self._make_room()
             for future in done:
                 self._log(running.pop(future), future.result())
                 if session.shouldfail:
@@ -357,9 +366,11 @@ class Session:
 
     def _execute(self, job: Job) -> TestResult:
         with self._logins if "authenticated" in job.needs else contextlib.nullcontext():
+            self._rooms.acquire()
             trial = Trial(self.broker, self._found, self._patience)
             with self._lock:
                 self._running[trial] = time.monotonic()
+                self._in_a_room.add(trial)
                 if self._stopping:
                     trial.abort()
             try:
@@ -367,13 +378,27 @@ class Session:
             finally:
                 with self._lock:
                     del self._running[trial]
+                self._leave_room(trial)
 
     def _abort(self, older_than: float) -> None:
-        with self._lock:
-            began_before = time.monotonic() - older_than
-            overdue = [trial for trial, began in self._running.items() if began < began_before]
-        for trial in overdue:
+        for trial in self._older_than(older_than):
             trial.abort()
+
+    def _make_room(self) -> None:
+        for trial in self._older_than(SETTLED_SECONDS):
+            self._leave_room(trial)
+
+    def _leave_room(self, trial: Trial) -> None:
+        with self._lock:
+            if trial not in self._in_a_room:
+                return
+            self._in_a_room.remove(trial)
+        self._rooms.release()
+
+    def _older_than(self, seconds: float) -> list[Trial]:
+        with self._lock:
+            began_before = time.monotonic() - seconds
+            return [trial for trial, began in self._running.items() if began < began_before]
 
     def _log(self, item: pytest.Item, result: TestResult) -> None:
         """Tells pytest of a test that has ended, in the order of calls that its reporters know."""

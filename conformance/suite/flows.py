@@ -6,7 +6,7 @@ test INCONCLUSIVE.
 
 from collections.abc import Callable
 
-from conformance import packets
+from conformance import capabilities, packets
 from conformance.packets import Packet, Publish
 from conformance.raw import Raw
 from conformance.trial import Trial
@@ -23,9 +23,7 @@ ENDS: dict[str, Callable[[Raw], None]] = {
 
 def subscribed(raw: Raw, topic_filter: str, qos: int) -> None:
     """A subscription that was granted with that QoS."""
-    granted = raw.subscribe(topic_filter, qos)
-    if granted != qos:
-        raise Inconclusive(f"{raw.name} asked for QoS {qos} and was granted {granted}")
+    capabilities.require_granted(raw.name, qos, raw.subscribe(topic_filter, qos))
 
 
 def received(raw: Raw, payload: bytes, qos: int) -> Publish:

@@ -52,7 +52,7 @@ def send_with_flags(trial: Trial, kind: int, flags: int) -> Raw:
     topic = trial.topic()
     raw = trial.raw() if kind == packets.CONNECT else trial.connected()
     if kind == packets.CONNECT:
-        raw.send(packets.connect(trial.client_id(), header_flags=flags))
+        raw.send(trial.connect_packet(trial.client_id(), header_flags=flags))
     elif kind == packets.PUBACK:
         raw.send(packets.acknowledgement(kind, flows.under_way(raw, topic, 1), flags=flags))
     elif kind == packets.PUBREC:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
+from conformance import capabilities, expect, packets
 from conformance.clients import Client
 from conformance.marks import needs, verifies, waits
 from conformance.packets import Connack, Publish, Will
@@ -31,9 +31,7 @@ def absent(trial: Trial, *filters: str, qos: int = 1) -> str:
     """Leaves a session with these subscriptions on the broker, its client away: the ClientId."""
     client = trial.client("absent", clean=False)
     for topic_filter in filters:
-        granted = client.subscribe(topic_filter, qos)
-        if granted != qos:
-            raise Inconclusive(f"a subscription with QoS {qos} was granted with {granted}")
+        capabilities.require_granted(client.name, qos, client.subscribe(topic_filter, qos))
     client.disconnect()
     return client.client_id
 
@@ -78,14 +76,15 @@ def test_first_packet_is_not_connect(trial: Trial, first: bytes) -> None:
 def test_publish_before_connect_is_not_delivered(trial: Trial, qos: int) -> None:
     """What a client publishes before its CONNECT reaches nobody."""
     topic = trial.topic()
-    subscriber = trial.subscriber(topic, 2)
+    subscriber = trial.subscriber(topic, trial.highest_qos)
     raw = trial.raw()
     raw.send(
         packets.publish(topic, b"too early", qos=qos, packet_id=1 if qos else None),
         trial.connect_packet(trial.client_id()),
     )
     expect.closed(raw, after="a first packet that is not CONNECT")
-    expect.silence(subscriber, trial.client("control"), topic, 2, about="a PUBLISH that came before the CONNECT")
+    control = trial.client("control")
+    expect.silence(subscriber, control, topic, trial.highest_qos, about="a PUBLISH that came before the CONNECT")
 
 
 @verifies("MQTT-3.1.0-2", "MQTT-4.8.0-1")
@@ -185,14 +184,12 @@ def test_unsupported_level(trial: Trial, level: int) -> None:
 def test_reserved_connect_flag(trial: Trial, clean: bool, fields: str) -> None:
     """A CONNECT with the reserved flag set gets the client disconnected."""
     raw = trial.raw()
-    flags = 1 | clean << 1
     client_id = trial.client_id()
-    if fields == "will":
-        raw.send(packets.connect(client_id, flags=flags | 0b100, will=Will(trial.topic(), b"will")))
-    elif fields == "credentials":
-        raw.send(packets.connect(client_id, flags=flags | 0xC0, username="user", password="password"))
+    if fields == "credentials" and raw.endpoint.username is None:
+        raw.send(packets.connect(client_id, clean=clean, username="user", password="password", toggle=1))
     else:
-        raw.send(packets.connect(client_id, flags=flags))
+        will = Will(trial.topic(), b"will") if fields == "will" else None
+        raw.send(trial.connect_packet(client_id, clean=clean, will=will, toggle=1))
     if expect.not_accepted(raw):
         trial.warn("a malformed CONNECT is answered with a CONNACK; it should be dropped without one")
 
@@ -360,7 +357,8 @@ def test_clean_session_discards_subscriptions(trial: Trial) -> None:
     client_id = absent(trial, old)
     publisher = trial.client("publisher")
     for name, clean in (("clean", True), ("later", False)):
-        client = trial.client(name, client_id=client_id, clean=clean)
+        client = trial.raw(name)
+        client.connect(client_id, clean=clean)
         client.subscribe(control, 1)
         publisher.publish(old, b"for the old subscription", 1)
         expect.silence(client, publisher, control, 1, about="a message for the discarded subscription")
@@ -375,7 +373,8 @@ def test_clean_session_discards_messages(trial: Trial) -> None:
     publisher = trial.client("publisher")
     publisher.publish(topic, b"waiting", 1)
     for name, clean in (("clean", True), ("later", False)):
-        client = trial.client(name, client_id=client_id, clean=clean)
+        client = trial.raw(name)
+        client.connect(client_id, clean=clean)
         client.subscribe(topic, 1)
         expect.silence(client, publisher, topic, 1, about="a message that waited in the discarded session")
         client.disconnect()
@@ -714,7 +713,8 @@ def test_will_without_retain(trial: Trial, qos: int) -> None:
     later.subscribe(taken, 1)
     expect.message(later, topic=taken, payload=b"kept", retain=True)
     later.subscribe(fresh, 1)
-    expect.silence(later, publisher, fresh, 1, about="a will without the retain flag, for a later subscriber")
+    about = "a will without the retain flag, for a later subscriber"
+    expect.silence(later, publisher, fresh, 1, about=about, besides=of_topic(taken))
 
 
 @verifies("MQTT-3.1.2-17")
@@ -782,7 +782,8 @@ def test_will_fields_missing(trial: Trial, present: bytes) -> None:
 def test_will_fields_without_flag(trial: Trial) -> None:
     """Will fields without the will flag are no valid CONNECT."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), flags=0b10, will=Will(trial.topic(), b"will")))
+    fields = packets.string(trial.topic()) + packets.string(b"will")
+    raw.send(trial.connect_packet(trial.client_id(), extra=fields))
     expect.dropped(raw, after="a CONNECT with will fields but no will flag")
 
 
@@ -791,7 +792,7 @@ def test_will_fields_without_flag(trial: Trial) -> None:
 def test_will_qos_without_flag(trial: Trial, qos: int) -> None:
     """A will QoS without the will flag is no valid CONNECT."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), flags=0b10 | qos << 3))
+    raw.send(trial.connect_packet(trial.client_id(), toggle=qos << 3))
     expect.dropped(raw, after=f"a CONNECT with will QoS {qos} but no will flag")
 
 
@@ -799,7 +800,7 @@ def test_will_qos_without_flag(trial: Trial, qos: int) -> None:
 def test_will_retain_without_flag(trial: Trial) -> None:
     """The will retain flag without the will flag is no valid CONNECT."""
     raw = trial.raw()
-    raw.send(packets.connect(trial.client_id(), flags=0b100010))
+    raw.send(trial.connect_packet(trial.client_id(), toggle=0b100000))
     expect.dropped(raw, after="a CONNECT with the will retain flag but no will flag")
 
 
@@ -1256,31 +1257,34 @@ def test_will_topic_empty(trial: Trial) -> None:
 # 3.1.4 Response
 
 
-MALFORMED: dict[str, Callable[[str], bytes]] = {
-    "header flags 1": lambda client_id: packets.connect(client_id, header_flags=1),
-    "header flags 2": lambda client_id: packets.connect(client_id, header_flags=2),
-    "header flags 8": lambda client_id: packets.connect(client_id, header_flags=8),
-    "reserved flag": lambda client_id: packets.connect(client_id, flags=0b11),
-    "no connect flags": lambda client_id: packets.frame(packets.CONNECT, 0, packets.string("MQTT") + b"\4"),
-    "no keep alive": lambda client_id: packets.frame(packets.CONNECT, 0, packets.string("MQTT") + b"\4\2"),
-    "half a keep alive": lambda client_id: packets.frame(packets.CONNECT, 0, packets.string("MQTT") + b"\4\2\0"),
-    "one byte too many": lambda client_id: packets.connect(client_id, extra=b"\0"),
-    "many bytes too many": lambda client_id: packets.connect(client_id, extra=bytes(1000)),
-    "will message too long": lambda client_id: packets.connect(
-        client_id, flags=0b110, extra=packets.string("topic") + u16(65535) + b"x"
+MALFORMED: dict[str, Callable[[Trial], bytes]] = {
+    "header flags 1": lambda trial: trial.connect_packet(trial.client_id(), header_flags=1),
+    "header flags 2": lambda trial: trial.connect_packet(trial.client_id(), header_flags=2),
+    "header flags 8": lambda trial: trial.connect_packet(trial.client_id(), header_flags=8),
+    "reserved flag": lambda trial: trial.connect_packet(trial.client_id(), toggle=1),
+    "no connect flags": lambda trial: packets.frame(packets.CONNECT, 0, packets.string("MQTT") + b"\4"),
+    "no keep alive": lambda trial: packets.frame(packets.CONNECT, 0, packets.string("MQTT") + b"\4\2"),
+    "half a keep alive": lambda trial: packets.frame(packets.CONNECT, 0, packets.string("MQTT") + b"\4\2\0"),
+    "one byte too many": lambda trial: trial.connect_packet(trial.client_id(), extra=b"\0"),
+    "many bytes too many": lambda trial: trial.connect_packet(trial.client_id(), extra=bytes(1000)),
+    "will message too long": lambda trial: packets.connect(
+        trial.client_id(), flags=0b110, extra=packets.string("topic") + u16(65535) + b"x"
     ),
-    "bytes after the password": lambda client_id: packets.connect(
-        client_id, username="user", password="password", extra=b"\0"
+    "bytes after the password": lambda trial: packets.connect(
+        trial.client_id(),
+        username=trial.broker.main.username or "user",
+        password=trial.broker.main.password or "password",
+        extra=b"\0",
     ),
 }
 
 
 @verifies("MQTT-3.1.4-1")
 @pytest.mark.parametrize("malformed", MALFORMED.values(), ids=MALFORMED)
-def test_malformed_connect(trial: Trial, malformed: Callable[[str], bytes]) -> None:
+def test_malformed_connect(trial: Trial, malformed: Callable[[Trial], bytes]) -> None:
     """A CONNECT that is not as it must be ends the connection, without a CONNACK."""
     raw = trial.raw()
-    raw.send(malformed(trial.client_id()))
+    raw.send(malformed(trial))
     expect.dropped(raw, after="a malformed CONNECT")
 
 
@@ -1440,10 +1444,10 @@ def test_packets_right_behind_connect(trial: Trial) -> None:
     expect.packet(raw, packets.PINGRESP)
 
 
-REFUSALS: dict[str, Callable[[], bytes]] = {
-    "unknown level": lambda: packets.connect(Trial.client_id(), level=64),
-    "empty id without clean session": lambda: packets.connect("", clean=False),
-    "malformed": lambda: packets.connect(Trial.client_id(), flags=0b11),
+REFUSALS: dict[str, Callable[[Trial], bytes]] = {
+    "unknown level": lambda trial: trial.connect_packet(trial.client_id(), level=64),
+    "empty id without clean session": lambda trial: trial.connect_packet("", clean=False),
+    "malformed": lambda trial: trial.connect_packet(trial.client_id(), toggle=1),
 }
 
 
@@ -1457,25 +1461,26 @@ def require_rejected(raw: Raw) -> None:
 @verifies("MQTT-3.1.4-5")
 @every_qos
 @pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS)
-def test_publish_behind_a_refused_connect(trial: Trial, refused: Callable[[], bytes], qos: int) -> None:
+def test_publish_behind_a_refused_connect(trial: Trial, refused: Callable[[Trial], bytes], qos: int) -> None:
     """What a client has published behind a CONNECT that is rejected reaches nobody."""
     topic = trial.topic()
-    watcher = trial.subscriber(topic, 2, name="watcher")
+    watcher = trial.subscriber(topic, trial.highest_qos, name="watcher")
     raw = trial.raw()
     publish = packets.publish(topic, b"not to be seen", qos=qos, packet_id=1 if qos else None)
-    raw.send(refused(), publish, packets.pubrel(1) if qos == 2 else b"")
+    raw.send(refused(trial), publish, packets.pubrel(1) if qos == 2 else b"")
     require_rejected(raw)
-    expect.silence(watcher, trial.client("control"), topic, 2, about="a message behind a CONNECT that was rejected")
+    about = "a message behind a CONNECT that was rejected"
+    expect.silence(watcher, trial.client("control"), topic, trial.highest_qos, about=about)
 
 
 @verifies("MQTT-3.1.4-5")
 @needs("retained")
 @pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS)
-def test_retained_publish_behind_a_refused_connect(trial: Trial, refused: Callable[[], bytes]) -> None:
+def test_retained_publish_behind_a_refused_connect(trial: Trial, refused: Callable[[Trial], bytes]) -> None:
     """What a client has published behind a CONNECT that is rejected is not retained."""
     topic = trial.topic()
     raw = trial.raw()
-    raw.send(refused(), packets.publish(topic, b"not to be kept", qos=1, packet_id=1, retain=True))
+    raw.send(refused(trial), packets.publish(topic, b"not to be kept", qos=1, packet_id=1, retain=True))
     require_rejected(raw)
     later = trial.subscriber(topic, 1, name="later")
     expect.silence(later, trial.client("control"), topic, 1, about="a retained message behind a rejected CONNECT")
@@ -1483,10 +1488,10 @@ def test_retained_publish_behind_a_refused_connect(trial: Trial, refused: Callab
 
 @verifies("MQTT-3.1.4-5")
 @pytest.mark.parametrize("refused", REFUSALS.values(), ids=REFUSALS)
-def test_requests_behind_a_refused_connect(trial: Trial, refused: Callable[[], bytes]) -> None:
+def test_requests_behind_a_refused_connect(trial: Trial, refused: Callable[[Trial], bytes]) -> None:
     """Requests behind a CONNECT that is rejected are not answered."""
     raw = trial.raw()
-    raw.send(refused(), packets.subscribe(1, (trial.topic(), 1)), packets.unsubscribe(2, trial.topic()))
+    raw.send(refused(trial), packets.subscribe(1, (trial.topic(), 1)), packets.unsubscribe(2, trial.topic()))
     raw.send(packets.pingreq())
     require_rejected(raw)
     answers = [packet for packet in raw.unread if packet.kind != packets.CONNACK]
@@ -1499,7 +1504,7 @@ def test_requests_behind_a_refused_connect(trial: Trial, refused: Callable[[], b
 def test_publish_behind_a_wrong_password(trial: Trial, qos: int) -> None:
     """What a client has published behind a CONNECT whose password is wrong reaches nobody."""
     topic = trial.topic()
-    watcher = trial.subscriber(topic, 2, name="watcher", endpoint="authenticated")
+    watcher = trial.subscriber(topic, trial.highest_qos, name="watcher", endpoint="authenticated")
     raw = trial.raw(endpoint="authenticated")
     raw.send(
         packets.connect(trial.client_id(), username=raw.endpoint.username, password="wrong password"),
@@ -1507,7 +1512,8 @@ def test_publish_behind_a_wrong_password(trial: Trial, qos: int) -> None:
     )
     require_rejected(raw)
     control = trial.client("control", "authenticated")
-    expect.silence(watcher, control, topic, 2, about="a message behind a CONNECT whose password is wrong")
+    about = "a message behind a CONNECT whose password is wrong"
+    expect.silence(watcher, control, topic, trial.highest_qos, about=about)
 
 
 @verifies("3.1.4/refused-closes")

@@ -74,8 +74,11 @@ def test_qos_0_has_no_dup(trial: Trial, dup: bool, published: int, subscribed: i
         except Closed:
             trial.note("a PUBLISH with QoS 0 and DUP = 1 gets the client disconnected")
             return
-        trial.note("a PUBLISH with QoS 0 and DUP = 1 is accepted")
-    expect.message(raw, payload=b"message", dup=False)
+        trial.note("a PUBLISH with QoS 0 and DUP = 1 does not end the connection")
+    found = raw.next_message()  # whether it comes at all, and with which QoS, are other rules
+    if found.qos:
+        raise Inconclusive(f"the message was delivered with QoS {found.qos}")
+    expect.that(not found.dup, "PUBLISH without DUP, as its QoS is 0", str(found))
 
 
 @verifies("MQTT-3.3.1-3")
@@ -616,7 +619,8 @@ def test_overlapping_subscriptions(
     trial.client("publisher").publish(trial.topic("a/b"), b"message", published)
     wanted = min(published, max(qos for _, qos in filters))
     try:
-        raw.take(packets.PUBLISH, lambda packet: isinstance(packet, Publish) and packet.qos == wanted)
+        # More than was published breaks another rule.
+        raw.take(packets.PUBLISH, lambda packet: isinstance(packet, Publish) and packet.qos >= wanted)
     except NoAnswer as error:
         seen = ", ".join(str(packet) for packet in raw.unread if packet.kind == packets.PUBLISH)
         raise Failure(f"a copy of the message with QoS {wanted}", f"{seen or 'no copy'}: {error}") from None

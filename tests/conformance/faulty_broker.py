@@ -380,6 +380,7 @@ ODDITIES: dict[str, tuple[str, ...]] = {
     "disconnect is not followed by the end": ("3.14.4/close",),
     "restart ends every session": ("MQTT-4.1.0-1",),
     "restart loses retained messages": ("4.1/retained-kept",),
+    "whoever connects gets what is retained": ("MQTT-4.5.0-1",),
     "clients may use dollar topics": ("4.7.2/exchange",),
     "empty filters can be unsubscribed": ("MQTT-4.7.3-1",),
     "long topics are refused": ("4.7.3/length",),
@@ -1010,6 +1011,9 @@ class FaultyBroker:
         if self.has("stored messages before connack"):
             self._resume(session)
         self._send_connack(connection, 0, present)
+        if self.has("whoever connects gets what is retained"):
+            for topic in {name for other in self._sessions.values() for name in other.subscriptions}:
+                self._send_retained(session, topic, 0)
         if not self.has("stored messages before connack"):
             self._resume(session)
 
