@@ -32,6 +32,7 @@ class Trial:
 
     `patience`: how long, in seconds, an answer is waited for. `transcript`: what went over the wire so far.
     `warnings`: what was said to `warn`; `notes`: what was said to `note`. `aborted`: whether it was ended from outside.
+    `cut_off`: whether it is inconclusive because a connection ended on which nothing was wrong.
     """
 
     def __init__(self, broker: Broker, found: dict[str, Capability], patience: float) -> None:
@@ -41,6 +42,7 @@ class Trial:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self.aborted = False
+        self.cut_off = False
         self._found = found
         self._prefix = f"{PREFIX}{secrets.token_hex(6)}"
         self._clients: list[Raw | Client] = []

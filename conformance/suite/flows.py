@@ -1,12 +1,12 @@
 """Situations that several chapters begin with: a message that the broker waits to see acknowledged, an answer of it.
 
 Owns: the way there. Must not know: what is judged then; like the helpers of `raw.Raw`, what goes wrong here makes a
-test INCONCLUSIVE.
+test INCONCLUSIVE. One end, too: `ends_unconnected` does judge.
 """
 
 from collections.abc import Callable
 
-from conformance import capabilities, packets
+from conformance import capabilities, expect, packets
 from conformance.packets import Packet, Publish
 from conformance.raw import Raw
 from conformance.trial import Trial
@@ -60,6 +60,14 @@ def released(raw: Raw, topic: str) -> int:
     raw.send(packets.pubrec(packet_id))
     raw.take(packets.PUBREL)
     return packet_id
+
+
+def ends_unconnected(trial: Trial, raw: Raw, after: str) -> None:
+    """A connection without a valid CONNECT ends. A broker may come to that by waiting in vain for a CONNECT: how long
+    it waits has no number, so it gets more time, and a warning."""
+    seconds = expect.closed(raw, after=after, within=2 * trial.patience)
+    if seconds > trial.patience / 2:
+        trial.warn(f"the client is disconnected only {seconds:.1f} s after {after}, like one that sends nothing")
 
 
 def session(trial: Trial, topic_filter: str, qos: int, name: str = "first") -> tuple[Raw, str]:

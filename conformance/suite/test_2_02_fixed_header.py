@@ -190,4 +190,4 @@ def test_five_length_bytes_in_connect(trial: Trial) -> None:
     """A first packet whose Remaining Length has more than four bytes gets the client disconnected."""
     raw = trial.raw()
     raw.send(b"\x10\x80\x80\x80\x80\x01")
-    expect.closed(raw, after="a Remaining Length of five bytes")
+    flows.ends_unconnected(trial, raw, "a Remaining Length of five bytes")

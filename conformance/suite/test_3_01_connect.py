@@ -12,6 +12,7 @@ from conformance.clients import Client
 from conformance.marks import needs, verifies, waits
 from conformance.packets import Connack, Publish, Will
 from conformance.raw import Raw
+from conformance.suite import flows
 from conformance.trial import CLIENT_ID_CHARACTERS, Trial
 from conformance.verdicts import Failure, Inconclusive, NotApplicable
 
@@ -68,7 +69,7 @@ def test_first_packet_is_not_connect(trial: Trial, first: bytes) -> None:
     """A client that does not begin with CONNECT is disconnected."""
     raw = trial.raw()
     raw.send(first)
-    expect.closed(raw, after="a first packet that is not CONNECT")
+    flows.ends_unconnected(trial, raw, "a first packet that is not CONNECT")
 
 
 @verifies("MQTT-3.1.0-1")
@@ -82,7 +83,7 @@ def test_publish_before_connect_is_not_delivered(trial: Trial, qos: int) -> None
         packets.publish(topic, b"too early", qos=qos, packet_id=1 if qos else None),
         trial.connect_packet(trial.client_id()),
     )
-    expect.closed(raw, after="a first packet that is not CONNECT")
+    flows.ends_unconnected(trial, raw, "a first packet that is not CONNECT")
     control = trial.client("control")
     expect.silence(subscriber, control, topic, trial.highest_qos, about="a PUBLISH that came before the CONNECT")
 
@@ -735,6 +736,8 @@ def test_will_with_retain(trial: Trial, qos: int) -> None:
         watcher.next_message()
         later = trial.subscriber(topic, 1, name="later")
         expect.message(later, topic=topic, payload=b"gone", retain=True)
+        watcher.disconnect()
+        later.disconnect()
 
 
 @verifies("MQTT-3.1.2-17")
@@ -1304,8 +1307,9 @@ def test_connect_that_ends_too_early(trial: Trial, malformed: bytes) -> None:
     """A CONNECT that ends before its protocol level ends the connection."""
     raw = trial.raw()
     raw.send(malformed)
-    answer = expect.not_accepted(raw)
-    if answer:
+    flows.ends_unconnected(trial, raw, "a CONNECT that ends before its protocol level")
+    for answer in raw.unread:
+        expect.that(getattr(answer, "code", 1) != 0, "the broker does not accept it", str(answer))
         trial.warn(f"a CONNECT without a protocol level is answered with {answer}; it should be dropped")
 
 

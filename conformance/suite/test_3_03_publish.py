@@ -357,6 +357,7 @@ def test_empty_message_removes_one_topic(trial: Trial) -> None:
             expect.silence(subscriber, publisher, trial.topic(name), 1, about="a retained message that was removed")
         else:
             expect.message(subscriber, payload=name.encode())
+        subscriber.disconnect()
 
 
 @verifies("MQTT-3.3.1-10")
