@@ -58,6 +58,11 @@ def test_ca_file_is_beside_the_profile(tmp_path: Path) -> None:
         assert (broker.name, broker.main.ca_file) == ("mine", str(tmp_path / "ca.pem"))
 
 
+def test_jobs() -> None:
+    assert profiles.parse("jobs = 1", "x.toml").jobs == 1
+    assert profiles.parse("", "x.toml").jobs is None
+
+
 def test_deviations() -> None:
     broker = profiles.parse('name = "mine"\n[deviations]\n"MQTT-1" = "why"', "x.toml")
     assert (broker.name, broker.deviations) == ("mine", {"MQTT-1": "why"})
@@ -82,8 +87,9 @@ MISTAKES = {
     "unknown table": (
         "[endpoint]",
         "'endpoint' is not known; did you mean 'endpoints'?: "
-        "there are name, about, run, commands, endpoints, deviations",
+        "there are name, about, jobs, run, commands, endpoints, deviations",
     ),
+    "no jobs": ("jobs = 0", "'jobs' must be 1 or more"),
     "wrong kind": ("name = 1", "'name' must be a text"),
     "bool for a number": (
         '[endpoints.limited]\nurl = "mqtt://a"\nlimit = true',
