@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, words) in REPORTS.items():
         add(f"--{name}", metavar="FILE", help=words)
     add("--patience", metavar="SECONDS", type=_positive, default=PATIENCE, help=f"wait so long, default {PATIENCE:g}")
-    add("--jobs", metavar="N", type=_count, help=f"run so many tests at a time, default {JOBS}")
+    add("--jobs", metavar="N", type=_count, help=f"run so many tests beside those that wait, default {JOBS}")
     return built
 
 
