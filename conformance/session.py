@@ -152,11 +152,12 @@ def _verdict(job: Job, trial: Trial) -> tuple[Verdict, str, str, str]:
             trial.require(name)
         job.function(trial=trial, **job.arguments)
     except Failure as failure:
+        trial.cut_off = _cut_off(failure)
         return Verdict.FAIL, str(failure), failure.expected, failure.actual
     except NotApplicable as error:
         return Verdict.NOT_APPLICABLE, str(error), "", ""
     except Inconclusive as error:
-        trial.cut_off = isinstance(error, Closed)
+        trial.cut_off = _cut_off(error)
         return Verdict.INCONCLUSIVE, str(error), "", ""
     except Exception as error:
         if isinstance(error, AssertionError) and _raised_in_suite(error):
@@ -165,6 +166,11 @@ def _verdict(job: Job, trial: Trial) -> tuple[Verdict, str, str, str]:
     if trial.warnings:
         return Verdict.WARN, "; ".join(trial.warnings), "", ""
     return Verdict.PASS, "", "", ""
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether it comes of a connection that ended while something else was awaited."""
+    return isinstance(error, Closed) or isinstance(error.__context__, Closed)
 
 
 def _raised_in_suite(error: BaseException) -> bool:
@@ -370,9 +376,9 @@ class Session:
         with self._logins if "authenticated" in job.needs else contextlib.nullcontext():
             trial = Trial(self.broker, self._found, self._patience)
             result = self._try(job, trial)
-            if result.verdict is Verdict.INCONCLUSIVE and trial.cut_off:
-                # Some brokers end a connection that comes too soon after another one. If this is no such thing, it will
-                # happen again.
+            if trial.cut_off and not trial.aborted:
+                # Some brokers end a connection for what other clients do, or because it comes too soon after another
+                # one. If this is no such thing, it will happen again.
                 again = Trial(self.broker, self._found, self._patience)
                 again.note(f"the second attempt; of the first one came: {result.reason}")
                 result = self._try(job, again)

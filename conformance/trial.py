@@ -32,7 +32,7 @@ class Trial:
 
     `patience`: how long, in seconds, an answer is waited for. `transcript`: what went over the wire so far.
     `warnings`: what was said to `warn`; `notes`: what was said to `note`. `aborted`: whether it was ended from outside.
-    `cut_off`: whether it is inconclusive because a connection ended on which nothing was wrong.
+    `cut_off`: whether it came to its end because a connection ended on which something else was awaited.
     """
 
     def __init__(self, broker: Broker, found: dict[str, Capability], patience: float) -> None:

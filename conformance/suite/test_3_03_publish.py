@@ -280,8 +280,8 @@ def test_retain_for_a_wildcard(trial: Trial) -> None:
     publisher = trial.client("publisher")
     for name in ("a", "b"):
         publisher.publish(trial.topic(name), name.encode(), 1, retain=True)
-    found = expect.messages(subscribed_client(trial, trial.topic("#"), 1), [b"a", b"b"])
-    for message in found:
+    client = subscribed_client(trial, trial.topic("#"), 1)
+    for message in [client.next_message() for _ in "ab"]:  # that they come at all is another rule
         expect.that(message.retain, "PUBLISH with RETAIN", str(message))
 
 

@@ -380,18 +380,28 @@ def test_several_filters_have_their_own_qos(trial: Trial) -> None:
         expect.equal((message.topic, message.qos), (topic, qos), "topic and QoS of the message")
 
 
-@verifies("MQTT-3.8.4-4", "MQTT-3.8.4-3")
+@verifies("MQTT-3.8.4-4")
 @needs("qos-2")
 @pytest.mark.parametrize("wanted", [(0, 2), (2, 0), (1, 2), (2, 1), (0, 1, 2), (2, 1, 0)], ids=str)
 def test_equal_filters_in_one_subscribe(trial: Trial, wanted: Sequence[int]) -> None:
     """Of equal filters in one SUBSCRIBE the last one counts, as if they had come one after the other."""
+    publisher = trial.client("publisher")
     raw, topic = trial.connected(), trial.topic()
     granted(trial, raw, *((topic, qos) for qos in wanted))
-    publisher = trial.client("publisher")
     publisher.publish(topic, b"once", 2)
     found = expect.until_control(raw, publisher, topic, 2)
     expected = f"one message of QoS {wanted[-1]}, as it was granted last"
-    expect.that(one_message(found, wanted[-1], expected).qos == wanted[-1], expected, ", ".join(map(str, found)))
+    try:
+        expect.that(one_message(found, wanted[-1], expected).qos == wanted[-1], expected, ", ".join(map(str, found)))
+    except Failure:
+        raw, topic = trial.connected("one by one"), trial.topic("one by one")
+        for qos in wanted:
+            granted(trial, raw, (topic, qos))
+        publisher.publish(topic, b"once", 2)
+        in_turn = expect.until_control(raw, publisher, topic, 2)
+        if [message.qos for message in in_turn] == [message.qos for message in found]:
+            raise Inconclusive("that is wrong, but the same is done with one SUBSCRIBE after the other") from None
+        raise
 
 
 @verifies("MQTT-3.8.4-4")

@@ -9,7 +9,7 @@ import pytest
 
 from conformance import expect, profiles, statements
 from conformance.capabilities import CAPABILITIES, Capability
-from conformance.raw import Closed, Silence
+from conformance.raw import Closed, NoAnswer, Silence
 from conformance.session import Job, Session, SuiteError, execute, selects
 from conformance.target import parse_url, single
 from conformance.trial import Trial
@@ -182,6 +182,17 @@ def test_test_becomes_a_job(tmp_path: Path) -> None:
     )
 
 
+def failure_of(error: Exception) -> Failure:
+    """What `expect` makes of an answer that does not come."""
+    try:
+        try:
+            raise error
+        except NoAnswer:
+            raise Failure("x", "y") from None
+    except Failure as failure:
+        return failure
+
+
 def attempts(outcomes: list[Exception | None]) -> tuple[Verdict, int, tuple[str, ...]]:
     """The verdict of a test with these outcomes, how often it was tried, and its notes."""
     left = list(outcomes)
@@ -202,10 +213,14 @@ def test_connection_that_was_cut_off_gets_a_second_attempt() -> None:
     assert attempts([Closed("a client: gone"), None]) == (Verdict.PASS, 2, (note,))
     assert attempts([Closed("a client: gone"), Failure("x", "y")]) == (Verdict.FAIL, 2, (note,))
     assert attempts([Closed("a client: gone"), Closed("a client: gone"), None]) == (Verdict.INCONCLUSIVE, 2, (note,))
+    note = "the second attempt; of the first one came: expected x; actually y"
+    assert attempts([failure_of(Closed("gone")), None]) == (Verdict.PASS, 2, (note,))
+    assert attempts([failure_of(Closed("gone")), failure_of(Closed("gone"))]) == (Verdict.FAIL, 2, (note,))
 
 
 def test_nothing_else_gets_a_second_attempt() -> None:
     assert attempts([Failure("x", "y"), None]) == (Verdict.FAIL, 1, ())
+    assert attempts([failure_of(Silence("nothing")), None]) == (Verdict.FAIL, 1, ())
     assert attempts([Silence("a client: nothing"), None]) == (Verdict.INCONCLUSIVE, 1, ())
 
 
