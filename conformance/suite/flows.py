@@ -4,11 +4,12 @@ Owns: the way there. Must not know: what is judged then; like the helpers of `ra
 test INCONCLUSIVE. One end, too: `ends_unconnected` does judge.
 """
 
+import time
 from collections.abc import Callable
 
 from conformance import capabilities, expect, packets
 from conformance.packets import Packet, Publish
-from conformance.raw import Raw
+from conformance.raw import Closed, Raw
 from conformance.trial import Trial
 from conformance.verdicts import Inconclusive
 
@@ -85,6 +86,20 @@ def resumed(trial: Trial, client_id: str, name: str = "again") -> Raw:
     if not raw.connect(client_id, clean=False).session_present:
         raise Inconclusive("the session was not kept")
     return raw
+
+
+def back(trial: Trial, client_id: str, clean: bool, name: str) -> Raw:
+    """A connection under a ClientId whose last one has just ended. Some brokers take a moment until they accept it."""
+    deadline = time.monotonic() + trial.patience
+    while True:
+        raw = trial.raw(name)
+        try:
+            raw.connect(client_id, clean=clean)
+            return raw
+        except Closed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def answer(raw: Raw, topic: str, kind: int) -> Packet:

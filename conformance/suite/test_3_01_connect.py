@@ -358,8 +358,7 @@ def test_clean_session_discards_subscriptions(trial: Trial) -> None:
     client_id = absent(trial, old)
     publisher = trial.client("publisher")
     for name, clean in (("clean", True), ("later", False)):
-        client = trial.raw(name)
-        client.connect(client_id, clean=clean)
+        client = flows.back(trial, client_id, clean, name)
         client.subscribe(control, 1)
         publisher.publish(old, b"for the old subscription", 1)
         expect.silence(client, publisher, control, 1, about="a message for the discarded subscription")
@@ -374,8 +373,7 @@ def test_clean_session_discards_messages(trial: Trial) -> None:
     publisher = trial.client("publisher")
     publisher.publish(topic, b"waiting", 1)
     for name, clean in (("clean", True), ("later", False)):
-        client = trial.raw(name)
-        client.connect(client_id, clean=clean)
+        client = flows.back(trial, client_id, clean, name)
         client.subscribe(topic, 1)
         expect.silence(client, publisher, topic, 1, about="a message that waited in the discarded session")
         client.disconnect()
