@@ -521,7 +521,12 @@ def test_retained_message_qos(trial: Trial, requested: int, qos: int) -> None:
     publisher.ping()
     client = trial.client("subscriber")
     most = client.subscribe(topic, requested)
-    expect.equal(client.next_message().qos, min(qos, most), f"the QoS of a message of QoS {qos}, QoS {most} granted")
+    # The control has the highest QoS, or paho-mqtt would be told of it before the end of a handshake for QoS 2.
+    found = [message.qos for message in expect.until_control(client, publisher, topic, trial.highest_qos)]
+    if not found:
+        raise Inconclusive("the retained message has not come")
+    # Some brokers send it at QoS 0 before it was subscribed to, too.
+    expect.equal(max(found), min(qos, most), f"the QoS of a message of QoS {qos}, QoS {most} granted")
 
 
 @verifies("MQTT-3.8.4-6")
