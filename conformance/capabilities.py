@@ -60,6 +60,14 @@ def require(name: str, broker: Broker, found: dict[str, Capability]) -> None:
         raise Inconclusive(f"the broker cannot be told to {name}: the profile would need {name} under [commands]")
 
 
+def require_granted(name: str, asked: int, granted: int) -> None:
+    """Ends the test if the subscription of `name` was granted with another QoS: a lower one is the broker's right."""
+    if granted < asked:
+        raise NotApplicable(f"{name} asked for QoS {asked} and was granted {granted}, which is permitted")
+    if granted > asked:
+        raise Inconclusive(f"{name} asked for QoS {asked} and was granted {granted}")
+
+
 def probe(broker: Broker, patience: float) -> dict[str, Capability]:
     """Every capability of `CAPABILITIES`. TargetError, with what to do, if the broker cannot be judged at all."""
     reach.reach(broker.main, patience)

@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     for name, (_, words) in REPORTS.items():
         add(f"--{name}", metavar="FILE", help=words)
     add("--patience", metavar="SECONDS", type=_positive, default=PATIENCE, help=f"wait so long, default {PATIENCE:g}")
-    add("--jobs", metavar="N", type=_count, default=JOBS, help=f"run so many tests at a time, default {JOBS}")
+    add("--jobs", metavar="N", type=_count, help=f"run so many tests beside those that wait, default {JOBS}")
     return built
 
 
@@ -144,7 +144,7 @@ def session_of(config: pytest.Config) -> Session:
         broker,
         select=option.target_select or (),
         patience=option.target_patience or PATIENCE,
-        workers=option.target_jobs or JOBS,
+        workers=option.target_jobs,
         strict=option.target_strict,
         arguments=_arguments(target, option.target_profile),
     )

@@ -29,7 +29,7 @@ class Client:
     """A paho-mqtt client of MQTT 3.1.1 with a thread of its own; it never connects again by itself.
 
     `patience` is how long, in seconds, anything is waited for. `on_sent` is told what leaves something behind on a
-    broker: CONNECT and PUBLISH.
+    broker: CONNECT and PUBLISH. A message to a topic that `is_foreign` belongs to another test, and is passed over.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Client:
         keep_alive: int = 60,
         will: Will | None = None,
         on_sent: Callable[[Packet], None] = lambda packet: None,
+        is_foreign: Callable[[str], bool] = lambda topic: False,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
@@ -52,6 +53,7 @@ class Client:
         self._keep_alive = keep_alive
         self._connect = packets.connect(client_id, clean=clean, will=will)
         self._on_sent = on_sent
+        self._is_foreign = is_foreign
         self._transcript = transcript
         self._changed = threading.Condition()
         self._messages: deque[Publish] = deque()
@@ -126,7 +128,14 @@ class Client:
 
     def next_message(self, within: float | None = None) -> Publish:
         """The next message that came, acknowledged now. Raises Silence after `within` seconds, or Closed."""
-        self._wait(lambda: bool(self._messages), "a message", within)
+        deadline = time.monotonic() + (self.patience if within is None else within)
+        while True:
+            message = self._next_message(deadline)
+            if not self._is_foreign(message.topic):
+                return message
+
+    def _next_message(self, deadline: float) -> Publish:
+        self._wait(lambda: bool(self._messages), "a message", deadline - time.monotonic())
         message = self._messages.popleft()
         # By hand, because paho would acknowledge only after it has told us: a test that then disconnects may be faster,
         # and the broker would be right to send the message again.

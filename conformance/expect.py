@@ -16,6 +16,9 @@ from conformance.packets import Connack, Packet, Publish
 from conformance.raw import Closed, NoAnswer, Raw, Silence
 from conformance.verdicts import Failure, Inconclusive
 
+#: How many of many messages that are missing are named.
+SHOWN = 5
+
 
 class Receiver(Protocol):
     """Whoever has a subscription: `raw.Raw` or `clients.Client`."""
@@ -184,7 +187,9 @@ def messages(receiver: Receiver, payloads: Collection[bytes]) -> list[Publish]:
         try:
             publish = receiver.next_message()
         except NoAnswer as error:
-            shown = ", ".join(packets.shown_payload(payload) for payload in sorted(missing))
+            shown = ", ".join(packets.shown_payload(payload) for payload in sorted(missing)[:SHOWN])
+            if len(missing) > SHOWN:
+                shown += f" and {len(missing) - SHOWN} more"
             raise Failure(
                 f"{receiver.name} receives {len(set(payloads))} messages",
                 f"{len(found)} came, but not {shown}: {error}",

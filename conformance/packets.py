@@ -118,17 +118,18 @@ def connect(
     level: int = 4,
     name: Text = "MQTT",
     flags: int | None = None,
+    toggle: int = 0,
     header_flags: int = 0,
     extra: bytes = b"",
 ) -> bytes:
-    """CONNECT. `flags` replaces the Connect Flags that the fields call for; `client_id=None` leaves that field out;
-    `extra` is appended to the payload."""
+    """CONNECT. `flags` replaces the Connect Flags that the fields call for, `toggle` turns some of them over;
+    `client_id=None` leaves that field out; `extra` is appended to the payload."""
     if flags is None:
         flags = clean << 1
         if will is not None:
             flags |= 0b100 | will.qos << 3 | will.retain << 5
         flags |= (password is not None) << 6 | (username is not None) << 7
-    body = string(name) + bytes([level, flags]) + keep_alive.to_bytes(2, "big")
+    body = string(name) + bytes([level, flags ^ toggle]) + keep_alive.to_bytes(2, "big")
     if client_id is not None:
         body += string(client_id)
     if will is not None:

@@ -44,6 +44,7 @@ class Raw:
     """One connection to the broker, driven by bytes. Not for use by two threads at a time.
 
     `patience` is how long, in seconds, an answer is waited for. `on_sent` is told each complete packet that was sent.
+    A PUBLISH to a topic that `is_foreign` belongs to another test: it stands in the timeline and is passed over.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Raw:
         transcript: Transcript,
         patience: float,
         on_sent: Callable[[Packet], None] = lambda packet: None,
+        is_foreign: Callable[[str], bool] = lambda topic: False,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
@@ -63,6 +65,7 @@ class Raw:
         self.received_anything = False
         self._transcript = transcript
         self._on_sent = on_sent
+        self._is_foreign = is_foreign
         self._sent = packets.Decoder()
         self._received = packets.Decoder()
         self._unread: deque[Packet] = deque()
@@ -106,15 +109,7 @@ class Raw:
     ) -> Packet:
         """The next packet of that type for which `where` holds; others stay to be read. Raises as `next` does."""
         deadline = time.monotonic() + (self.patience if within is None else within)
-        passed = 0
-        while True:
-            while passed < len(self._unread):
-                packet = self._unread[passed]
-                if packet.kind == kind and where(packet):
-                    del self._unread[passed]
-                    return packet
-                passed += 1
-            self._receive(deadline)
+        return self._take(kind, lambda packet: not self._foreign(packet) and where(packet), deadline)
 
     @property
     def unread(self) -> list[Packet]:
@@ -220,15 +215,18 @@ class Raw:
 
     def next_message(self, within: float | None = None) -> Publish:
         """The next PUBLISH, acknowledged as its QoS demands."""
-        message = self.take(packets.PUBLISH, within=within)
-        assert isinstance(message, Publish)
-        if message.packet_id is not None and message.qos == 1:
-            self.send(packets.puback(message.packet_id))
-        elif message.packet_id is not None and message.qos == 2:
-            self.send(packets.pubrec(message.packet_id))
-            self._acknowledged(packets.PUBREL, message.packet_id)
-            self.send(packets.pubcomp(message.packet_id))
-        return message
+        deadline = time.monotonic() + (self.patience if within is None else within)
+        while True:
+            message = self._take(packets.PUBLISH, lambda packet: True, deadline)
+            assert isinstance(message, Publish)
+            if message.packet_id is not None and message.qos == 1:
+                self.send(packets.puback(message.packet_id))
+            elif message.packet_id is not None and message.qos == 2:
+                self.send(packets.pubrec(message.packet_id))
+                self._acknowledged(packets.PUBREL, message.packet_id)
+                self.send(packets.pubcomp(message.packet_id))
+            if not self._foreign(message):
+                return message
 
     def disconnect(self) -> None:
         """DISCONNECT, and the end of the connection as the broker sees it."""
@@ -251,6 +249,20 @@ class Raw:
         return self._next_packet_id
 
     # The inside
+
+    def _take(self, kind: int, where: Callable[[Packet], bool], deadline: float) -> Packet:
+        passed = 0
+        while True:
+            while passed < len(self._unread):
+                packet = self._unread[passed]
+                if packet.kind == kind and where(packet):
+                    del self._unread[passed]
+                    return packet
+                passed += 1
+            self._receive(deadline)
+
+    def _foreign(self, packet: Packet) -> bool:
+        return isinstance(packet, Publish) and self._is_foreign(packet.topic)
 
     def _acknowledged(self, kind: int, packet_id: int) -> Packet:
         return self.take(kind, lambda packet: getattr(packet, "packet_id", None) == packet_id)

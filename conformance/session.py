@@ -25,7 +25,7 @@ import pytest
 
 from conformance import capabilities, statements
 from conformance.capabilities import Capability
-from conformance.raw import NoAnswer
+from conformance.raw import Closed, NoAnswer
 from conformance.report.result import RunResult, TestResult, judge
 from conformance.statements import Catalogue
 from conformance.target import Broker, TargetError
@@ -36,8 +36,14 @@ SUITE = Path(__file__).parent / "suite"
 
 MQTT = "3.1.1"
 
-#: How many tests run at a time.
+#: How many tests run at a time, unless the arguments or the profile say something else.
 JOBS = 32
+
+#: A test that is still running after so many seconds mostly waits for what does not come: another begins beside it.
+SETTLED_SECONDS = 0.5
+
+#: So many may be running then, all in all: more, and paho-mqtt might need more than the 1024 sockets that it can use.
+CROWD = 64
 
 #: How many of them may log in with a password: checking one is meant to take time, and they would queue up.
 LOGINS = 4
@@ -150,10 +156,12 @@ def _verdict(job: Job, trial: Trial) -> tuple[Verdict, str, str, str]:
             trial.require(name)
         job.function(trial=trial, **job.arguments)
     except Failure as failure:
+        trial.cut_off = _cut_off(failure)
         return Verdict.FAIL, str(failure), failure.expected, failure.actual
     except NotApplicable as error:
         return Verdict.NOT_APPLICABLE, str(error), "", ""
     except Inconclusive as error:
+        trial.cut_off = _cut_off(error)
         return Verdict.INCONCLUSIVE, str(error), "", ""
     except Exception as error:
         if isinstance(error, AssertionError) and _raised_in_suite(error):
@@ -162,6 +170,11 @@ def _verdict(job: Job, trial: Trial) -> tuple[Verdict, str, str, str]:
     if trial.warnings:
         return Verdict.WARN, "; ".join(trial.warnings), "", ""
     return Verdict.PASS, "", "", ""
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether it comes of a connection that ended while something else was awaited."""
+    return isinstance(error, Closed) or isinstance(error.__context__, Closed)
 
 
 def _raised_in_suite(error: BaseException) -> bool:
@@ -192,7 +205,7 @@ class Session:
         *,
         select: Sequence[str] = (),
         patience: float = PATIENCE,
-        workers: int = JOBS,
+        workers: int | None = None,
         strict: bool = False,
         arguments: Sequence[str] = (),
         collect_only: bool = False,
@@ -206,7 +219,7 @@ class Session:
         self.result: RunResult | None = None
         self._select = tuple(select)
         self._patience = patience
-        self._workers = workers
+        self._workers = workers or broker.jobs or JOBS
         self._strict = strict
         self._arguments = tuple(arguments)
         self._collect_only = collect_only
@@ -217,6 +230,8 @@ class Session:
         self._results: dict[str, TestResult] = {}
         self._remarks: list[str] = []
         self._running: dict[Trial, float] = {}
+        self._rooms = threading.Semaphore(self._workers)
+        self._in_a_room: set[Trial] = set()
         self._stopping = False
         self._logins = threading.Semaphore(LOGINS)
         self._lock = threading.Lock()
@@ -351,7 +366,7 @@ class Session:
         together = [item for item in items if not self._job_of[item.nodeid].alone]
         alone = [item for item in items if self._job_of[item.nodeid].alone]
         together.sort(key=lambda item: -self._job_of[item.nodeid].waits)
-        with concurrent.futures.ThreadPoolExecutor(self._workers, thread_name_prefix="test") as pool:
+        with concurrent.futures.ThreadPoolExecutor(max(self._workers, CROWD), thread_name_prefix="test") as pool:
             try:
                 suspects = self._run_together(session, pool, together)
                 # Once more side by side, as the one that was to blame may be done; what is left then, one by one.
@@ -407,8 +422,9 @@ class Session:
         running = {pool.submit(self._execute_while_alive, self._job_of[item.nodeid]): item for item in items}
         lost: list[tuple[pytest.Item, bool]] = []
         while running:
-            done, _ = concurrent.futures.wait(running, 1.0, concurrent.futures.FIRST_COMPLETED)
+            done, _ = concurrent.futures.wait(running, 0.25, concurrent.futures.FIRST_COMPLETED)
             self._abort(older_than=TEST_SECONDS + 4 * self._patience)
+            self._make_room()
             if self.broker.died and self._survives:
                 self._abort(older_than=0.0)
             for future in done:
@@ -454,22 +470,48 @@ class Session:
     def _execute(self, job: Job) -> TestResult:
         with self._logins if "authenticated" in job.needs else contextlib.nullcontext():
             trial = Trial(self.broker, self._found, self._patience)
+            result = self._try(job, trial)
+            if trial.cut_off and not trial.aborted:
+                # Some brokers end a connection for what other clients do, or because it comes too soon after another
+                # one. If this is no such thing, it will happen again.
+                again = Trial(self.broker, self._found, self._patience)
+                again.note(f"the second attempt; of the first one came: {result.reason}")
+                result = self._try(job, again)
+            return result
+
+    def _try(self, job: Job, trial: Trial) -> TestResult:
+        self._rooms.acquire()
+        with self._lock:
+            self._running[trial] = time.monotonic()
+            self._in_a_room.add(trial)
+            if self._stopping:
+                trial.abort()
+        try:
+            return execute(job, trial)
+        finally:
             with self._lock:
-                self._running[trial] = time.monotonic()
-                if self._stopping:
-                    trial.abort()
-            try:
-                return execute(job, trial)
-            finally:
-                with self._lock:
-                    del self._running[trial]
+                del self._running[trial]
+            self._leave_room(trial)
 
     def _abort(self, older_than: float) -> None:
-        with self._lock:
-            began_before = time.monotonic() - older_than
-            overdue = [trial for trial, began in self._running.items() if began < began_before]
-        for trial in overdue:
+        for trial in self._older_than(older_than):
             trial.abort()
+
+    def _make_room(self) -> None:
+        for trial in self._older_than(SETTLED_SECONDS):
+            self._leave_room(trial)
+
+    def _leave_room(self, trial: Trial) -> None:
+        with self._lock:
+            if trial not in self._in_a_room:
+                return
+            self._in_a_room.remove(trial)
+        self._rooms.release()
+
+    def _older_than(self, seconds: float) -> list[Trial]:
+        with self._lock:
+            began_before = time.monotonic() - seconds
+            return [trial for trial, began in self._running.items() if began < began_before]
 
     def _log(self, item: pytest.Item, result: TestResult) -> None:
         """Tells pytest of a test that has ended, in the order of calls that its reporters know."""

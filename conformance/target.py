@@ -230,7 +230,8 @@ class Commands:
 class Broker:
     """A broker on trial. As a context manager it starts the process, if there is one to start, and ends it.
 
-    `endpoints` holds what the profile names, by role; `main` is always among them.
+    `endpoints` holds what the profile names, by role; `main` is always among them. `jobs` is how many tests at a time
+    it should be tried with, if that matters.
     """
 
     def __init__(
@@ -241,11 +242,13 @@ class Broker:
         launch: Launch | None = None,
         commands: Commands = Commands(),
         deviations: Mapping[str, str] | None = None,
+        jobs: int | None = None,
         fill: Callable[[str, Mapping[str, str]], str] = lambda text, values: text,
     ) -> None:
         self.name = name
         self.endpoints: dict[str, Endpoint] = {}
         self.deviations = dict(deviations or {})
+        self.jobs = jobs
         self._find_endpoints = endpoints
         self._launch = launch
         self._commands = commands

@@ -5,6 +5,7 @@ Owns: their format, and reading them into a `target.Broker`. Must not know: test
 Everything in a profile is optional:
 
     name = "mosquitto"                    # how reports call the broker; else the file's name
+    jobs = 1                              # how many tests run at a time, where the usual number would blur the verdicts
 
     [run]                                 # the runner starts this broker by itself, and ends it
     command = ["mosquitto", "-c", "{{dir}}/mosquitto.conf"]
@@ -39,7 +40,7 @@ from typing import Any
 
 from conformance.target import ROLES, Broker, Commands, Endpoint, Launch, TargetError, parse_url
 
-TOP = {"name": str, "about": str, "run": dict, "commands": dict, "endpoints": dict, "deviations": dict}
+TOP = {"name": str, "about": str, "jobs": int, "run": dict, "commands": dict, "endpoints": dict, "deviations": dict}
 RUN = {"command": list, "ports": list, "prepare": list, "files": dict, "ready": str, "programs": list, "install": str}
 COMMANDS = {"start": list, "stop": list, "kill": list, "restart": list}
 ENDPOINT = {
@@ -161,7 +162,12 @@ class _Parser:
         if launch is None:
             find_endpoints({"python": ""})  # so that a mistake is told before anything is started
         name = data.get("name") or Path(self._where).stem
-        return Broker(name, find_endpoints, launch=launch, commands=commands, deviations=deviations, fill=fill)
+        jobs = data.get("jobs")
+        if jobs is not None and jobs < 1:
+            raise self._error("'jobs'", "must be 1 or more")
+        return Broker(
+            name, find_endpoints, launch=launch, commands=commands, deviations=deviations, jobs=jobs, fill=fill
+        )
 
     def _launch(self, table: Mapping[str, Any]) -> Launch:
         self._check(table, RUN, "[run] ")

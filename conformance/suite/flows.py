@@ -1,14 +1,15 @@
 """Situations that several chapters begin with: a message that the broker waits to see acknowledged, an answer of it.
 
 Owns: the way there. Must not know: what is judged then; like the helpers of `raw.Raw`, what goes wrong here makes a
-test INCONCLUSIVE.
+test INCONCLUSIVE. One end, too: `ends_unconnected` does judge.
 """
 
+import time
 from collections.abc import Callable
 
-from conformance import packets
+from conformance import capabilities, expect, packets
 from conformance.packets import Packet, Publish
-from conformance.raw import Raw
+from conformance.raw import Closed, Raw
 from conformance.trial import Trial
 from conformance.verdicts import Inconclusive
 
@@ -23,9 +24,7 @@ ENDS: dict[str, Callable[[Raw], None]] = {
 
 def subscribed(raw: Raw, topic_filter: str, qos: int) -> None:
     """A subscription that was granted with that QoS."""
-    granted = raw.subscribe(topic_filter, qos)
-    if granted != qos:
-        raise Inconclusive(f"{raw.name} asked for QoS {qos} and was granted {granted}")
+    capabilities.require_granted(raw.name, qos, raw.subscribe(topic_filter, qos))
 
 
 def received(raw: Raw, payload: bytes, qos: int) -> Publish:
@@ -64,6 +63,14 @@ def released(raw: Raw, topic: str) -> int:
     return packet_id
 
 
+def ends_unconnected(trial: Trial, raw: Raw, after: str) -> None:
+    """A connection without a valid CONNECT ends. A broker may come to that by waiting in vain for a CONNECT: how long
+    it waits has no number, so it gets more time, and a warning."""
+    seconds = expect.closed(raw, after=after, within=2 * trial.patience)
+    if seconds > trial.patience / 2:
+        trial.warn(f"the client is disconnected only {seconds:.1f} s after {after}, like one that sends nothing")
+
+
 def session(trial: Trial, topic_filter: str, qos: int, name: str = "first") -> tuple[Raw, str]:
     """A connection with CleanSession = 0 and one subscription, and its ClientId."""
     client_id = trial.client_id()
@@ -79,6 +86,20 @@ def resumed(trial: Trial, client_id: str, name: str = "again") -> Raw:
     if not raw.connect(client_id, clean=False).session_present:
         raise Inconclusive("the session was not kept")
     return raw
+
+
+def back(trial: Trial, client_id: str, clean: bool, name: str) -> Raw:
+    """A connection under a ClientId whose last one has just ended. Some brokers take a moment until they accept it."""
+    deadline = time.monotonic() + trial.patience
+    while True:
+        raw = trial.raw(name)
+        try:
+            raw.connect(client_id, clean=clean)
+            return raw
+        except Closed:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def answer(raw: Raw, topic: str, kind: int) -> Packet:

@@ -52,7 +52,7 @@ def send_with_flags(trial: Trial, kind: int, flags: int) -> Raw:
     topic = trial.topic()
     raw = trial.raw() if kind == packets.CONNECT else trial.connected()
     if kind == packets.CONNECT:
-        raw.send(packets.connect(trial.client_id(), header_flags=flags))
+        raw.send(trial.connect_packet(trial.client_id(), header_flags=flags))
     elif kind == packets.PUBACK:
         raw.send(packets.acknowledgement(kind, flows.under_way(raw, topic, 1), flags=flags))
     elif kind == packets.PUBREC:
@@ -190,4 +190,4 @@ def test_five_length_bytes_in_connect(trial: Trial) -> None:
     """A first packet whose Remaining Length has more than four bytes gets the client disconnected."""
     raw = trial.raw()
     raw.send(b"\x10\x80\x80\x80\x80\x01")
-    expect.closed(raw, after="a Remaining Length of five bytes")
+    flows.ends_unconnected(trial, raw, "a Remaining Length of five bytes")

@@ -153,8 +153,8 @@ def test_pubrec_identifier(trial: Trial, packet_id: int) -> None:
     """PUBREC has the Packet Identifier of its PUBLISH."""
     raw = trial.connected()
     raw.send(packets.publish(trial.topic(), b"message", qos=2, packet_id=packet_id))
-    # That there is one is a rule of its own [MQTT-4.3.3-2].
-    expect.equal(getattr(raw.take(packets.PUBREC), "packet_id", None), packet_id, "the identifier of PUBREC")
+    answer = raw.take(packets.PUBREC)
+    expect.that(getattr(answer, "packet_id", None) == packet_id, f"PUBREC packet_id={packet_id}", str(answer))
 
 
 @verifies("MQTT-2.3.1-6")

@@ -159,7 +159,7 @@ def test_nothing_is_answered_before_connack(trial: Trial, early: bytes) -> None:
     """A packet that comes without a CONNECT before it is not answered."""
     raw = trial.raw()
     raw.send(early)
-    raw.wait_closed()
+    raw.wait_closed(2 * trial.patience)
     first = raw.unread[:1]
     expect.that(not first or first[0].kind == packets.CONNACK, "no packet before a CONNACK", ", ".join(map(str, first)))
 

@@ -74,8 +74,11 @@ def test_qos_0_has_no_dup(trial: Trial, dup: bool, published: int, subscribed: i
         except Closed:
             trial.note("a PUBLISH with QoS 0 and DUP = 1 gets the client disconnected")
             return
-        trial.note("a PUBLISH with QoS 0 and DUP = 1 is accepted")
-    expect.message(raw, payload=b"message", dup=False)
+        trial.note("a PUBLISH with QoS 0 and DUP = 1 does not end the connection")
+    found = raw.next_message()  # whether it comes at all, and with which QoS, are other rules
+    if found.qos:
+        raise Inconclusive(f"the message was delivered with QoS {found.qos}")
+    expect.that(not found.dup, "PUBLISH without DUP, as its QoS is 0", str(found))
 
 
 @verifies("MQTT-3.3.1-3")
@@ -288,8 +291,8 @@ def test_retain_for_a_wildcard(trial: Trial) -> None:
     publisher = trial.client("publisher")
     for name in ("a", "b"):
         publisher.publish(trial.topic(name), name.encode(), 1, retain=True)
-    found = expect.messages(subscribed_client(trial, trial.topic("#"), 1), [b"a", b"b"])
-    for message in found:
+    client = subscribed_client(trial, trial.topic("#"), 1)
+    for message in [client.next_message() for _ in "ab"]:  # that they come at all is another rule
         expect.that(message.retain, "PUBLISH with RETAIN", str(message))
 
 
@@ -349,6 +352,10 @@ def test_empty_message_removes(trial: Trial, qos: int) -> None:
     not_retained(trial, publisher, topic, 1, b"kept", "a retained message that was removed")
 
 
+def of_topics(topics: list[str]) -> Callable[[Publish], bool]:
+    return lambda publish: publish.topic in topics
+
+
 @verifies("MQTT-3.3.1-10")
 @needs("retained")
 def test_empty_message_removes_one_topic(trial: Trial) -> None:
@@ -361,9 +368,14 @@ def test_empty_message_removes_one_topic(trial: Trial) -> None:
     for name in names:
         subscriber = subscribed_client(trial, trial.topic(name), 1)
         if name == "a/b":
-            expect.silence(subscriber, publisher, trial.topic(name), 1, about="a retained message that was removed")
+            about, others = (
+                "a retained message that was removed",
+                [trial.topic(other) for other in names if other != name],
+            )
+            besides = of_topics(others)
+            expect.silence(subscriber, publisher, trial.topic(name), 1, about=about, besides=besides)
         else:
-            expect.message(subscriber, payload=name.encode())
+            expect.messages(subscriber, [name.encode()])
 
 
 @verifies("MQTT-3.3.1-10")
@@ -626,7 +638,8 @@ def test_overlapping_subscriptions(
     trial.client("publisher").publish(trial.topic("a/b"), b"message", published)
     wanted = min(published, max(qos for _, qos in filters))
     try:
-        raw.take(packets.PUBLISH, lambda packet: isinstance(packet, Publish) and packet.qos == wanted)
+        # More than was published breaks another rule.
+        raw.take(packets.PUBLISH, lambda packet: isinstance(packet, Publish) and packet.qos >= wanted)
     except NoAnswer as error:
         seen = ", ".join(str(packet) for packet in raw.unread if packet.kind == packets.PUBLISH)
         raise Failure(f"a copy of the message with QoS {wanted}", f"{seen or 'no copy'}: {error}") from None

@@ -331,6 +331,8 @@ def test_flow_is_not_interrupted(trial: Trial, qos: int) -> None:
         if number % 5 == 3:
             subscriber.send(packets.subscribe(1000 + number, (topic, qos)))
         publisher.send(packets.publish(topic, payload, qos=1, packet_id=number))
+        if number % 5 == 0:
+            subscriber.take(packets.SUBACK)  # or all of them might be read before the first message
     expect.messages(subscriber, payloads)
 
 
@@ -380,18 +382,28 @@ def test_several_filters_have_their_own_qos(trial: Trial) -> None:
         expect.equal((message.topic, message.qos), (topic, qos), "topic and QoS of the message")
 
 
-@verifies("MQTT-3.8.4-4", "MQTT-3.8.4-3")
+@verifies("MQTT-3.8.4-4")
 @needs("qos-2")
 @pytest.mark.parametrize("wanted", [(0, 2), (2, 0), (1, 2), (2, 1), (0, 1, 2), (2, 1, 0)], ids=str)
 def test_equal_filters_in_one_subscribe(trial: Trial, wanted: Sequence[int]) -> None:
     """Of equal filters in one SUBSCRIBE the last one counts, as if they had come one after the other."""
+    publisher = trial.client("publisher")
     raw, topic = trial.connected(), trial.topic()
     granted(trial, raw, *((topic, qos) for qos in wanted))
-    publisher = trial.client("publisher")
     publisher.publish(topic, b"once", 2)
     found = expect.until_control(raw, publisher, topic, 2)
     expected = f"one message of QoS {wanted[-1]}, as it was granted last"
-    expect.that(one_message(found, wanted[-1], expected).qos == wanted[-1], expected, ", ".join(map(str, found)))
+    try:
+        expect.that(one_message(found, wanted[-1], expected).qos == wanted[-1], expected, ", ".join(map(str, found)))
+    except Failure:
+        raw, topic = trial.connected("one by one"), trial.topic("one by one")
+        for qos in wanted:
+            granted(trial, raw, (topic, qos))
+        publisher.publish(topic, b"once", 2)
+        in_turn = expect.until_control(raw, publisher, topic, 2)
+        if [message.qos for message in in_turn] == [message.qos for message in found]:
+            raise Inconclusive("that is wrong, but the same is done with one SUBSCRIBE after the other") from None
+        raise
 
 
 @verifies("MQTT-3.8.4-4")
@@ -522,7 +534,12 @@ def test_retained_message_qos(trial: Trial, requested: int, qos: int) -> None:
     publisher.ping()
     client = trial.client("subscriber")
     most = client.subscribe(topic, requested)
-    expect.equal(client.next_message().qos, min(qos, most), f"the QoS of a message of QoS {qos}, QoS {most} granted")
+    # The control has the highest QoS, or paho-mqtt would be told of it before the end of a handshake for QoS 2.
+    found = [message.qos for message in expect.until_control(client, publisher, topic, trial.highest_qos)]
+    if not found:
+        raise Inconclusive("the retained message has not come")
+    # Some brokers send it at QoS 0 before it was subscribed to, too.
+    expect.equal(max(found), min(qos, most), f"the QoS of a message of QoS {qos}, QoS {most} granted")
 
 
 @verifies("MQTT-3.8.4-6")

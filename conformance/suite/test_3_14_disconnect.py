@@ -40,7 +40,10 @@ def require_wills(trial: Trial) -> None:
     raw = trial.raw("other")
     raw.connect(trial.client_id(), will=Will(topic, b"gone", 1))
     raw.send(packets.pingreq(flags=0b1111))
-    raw.wait_closed()
+    try:
+        raw.wait_closed()
+    except Silence:
+        raise Inconclusive("no will was published, but wrong header flags of a PINGREQ do not end it, either") from None
     try:
         watcher.next_message()
     except NoAnswer:

@@ -248,7 +248,7 @@ def test_session_outlives_failed_logins(trial: Trial, clean: bool) -> None:
     client = trial.raw("lasting")
     client.connect(client_id, clean=clean)
     client.subscribe(topic, 1)
-    for refused in (packets.connect(client_id, level=64), packets.connect(client_id, flags=0b11)):
+    for refused in (trial.connect_packet(client_id, level=64), trial.connect_packet(client_id, toggle=1)):
         raw = trial.raw("refused")
         raw.send(refused)
         raw.wait_closed()

@@ -123,6 +123,20 @@ def test_any_payload_counts(trial: Trial, payload: bytes, qos: int) -> None:
 
 
 @verifies("MQTT-4.5.0-1")
+@needs("retained")
+def test_others_get_nothing(trial: Trial) -> None:
+    """A message is for those who have subscribed: other clients are not sent it, not even if it is retained."""
+    topic, control = trial.topic(), trial.topic("control")
+    publisher = trial.client("publisher")
+    publisher.publish(topic, b"kept", 1, retain=True)
+    trial.subscriber(topic, 1).next_message()
+    other = trial.subscriber(control, 1, name="other")
+    publisher.publish(topic, b"kept", 1, retain=True)
+    if any(message.topic == topic for message in expect.until_control(other, publisher, control, 1)):
+        trial.warn("a client is sent a message for which it has no subscription, because another client has one")
+
+
+@verifies("MQTT-4.5.0-1")
 def test_wills_count(trial: Trial) -> None:
     """A will is a message as any other: it is delivered to each of several subscribers."""
     topic = trial.topic()

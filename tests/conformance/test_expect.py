@@ -192,6 +192,9 @@ def test_messages_in_any_order() -> None:
     with pytest.raises(Failure) as caught:
         expect.messages(Mailbox(b"b"), [b"a", b"b"])
     assert caught.value.actual == '1 came, but not "a": nothing more'
+    with pytest.raises(Failure) as caught:
+        expect.messages(Mailbox(b"0"), [str(number).encode() for number in range(9)])
+    assert caught.value.actual == '1 came, but not "1", "2", "3", "4", "5" and 3 more: nothing more'
 
 
 def test_silence() -> None:

@@ -88,6 +88,11 @@ def test_file_of_an_endpoint_is_missing() -> None:
     assert str(caught.value) == "the CA file /none.pem cannot be read: No such file or directory"
 
 
+def test_jobs() -> None:
+    assert profiles.parse("jobs = 1", "x.toml").jobs == 1
+    assert profiles.parse("", "x.toml").jobs is None
+
+
 def test_deviations() -> None:
     broker = profiles.parse('name = "mine"\n[deviations]\n"MQTT-1" = "why"', "x.toml")
     assert (broker.name, broker.deviations) == ("mine", {"MQTT-1": "why"})
@@ -112,8 +117,9 @@ MISTAKES = {
     "unknown table": (
         "[endpoint]",
         "'endpoint' is not known; did you mean 'endpoints'?: "
-        "there are name, about, run, commands, endpoints, deviations",
+        "there are name, about, jobs, run, commands, endpoints, deviations",
     ),
+    "no jobs": ("jobs = 0", "'jobs' must be 1 or more"),
     "wrong kind": ("name = 1", "'name' must be a text"),
     "bool for a number": (
         '[endpoints.limited]\nurl = "mqtt://a"\nlimit = true',

@@ -153,6 +153,23 @@ def test_messages_are_acknowledged() -> None:
     ]
 
 
+def test_messages_of_other_tests_are_passed_over() -> None:
+    received = bytearray()
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(packets.publish("theirs", b"1", qos=1, packet_id=5) + packets.publish("ours", b"2"))
+        connection.sendall(packets.publish("theirs", b"3") + packets.publish("ours", b"4"))
+        while data := connection.recv(100):
+            received.extend(data)
+
+    with serving(script) as endpoint:
+        raw = Raw(endpoint, "client", Transcript(), DEADLINE, is_foreign=lambda topic: topic == "theirs")
+        assert raw.next_message().payload == b"2"
+        assert str(raw.take(packets.PUBLISH)) == 'PUBLISH "ours" QoS 0 "4"'
+        raw.close()
+    assert [str(packet) for packet in packets.decode_all(bytes(received))] == ["PUBACK id=5"]
+
+
 def test_closing_twice_is_harmless() -> None:
     with serving(answer()) as endpoint:
         raw = client(endpoint)

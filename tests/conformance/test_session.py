@@ -1,16 +1,19 @@
 """How one test is executed, what a test of the suite must look like, and what --select means."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from conformance import expect, statements
+from conformance import expect, profiles, statements
 from conformance.capabilities import CAPABILITIES, Capability
+from conformance.raw import Closed, NoAnswer, Silence
 from conformance.session import Job, Session, SuiteError, execute, selects
 from conformance.target import parse_url, single
 from conformance.trial import Trial
-from conformance.verdicts import Inconclusive, NotApplicable, Verdict
+from conformance.verdicts import Failure, Inconclusive, NotApplicable, Verdict
 
 
 def executed(function: Callable[..., None], **fields: object) -> tuple[Verdict, str]:
@@ -177,6 +180,79 @@ def test_test_becomes_a_job(tmp_path: Path) -> None:
         waits=3,
         alone=True,
     )
+
+
+def failure_of(error: Exception) -> Failure:
+    """What `expect` makes of an answer that does not come."""
+    try:
+        try:
+            raise error
+        except NoAnswer:
+            raise Failure("x", "y") from None
+    except Failure as failure:
+        return failure
+
+
+def attempts(outcomes: list[Exception | None]) -> tuple[Verdict, int, tuple[str, ...]]:
+    """The verdict of a test with these outcomes, how often it was tried, and its notes."""
+    left = list(outcomes)
+
+    def test(trial: Trial) -> None:
+        outcome = left.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    with single(parse_url("host")) as broker:
+        session = Session(broker)
+        result = session._execute(Job("test_x.py::test_y", "A title.", test, {}, ("MQTT-3.12.4-1",)))
+    return result.verdict, len(outcomes) - len(left), result.notes
+
+
+def test_connection_that_was_cut_off_gets_a_second_attempt() -> None:
+    note = "the second attempt; of the first one came: a client: gone"
+    assert attempts([Closed("a client: gone"), None]) == (Verdict.PASS, 2, (note,))
+    assert attempts([Closed("a client: gone"), Failure("x", "y")]) == (Verdict.FAIL, 2, (note,))
+    assert attempts([Closed("a client: gone"), Closed("a client: gone"), None]) == (Verdict.INCONCLUSIVE, 2, (note,))
+    note = "the second attempt; of the first one came: expected x; actually y"
+    assert attempts([failure_of(Closed("gone")), None]) == (Verdict.PASS, 2, (note,))
+    assert attempts([failure_of(Closed("gone")), failure_of(Closed("gone"))]) == (Verdict.FAIL, 2, (note,))
+
+
+def test_nothing_else_gets_a_second_attempt() -> None:
+    assert attempts([Failure("x", "y"), None]) == (Verdict.FAIL, 1, ())
+    assert attempts([failure_of(Silence("nothing")), None]) == (Verdict.FAIL, 1, ())
+    assert attempts([Silence("a client: nothing"), None]) == (Verdict.INCONCLUSIVE, 1, ())
+
+
+class Crowd:
+    """Tests that wait for each other, and so end only if they run at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self.barrier = threading.Barrier(size, timeout=10.0)
+
+    def test(self, trial: Trial) -> None:
+        try:
+            self.barrier.wait()
+        except threading.BrokenBarrierError:
+            raise Inconclusive("the others have not begun") from None
+
+
+def test_waiting_tests_make_room() -> None:
+    crowd = Crowd(4)
+    with single(parse_url("host")) as broker, ThreadPoolExecutor(4) as pool:
+        session = Session(broker, workers=1)
+        job = Job("test_x.py::test_y", "A title.", crowd.test, {}, ("MQTT-3.12.4-1",))
+        running = [pool.submit(session._execute, job) for _ in range(4)]
+        while not all(future.done() for future in running):
+            wait(running, 0.05)
+            session._make_room()
+    assert [future.result().verdict for future in running] == [Verdict.PASS] * 4
+
+
+def test_profile_says_how_many_run_at_a_time() -> None:
+    broker = profiles.parse("jobs = 3", "x.toml")
+    assert Session(broker)._workers == 3
+    assert Session(broker, workers=5)._workers == 5
 
 
 JOB = Job("test_3_10_unsubscribe.py::test_ack[one]", "", passes, {}, ("MQTT-3.10.4-4", "MQTT-3.1.2-8"))

@@ -85,10 +85,11 @@ def test_clean_up_does_not_mind_a_broker_that_is_gone(a_trial: StartTrial) -> No
 
 def test_wills_of_a_test_that_is_over_are_not_published(broker: FaultyBroker, a_trial: StartTrial) -> None:
     trial, watching = a_trial(broker.broker), a_trial(broker.broker)
-    watcher = watching.subscriber(trial.topic(), 1)
-    trial.raw().connect(trial.client_id(), will=Will(trial.topic(), b"gone", 1))
+    topic = watching.topic()
+    watcher = watching.subscriber(topic, 1)
+    trial.raw().connect(trial.client_id(), will=Will(topic, b"gone", 1))
     trial.clean_up()
-    watching.client("control").publish(trial.topic(), b"control", 1)
+    watching.client("control").publish(topic, b"control", 1)
     assert watcher.next_message().payload == b"control"
     watching.clean_up()
 

@@ -49,21 +49,6 @@ class Subscriptions(Messages):
             if self.has("one retained message is sent"):
                 break
 
-    def _send_retained(self, session: Session, topic_filter: str, granted: int) -> None:
-        for topic, (payload, published) in list(self._retained.items()):
-            if self._matches(topic_filter, topic):
-                self._dup = topic in self._retained_with_dup
-                if self.has("retained messages are cut"):
-                    payload = payload[:100] if len(payload) > 1 else b""
-                flag = not self.has("retained messages come without RETAIN")
-                upgraded = self.has("retained messages have the granted QoS")
-                self._deliver(session, topic, payload, granted if upgraded else min(published, granted), flag)
-                self._dup = False
-                if self.has("retained messages are sent once"):
-                    del self._retained[topic]
-                if self.has("one retained message is sent"):
-                    return
-
     def _requested(self, requested: int) -> int:
         """The QoS that a requested QoS means, or the code that refuses it."""
         if requested == 3 and self.has("requested QoS 3 is 2"):
