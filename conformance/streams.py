@@ -80,6 +80,8 @@ class WebSocketStream(Stream):
         if self._protocol.handshake_exc:
             connection.close()
             raise OSError(f"the WebSocket handshake failed: {self._protocol.handshake_exc}")
+        with contextlib.suppress(OSError):
+            self._flush(timeout)  # the answer to a ping that came with the handshake
 
     def send(self, data: bytes, timeout: float) -> None:
         self.send_frame(data, timeout)
