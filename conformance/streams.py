@@ -75,11 +75,13 @@ class WebSocketStream(Stream):
     ) -> None:
         super().__init__(connection)
         self.opcodes: list[Opcode] = []
-        self._ended = False
         self._protocol, self.response, self._events = _shake_hands(connection, uri, timeout, subprotocols)
         if self._protocol.handshake_exc:
             connection.close()
             raise OSError(f"the WebSocket handshake failed: {self._protocol.handshake_exc}")
+        with contextlib.suppress(OSError):
+            self._flush(timeout)  # the answers to a ping and to a close that came with the handshake
+        self._ended = self._protocol.state is not State.OPEN
 
     def send(self, data: bytes, timeout: float) -> None:
         self.send_frame(data, timeout)

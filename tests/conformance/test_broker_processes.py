@@ -37,7 +37,7 @@ with socket.create_server(("127.0.0.1", port)) as listener:
 """
 
 
-def profile(directory: Path, oddity: str = "", more: str = "") -> str:
+def profile(directory: Path, oddity: str = "none", more: str = "") -> str:
     """The text of a profile whose broker leaves a helper's process id in `directory`."""
     script = BROKER.replace("{{dir}}/../", f"{directory}/")
     return f"""
@@ -152,7 +152,7 @@ def test_ready_is_waited_for(tmp_path: Path) -> None:
 
 def test_ready_that_never_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conformance.target.START_SECONDS", 1.0)
-    text = profile(tmp_path, "", 'ready = "never"')
+    text = profile(tmp_path, "none", 'ready = "never"')
     with pytest.raises(TargetError) as caught, profiles.parse(text, "odd.toml"):
         pass
     assert str(caught.value) == "odd is not ready after 1 s: taking connections"
