@@ -271,6 +271,18 @@ def test_qos_0_discards_what_was_retained(trial: Trial, subscribed: int, before:
     not_retained(trial, publisher, topic, subscribed, b"old", "a retained message that was replaced with QoS 0")
 
 
+@verifies("MQTT-3.3.1-7")
+def test_qos_0_discards_what_came_right_before(trial: Trial) -> None:
+    """The same, if both come in one segment."""
+    topic = trial.topic()
+    publisher = trial.connected("publisher")
+    publisher.send(
+        packets.publish(topic, b"old", qos=1, packet_id=1, retain=True), packets.publish(topic, b"new", retain=True)
+    )
+    publisher.ping()
+    not_retained(trial, publisher, topic, 1, b"old", "a retained message that was replaced with QoS 0")
+
+
 # 3.3.1.3 RETAIN: the flag of what is delivered
 
 
@@ -354,6 +366,16 @@ def test_empty_message_removes(trial: Trial, qos: int) -> None:
 
 def of_topics(topics: list[str]) -> Callable[[Publish], bool]:
     return lambda publish: publish.topic in topics
+
+
+@verifies("MQTT-3.3.1-10")
+def test_empty_message_removes_what_came_right_before(trial: Trial) -> None:
+    """The same, if the message and the empty one come in one segment."""
+    topic = trial.topic()
+    publisher = trial.connected("publisher")
+    publisher.send(packets.publish(topic, b"kept", qos=1, packet_id=1, retain=True), packets.publish(topic, retain=True))
+    publisher.ping()
+    not_retained(trial, publisher, topic, 1, b"kept", "a retained message that was removed")
 
 
 @verifies("MQTT-3.3.1-10")

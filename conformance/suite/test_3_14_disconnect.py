@@ -115,16 +115,16 @@ def test_disconnect_right_behind_other_packets(trial: Trial) -> None:
     """After DISCONNECT a will is not published, even if it came in one segment with all that the client had to say."""
     topic = trial.topic()
     watcher = trial.subscriber(topic, 1, name="watcher")
-    raw = trial.raw()
-    username, password = raw.endpoint.username, raw.endpoint.password
     will = Will(topic, b"not to be seen", 1)
-    raw.send(
-        packets.connect(trial.client_id(), will=will, username=username, password=password),
-        packets.publish(topic, b"all that was to say", qos=1, packet_id=1),
-        packets.disconnect(),
-    )
-    raw.finish_sending()
-    raw.wait_closed()
+    for _ in range(5):  # a broker that minds FIN more than what came before does not do so each time
+        raw = trial.raw()
+        raw.send(
+            trial.connect_packet(trial.client_id(), will=will),
+            packets.publish(topic, b"all that was to say", qos=1, packet_id=1),
+            packets.disconnect(),
+        )
+        raw.finish_sending()
+        raw.wait_closed()
     control = trial.client("control")
     about = "the will of a client that sent DISCONNECT"
     expect.silence(
