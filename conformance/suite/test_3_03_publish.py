@@ -373,7 +373,9 @@ def test_empty_message_removes_what_came_right_before(trial: Trial) -> None:
     """The same, if the message and the empty one come in one segment."""
     topic = trial.topic()
     publisher = trial.connected("publisher")
-    publisher.send(packets.publish(topic, b"kept", qos=1, packet_id=1, retain=True), packets.publish(topic, retain=True))
+    publisher.send(
+        packets.publish(topic, b"kept", qos=1, packet_id=1, retain=True), packets.publish(topic, retain=True)
+    )
     publisher.ping()
     not_retained(trial, publisher, topic, 1, b"kept", "a retained message that was removed")
 
