@@ -145,6 +145,8 @@ class WebSocket:
             unit_size = self._rules.unit_size
             left = 0
             for data in out:
+                if not data:
+                    continue  # the payload of an empty message
                 if not left:
                     left = unit_size(data)
                     below.append(header(left))

@@ -185,7 +185,7 @@ def test_each_unit_is_one_binary_frame(size: int) -> None:
     side = Side(RULES._replace(unit_size=lambda data: size)).opened()
     half = size // 2
     units = [(b"a" * half, b"b" * (size - half)), (b"c" * size,)]
-    side.say(*(data for unit in units for data in unit if data))
+    side.say(*(data for unit in units for data in (*unit, b"")))
     assert len(side.wire.sent) == 1
     frames = frames_of(side.answers())
     assert [(frame.opcode, frame.fin, bytes(frame.data)) for frame in frames] == [
