@@ -17,7 +17,7 @@ from broker.wire.codes import ReturnCode
 from tests.core.harness import Client, Forbidden, World, brackets
 from tests.fuzz import dialogue
 from tests.fuzz.dialogue import SECONDS, SLOTS, Step
-from tests.vectors import PUBACK, PUBCOMP, PUBREC, connect, length, number, packet, publish
+from tests.vectors import PUBACK, PUBCOMP, PUBREC, connect, length, number, packet, publish, string
 
 seeds = dialogue.seeds
 
@@ -265,7 +265,8 @@ class Play:
         exchange = world.exchange
         for client_id in list(exchange.sessions):
             client = world.dial()
-            client.send(connect(client_id.encode()))
+            # With a user name, as some of these sessions are a user's.
+            client.send(connect(client_id.encode(), flags=0x82, rest=string(b"cleaner")))
             assert bytes(client.transport.taken) == b"\x20\x02\0\0", world.log.lines[-3:]
             client.drop()
         kept = [record.message.topic for record in self.store.load().retained]
