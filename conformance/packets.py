@@ -365,7 +365,8 @@ def size(data: bytes) -> str:
 
 def quoted(data: bytes, limit: int = 60) -> str:
     """A string of the wire for people: in quotes, unprintable characters escaped, long ones cut."""
-    shown = data.decode("utf-8", "backslashreplace")
+    # More bytes than these can only be cut off, and large payloads are shown often.
+    shown = data[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
     return f'"{shown}"' if len(shown) <= limit else f'"{shown[:limit]}"... ({size(data)})'
 
