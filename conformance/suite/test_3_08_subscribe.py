@@ -32,6 +32,15 @@ def one_message(found: list[Publish], qos: int, expected: str) -> Publish:
     return found[0]
 
 
+def granted_last(client: Client, trial: Trial, topic: str, qos: int) -> None:
+    """The client gets a message of QoS 2 once, with the QoS that it was granted last."""
+    publisher = trial.client("publisher")
+    publisher.publish(topic, b"once", 2)
+    found = expect.until_control(client, publisher, topic, 2)
+    expected = f"one message of QoS {qos}, as it was granted last"
+    expect.that(one_message(found, qos, expected).qos == qos, expected, ", ".join(map(str, found)))
+
+
 # 3.8.1 Fixed header
 
 
@@ -217,11 +226,7 @@ def test_subscription_is_replaced(trial: Trial, first: int, second: int) -> None
     client = trial.client("subscriber")
     client.subscribe(topic, first)
     last = client.subscribe(topic, second)
-    publisher = trial.client("publisher")
-    publisher.publish(topic, b"once", 2)
-    found = expect.until_control(client, publisher, topic, 2)
-    expected = f"one message of QoS {last}, as it was granted last"
-    expect.that(one_message(found, last, expected).qos == last, expected, ", ".join(map(str, found)))
+    granted_last(client, trial, topic, last)
 
 
 @verifies("MQTT-3.8.4-3")
@@ -248,11 +253,7 @@ def test_resumed_subscription_is_replaced(trial: Trial, first: int, second: int)
     client.disconnect()
     again = trial.client("again", client_id=client_id, clean=False)
     last = again.subscribe(topic, second)
-    publisher = trial.client("publisher")
-    publisher.publish(topic, b"once", 2)
-    found = expect.until_control(again, publisher, topic, 2)
-    expected = f"one message of QoS {last}, as it was granted last"
-    expect.that(one_message(found, last, expected).qos == last, expected, ", ".join(map(str, found)))
+    granted_last(again, trial, topic, last)
 
 
 @verifies("MQTT-3.8.4-3")

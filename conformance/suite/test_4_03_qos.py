@@ -324,19 +324,29 @@ def test_qos_2_duplicates_are_suppressed(trial: Trial, subscribed: int, copies: 
     delivered_once(trial, subscriber, topic, subscribed, b"message")
 
 
-@verifies("MQTT-4.3.3-2")
-@every_end
-def test_qos_2_duplicate_after_the_return(trial: Trial, end: Callable[[Raw], None]) -> None:
-    """Before PUBREL, a message that is sent again in the client's next connection is not delivered again."""
-    topic, client_id = trial.topic(), trial.client_id()
+def returned_after_pubrec(
+    trial: Trial, topic: str, end: Callable[[Raw], None], *, completed: bool = False
+) -> tuple[Raw, Raw]:
+    """A subscriber, and a client that is there again after it had PUBREC, or also PUBCOMP, for identifier 5."""
+    client_id = trial.client_id()
     subscriber = trial.connected("subscriber")
     flows.subscribed(subscriber, topic, 1)
     first = trial.raw("first")
     first.connect(client_id, clean=False)
     first.send(packets.publish(topic, b"message", qos=2, packet_id=5))
     first.take(packets.PUBREC)
+    if completed:
+        complete(first, 5)
     end(first)
-    again = flows.resumed(trial, client_id)
+    return subscriber, flows.resumed(trial, client_id)
+
+
+@verifies("MQTT-4.3.3-2")
+@every_end
+def test_qos_2_duplicate_after_the_return(trial: Trial, end: Callable[[Raw], None]) -> None:
+    """Before PUBREL, a message that is sent again in the client's next connection is not delivered again."""
+    topic = trial.topic()
+    subscriber, again = returned_after_pubrec(trial, topic, end)
     again.send(packets.publish(topic, b"message", qos=2, packet_id=5, dup=True))
     expect.packet(again, packets.PUBREC, packet_id=5)
     again.send(packets.pubrel(5))
@@ -348,15 +358,8 @@ def test_qos_2_duplicate_after_the_return(trial: Trial, end: Callable[[Raw], Non
 @every_end
 def test_pubrel_after_the_return(trial: Trial, end: Callable[[Raw], None]) -> None:
     """PUBREL completes a message in the client's next connection, too: it is delivered, once."""
-    topic, client_id = trial.topic(), trial.client_id()
-    subscriber = trial.connected("subscriber")
-    flows.subscribed(subscriber, topic, 1)
-    first = trial.raw("first")
-    first.connect(client_id, clean=False)
-    first.send(packets.publish(topic, b"message", qos=2, packet_id=5))
-    first.take(packets.PUBREC)
-    end(first)
-    again = flows.resumed(trial, client_id)
+    topic = trial.topic()
+    subscriber, again = returned_after_pubrec(trial, topic, end)
     again.send(packets.pubrel(5))
     expect.packet(again, packets.PUBCOMP, packet_id=5)
     delivered_once(trial, subscriber, topic, 1, b"message")
@@ -366,16 +369,8 @@ def test_pubrel_after_the_return(trial: Trial, end: Callable[[Raw], None]) -> No
 @every_end
 def test_pubrel_again_after_the_return(trial: Trial, end: Callable[[Raw], None]) -> None:
     """A PUBREL that is sent again because its PUBCOMP was lost is answered with PUBCOMP."""
-    topic, client_id = trial.topic(), trial.client_id()
-    subscriber = trial.connected("subscriber")
-    flows.subscribed(subscriber, topic, 1)
-    first = trial.raw("first")
-    first.connect(client_id, clean=False)
-    first.send(packets.publish(topic, b"message", qos=2, packet_id=5))
-    first.take(packets.PUBREC)
-    complete(first, 5)
-    end(first)
-    again = flows.resumed(trial, client_id)
+    topic = trial.topic()
+    subscriber, again = returned_after_pubrec(trial, topic, end, completed=True)
     again.send(packets.pubrel(5))
     expect.packet(again, packets.PUBCOMP, packet_id=5)
     delivered_once(trial, subscriber, topic, 1, b"message")

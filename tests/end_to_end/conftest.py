@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker_process import BrokerProcess, StartBroker
+from tests.certificates import Authority
 from tests.raw_client import Address
 
 
@@ -40,3 +41,20 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPr
 def address(shared_broker: BrokerProcess) -> Address:
     """Where the shared broker listens."""
     return shared_broker.address
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """It has issued the certificate of `every_transport`."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def every_transport(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A broker that listens with TCP, TLS, WebSocket, and WebSocket over TLS, in this order."""
+    tls = authority.issue("server", server=True).toml
+    listeners = ("", tls, "websocket = true\n", f"websocket = true\n{tls}")
+    toml = "".join(f"[[listeners]]\n{options}" for options in listeners)
+    broker = BrokerProcess(tmp_path_factory.mktemp("transports"), toml)
+    yield broker
+    broker.stop()

@@ -37,19 +37,8 @@ def programs() -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def broker(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """It listens with TCP, TLS, WebSocket, and WebSocket over TLS."""
-    tls = authority.issue("server", server=True).toml
-    listeners = ("", tls, "websocket = true\n", f"websocket = true\n{tls}")
-    toml = "".join(f"[[listeners]]\n{options}" for options in listeners)
-    broker = BrokerProcess(tmp_path_factory.mktemp("broker"), toml)
-    yield broker
-    broker.stop()
+def broker(every_transport: BrokerProcess) -> BrokerProcess:
+    return every_transport
 
 
 @pytest.fixture
