@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import generator
 import report
 import targets
-from generator import GeneratorError
+import transports
 from targets import Cores, TargetError
+from transports import GeneratorError
 from workloads import WORKLOADS, Plan, Workload
 
 QUICK = Plan(seconds=0.7, backlog=100_000)
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--patience",
         type=positive(float),
         metavar="S",
-        default=generator.STALLED_AFTER,
+        default=transports.STALLED_AFTER,
         help="a row fails when the broker sends nothing for so many seconds (default: %(default)g)",
     )
     made.add_argument("--json", metavar="FILE", help="write every figure of every round; - is standard output")
@@ -109,7 +109,7 @@ def measure(made: report.Report, cores: Cores, rounds: int) -> None:
                     continue
                 progress(f"[{done:>3}/{total}] {workload.name:<14} {target.name:<10} round {number}/{rounds}  ", end="")
                 try:
-                    with target.start(cores, workload.durable) as broker:
+                    with target.start(cores, workload.durable, workload.transport) as broker:
                         parts = workload.run(broker, made.plan)
                 except (GeneratorError, TargetError) as error:
                     made.fail(workload, target, str(error))
@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> int:
         subscriptions=given.subscriptions or base.subscriptions,
         descriptors=targets.raise_descriptor_limit(),
     )
-    generator.STALLED_AFTER = given.patience
+    transports.STALLED_AFTER = given.patience
     cores = Cores()
     try:
         names = dict.fromkeys(given.target or ["mosquitto", "selectmq"])  # each once, in their order

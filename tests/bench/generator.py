@@ -1,4 +1,4 @@
-"""The load generator: raw sockets, its own small MQTT 3.1.1 encoder and decoder, one selector.
+"""The load generator: its own small MQTT 3.1.1 encoder and decoder, and one selector.
 
 Owns: the bytes on the wire, how many messages are under way, the count of what arrived, the latency samples.
 Must not know: which broker it talks to, what is measured about it. It imports nothing of `broker` or `conformance`.
@@ -13,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import math
 import selectors
-import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator, Sequence
 
-STALLED_AFTER = 20.0  # seconds without a byte from the broker
+import transports
+from transports import Client, Endpoint, GeneratorError
+
 SAMPLE_EVERY = 17  # prime, so that the samples do not fall into step with the blocks
 STAMP = struct.Struct(">q")  # the payload's first eight bytes: perf_counter_ns() when it was sent
 SETUP_BATCH = 50  # handshakes under way at once: below any broker's listen backlog
@@ -26,12 +28,6 @@ SETUP_BATCH = 50  # handshakes under way at once: below any broker's listen back
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x10, 0x20, 0x30, 0x40, 0x50, 0x62, 0x70
 SUBSCRIBE, SUBACK = 0x82, 0x90
 PINGREQ, PINGRESP, DISCONNECT = b"\xc0\x00", b"\xd0\x00", b"\xe0\x00"
-
-Address = tuple[str, int]
-
-
-class GeneratorError(Exception):
-    """The broker did not do what the workload needs; str() is one line that says what."""
 
 
 def text(value: str) -> bytes:
@@ -66,75 +62,48 @@ def publish_packet(topic: str, payload: bytes, qos: int, packet_id: int) -> byte
 # Setting up: blocking, and pipelined over a batch of connections.
 
 
-def receive_exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        try:
-            part = sock.recv(size - len(data))
-        except TimeoutError:
-            raise GeneratorError(f"no answer from the broker within {STALLED_AFTER:g} s during the set-up") from None
-        if not part:
-            raise GeneratorError("the broker closed a connection during the set-up")
-        data += part
-    return data
-
-
-def dial(address: Address) -> socket.socket:
-    """A TCP connection with the set-up's timeout. (TLS and WebSocket workloads would differ here.)"""
-    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-    sock.settimeout(STALLED_AFTER)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.connect(address)
-    except OSError as error:
-        sock.close()
-        raise GeneratorError(f"cannot connect to {address[0]}:{address[1]}: {error}") from None
-    return sock
-
-
 def open_clients(
-    stack: contextlib.ExitStack, address: Address, client_ids: Sequence[str], clean: bool = True
-) -> list[socket.socket]:
+    stack: contextlib.ExitStack, endpoint: Endpoint, client_ids: Sequence[str], clean: bool = True
+) -> list[Client]:
     """One connection per Client Identifier, each accepted by the broker; `stack` closes them."""
-    opened: list[socket.socket] = []
+    opened: list[Client] = []
     for start in range(0, len(client_ids), SETUP_BATCH):
         batch = []
         for client_id in client_ids[start : start + SETUP_BATCH]:
-            sock = stack.enter_context(dial(address))
-            sock.sendall(connect_packet(client_id, clean))
-            batch.append(sock)
-        for number, sock in enumerate(batch, start):
-            answer = receive_exactly(sock, 4)
+            client = stack.enter_context(Client(endpoint))
+            client.send(connect_packet(client_id, clean))
+            batch.append(client)
+        for number, client in enumerate(batch, start):
+            answer = client.receive(4)
             if answer[0] != CONNACK or answer[3] != 0:
                 raise GeneratorError(f"connection {number + 1:,} of {len(client_ids):,} was refused: {answer.hex()}")
         opened += batch
     return opened
 
 
-def subscribe(sock: socket.socket, filters: Sequence[str], qos: int) -> None:
+def subscribe(client: Client, filters: Sequence[str], qos: int) -> None:
     for start in range(0, len(filters), 100):
         batch = filters[start : start + 100]
-        sock.sendall(subscribe_packet(1 + start // 100, batch, qos))
-        answer = receive_exactly(sock, 4 + len(batch))
+        client.send(subscribe_packet(1 + start // 100, batch, qos))
+        answer = client.receive(4 + len(batch))
         if answer[0] != SUBACK or answer[4:] != bytes((qos,)) * len(batch):
             raise GeneratorError(f"SUBSCRIBE was not granted as asked: {answer.hex()}")
 
 
-def leave(sock: socket.socket) -> None:
+def leave(client: Client) -> None:
     """DISCONNECT, and wait until the broker has closed: then it has also seen it."""
-    sock.settimeout(STALLED_AFTER)
     with contextlib.suppress(ConnectionError):
-        sock.sendall(DISCONNECT)
-        while sock.recv(65536):
+        client.send(DISCONNECT)
+        while client.sock.recv(65536):
             pass
-    sock.close()
+    client.close()
 
 
-def forget_sessions(address: Address, client_ids: Sequence[str]) -> None:
+def forget_sessions(endpoint: Endpoint, client_ids: Sequence[str]) -> None:
     """End persistent Sessions by connecting with CleanSession = 1."""
     with contextlib.ExitStack() as stack:
-        for sock in open_clients(stack, address, client_ids, clean=True):
-            leave(sock)
+        for client in open_clients(stack, endpoint, client_ids, clean=True):
+            leave(client)
 
 
 # Running.
@@ -143,9 +112,10 @@ def forget_sessions(address: Address, client_ids: Sequence[str]) -> None:
 class Peer:
     """A connection that takes part in a run. Writes never block: what the kernel does not take waits in `out`."""
 
-    def __init__(self, sock: socket.socket, receive_size: int = 65536) -> None:
-        sock.setblocking(False)
-        self.sock = sock
+    def __init__(self, client: Client, receive_size: int = 65536) -> None:
+        client.sock.setblocking(False)
+        self.client = client
+        self.sock = client.sock
         self.receive_size = receive_size
         self.out = bytearray()
         self.tail = b""
@@ -158,14 +128,14 @@ class Peer:
             return
         try:
             taken = self.sock.send(data)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantWriteError):
             taken = 0
         if taken < len(data):
             self.out += data[taken:]
             self._listen(selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def on_writable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
             del self.out[: self.sock.send(self.out)]
         if not self.out:
             self._listen(selectors.EVENT_READ)
@@ -177,8 +147,9 @@ class Peer:
     def receive(self) -> bytes:
         """What came, after the rest of the block before; empty when the wake-up was for nothing."""
         try:
+            # Over TLS this is one record, of at most 16 KiB: what follows makes the socket readable again.
             data = self.sock.recv(self.receive_size)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return b""
         if not data:
             raise GeneratorError("the broker closed a connection during the run")
@@ -193,21 +164,26 @@ def unexpected(data: bytes, offset: int = 0) -> GeneratorError:
 
 
 class Source(Peer):
-    """A publisher. `completed` counts PUBACK (QoS 1) or PUBCOMP (QoS 2); at QoS 0 nothing comes back."""
+    """A publisher. `completed` counts PUBACK (QoS 1) or PUBCOMP (QoS 2); at QoS 0 nothing comes back.
 
-    def __init__(self, sock: socket.socket, topics: Sequence[str], qos: int, payload: int, window: int) -> None:
+    Over a WebSocket it can only do QoS 0: what it reads are packets without frames.
+    """
+
+    def __init__(self, client: Client, topics: Sequence[str], qos: int, payload: int, window: int) -> None:
         """
         topics: all of the same length, published to in turn
         payload: bytes, 8 or more
         window: the most messages ever under way. A Packet Identifier is free again after twice as many messages.
         """
-        super().__init__(sock)
+        super().__init__(client)
         self.qos = qos
         self.slots = max(2 * window, len(topics))
-        frames = [
+        packets = [
             publish_packet(topics[slot % len(topics)], bytes(payload), qos, slot % 65535 + 1)
             for slot in range(self.slots)
         ]
+        self.packet = packets[0]
+        frames = [client.transport.around_sent(len(packet)) + packet for packet in packets]
         self.size = len(frames[0])
         self.ring = bytearray().join(frames)
         if len(self.ring) != self.size * self.slots:
@@ -260,12 +236,13 @@ class Sink(Peer):
     `received` counts PUBLISH packets; `completed` the same, but at QoS 2 those whose PUBREL came too.
     """
 
-    def __init__(self, sock: socket.socket, like: Source) -> None:
-        super().__init__(sock, max(65536, 4 * like.size))
+    def __init__(self, client: Client, like: Source) -> None:
+        super().__init__(client, max(65536, 4 * like.size))
+        frame = client.transport.around_received(len(like.packet)) + like.packet
         self.qos = like.qos
-        self.size = like.size
-        self.stamp_at = like.stamp_at
-        self.first_byte = like.ring[0]
+        self.size = len(frame)
+        self.stamp_at = self.size - (like.size - like.stamp_at)
+        self.first_byte = frame[0]
         self.received = 0
         self.completed = 0
         self.latencies: list[int] = []  # nanoseconds
@@ -425,8 +402,8 @@ class Loop:
         now = time.monotonic()
         if ready:
             self._heard = now
-        elif now - self._heard > STALLED_AFTER:
-            raise GeneratorError(f"nothing came for {STALLED_AFTER:g} s")
+        elif now - self._heard > transports.STALLED_AFTER:
+            raise GeneratorError(f"nothing came for {transports.STALLED_AFTER:g} s")
         return touched
 
     @contextlib.contextmanager
@@ -487,60 +464,61 @@ class Loop:
             if self.delivered() != self.expected():
                 raise GeneratorError("more came than was published")
             for sink in self.sinks:
-                sink.sock.settimeout(STALLED_AFTER)
-                sink.sock.sendall(sink.out + PINGREQ)
+                sink.sock.settimeout(transports.STALLED_AFTER)
+                sink.sock.sendall(sink.out)
+                sink.client.send(PINGREQ)
             for sink in self.sinks:
-                answer = sink.tail + receive_exactly(sink.sock, 2)
+                answer = sink.client.receive(2, sink.tail)
                 if answer != PINGRESP:
                     raise GeneratorError(f"more came than was published: {answer.hex()} instead of PINGRESP")
 
 
-def connect_and_disconnect(address: Address, client_ids: Iterator[str], seconds: float, window: int) -> list[int]:
-    """Closed loop of whole connections: TCP, CONNECT, CONNACK, DISCONNECT, until the broker has closed.
+def connect_and_disconnect(endpoint: Endpoint, client_ids: Iterator[str], seconds: float, window: int) -> list[int]:
+    """Closed loop of whole connections: TCP (and TLS), CONNECT, CONNACK, DISCONNECT, until the broker has closed.
 
     Returns the nanoseconds from connect() to CONNACK of each; `window` of them are under way at a time.
     """
     latencies: list[int] = []
     deadline = time.monotonic() + seconds
-    connecting: dict[socket.socket, int] = {}  # -> when it began
-    leaving: set[socket.socket] = set()
+    connecting: dict[Client, int] = {}  # -> when it began
+    leaving: set[Client] = set()
     with selectors.DefaultSelector() as selector:
 
         def start() -> None:
             now = time.perf_counter_ns()
-            sock = dial(address)
-            connecting[sock] = now
-            sock.sendall(connect_packet(next(client_ids)))
-            selector.register(sock, selectors.EVENT_READ)
+            client = Client(endpoint)
+            connecting[client] = now
+            client.send(connect_packet(next(client_ids)))
+            selector.register(client.sock, selectors.EVENT_READ, client)
 
         try:
             for _ in range(window):
                 start()
             while connecting or leaving:
-                ready = selector.select(STALLED_AFTER)
+                ready = selector.select(transports.STALLED_AFTER)
                 if not ready:
-                    raise GeneratorError(f"no CONNACK, or no close after DISCONNECT, for {STALLED_AFTER:g} s")
+                    waited = f"{transports.STALLED_AFTER:g} s"
+                    raise GeneratorError(f"no CONNACK, or no close after DISCONNECT, for {waited}")
                 for key, _ in ready:
-                    sock = key.fileobj
-                    assert isinstance(sock, socket.socket)
-                    if sock in connecting:
-                        answer = receive_exactly(sock, 4)
+                    client: Client = key.data
+                    if client in connecting:
+                        answer = client.receive(4)
                         if answer != b"\x20\x02\x00\x00":
                             raise GeneratorError(f"refused after {len(latencies):,} connections: {answer.hex()}")
-                        latencies.append(time.perf_counter_ns() - connecting.pop(sock))
-                        leaving.add(sock)
-                        sock.sendall(DISCONNECT)
-                    elif sock.recv(1):
+                        latencies.append(time.perf_counter_ns() - connecting.pop(client))
+                        leaving.add(client)
+                        client.send(DISCONNECT)
+                    elif client.sock.recv(1):
                         raise GeneratorError("the broker answered a DISCONNECT")
                     else:
-                        leaving.remove(sock)
-                        selector.unregister(sock)
-                        sock.close()
+                        leaving.remove(client)
+                        selector.unregister(client.sock)
+                        client.close()
                         if time.monotonic() < deadline:
                             start()
         except ConnectionError as error:
             raise GeneratorError(f"a connection broke after {len(latencies):,}: {error}") from None
         finally:
-            for sock in (*connecting, *leaving):
-                sock.close()
+            for client in (*connecting, *leaving):
+                client.close()
     return latencies

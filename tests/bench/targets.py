@@ -10,6 +10,7 @@ any workload reaches), so that no broker wins by dropping.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+
+from transports import Endpoint, Transport
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_FLIGHT = 1000  # messages in flight per client, on every broker that is started here
@@ -67,8 +70,10 @@ class Cores:
 class Broker:
     """A running broker. `process` is None for one that was not started here: then CPU and memory are unknown."""
 
-    def __init__(self, host: str, port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None):
-        self.address = (host, port)
+    def __init__(
+        self, endpoint: Endpoint, process: subprocess.Popen[bytes] | None = None, log: Path | None = None
+    ) -> None:
+        self.endpoint = endpoint
         self.process = process
         self.log = log
 
@@ -113,7 +118,7 @@ class Target(Protocol):
         """One line: what was set that a reader has to know to compare."""
         ...
 
-    def start(self, cores: Cores, durable: bool) -> contextlib.AbstractContextManager[Broker]:
+    def start(self, cores: Cores, durable: bool, transport: Transport) -> contextlib.AbstractContextManager[Broker]:
         """A fresh broker without any state. durable: Sessions and their messages outlive the process."""
         ...
 
@@ -125,19 +130,33 @@ def free_port() -> int:
         return port
 
 
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this machine, and its key: of the kind that most sites have now (P-256)."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise TargetError("the rows with TLS need the program openssl (Debian: apt install openssl)") from None
+    if done.returncode:
+        raise TargetError(f"openssl makes no certificate: {done.stderr.strip()}")
+    return certificate, key
+
+
 @contextlib.contextmanager
-def child(cores: Cores, name: str, command: list[str], port: int, folder: Path) -> Iterator[Broker]:
+def child(cores: Cores, name: str, command: list[str], endpoint: Endpoint, folder: Path) -> Iterator[Broker]:
     log = folder / "output"
     with log.open("wb") as output, cores.for_broker():
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    broker = Broker("127.0.0.1", port, process, log)
+    broker = Broker(endpoint, process, log)
     try:
         deadline = time.monotonic() + STARTS_WITHIN
         while True:
             if process.poll() is not None:
                 raise TargetError(f"{name} does not start{broker.last_words()}")
             try:
-                socket.create_connection(broker.address, timeout=1).close()
+                socket.create_connection((endpoint.host, endpoint.port), timeout=1).close()
                 break
             except OSError:
                 if time.monotonic() > deadline:
@@ -178,7 +197,7 @@ class Mosquitto:
         )
 
     @contextlib.contextmanager
-    def start(self, cores: Cores, durable: bool) -> Iterator[Broker]:
+    def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
         port = free_port()
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             folder = Path(name)
@@ -195,8 +214,17 @@ class Mosquitto:
             ]
             if sys.platform != "win32" and os.geteuid() == 0:
                 lines.append("user root")  # otherwise it changes to a user who may not write here
+            endpoint = Endpoint("127.0.0.1", port, transport)
+            if transport is Transport.TLS:
+                certificate, key = make_certificate(folder)
+                lines += [f"certfile {certificate}", f"keyfile {key}"]
+            elif transport is Transport.WEBSOCKET:
+                # 2.0.11 does not start without a listener of the other kind, too.
+                lines += [f"listener {free_port()} 127.0.0.1", "protocol websockets"]
+                endpoint = dataclasses.replace(endpoint, port=int(lines[-2].split()[1]))
             (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
-            with child(cores, self.name, [self.program, "-c", str(folder / "mosquitto.conf")], port, folder) as broker:
+            command = [self.program, "-c", str(folder / "mosquitto.conf")]
+            with child(cores, self.name, command, endpoint, folder) as broker:
                 yield broker
 
 
@@ -221,10 +249,16 @@ class Selectmq:
         )
 
     @contextlib.contextmanager
-    def start(self, cores: Cores, durable: bool) -> Iterator[Broker]:
+    def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
         port = free_port()
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             folder = Path(name)
+            listener = f'[[listeners]]\nport = {port}\nbind = "127.0.0.1"\n'
+            if transport is Transport.TLS:
+                certificate, key = make_certificate(folder)
+                listener += f'certificate = "{certificate}"\nkey = "{key}"\n'
+            elif transport is Transport.WEBSOCKET:
+                listener += "websocket = true\n"
             (folder / "selectmq.toml").write_text(
                 'log_level = "error"\n'
                 f"max_inflight = {IN_FLIGHT}\n"
@@ -233,12 +267,11 @@ class Selectmq:
                 "max_subscriptions = 200000\n"
                 "max_queued_messages = 10000000\n"
                 'max_queued_bytes = "16 GiB"\n'
-                'max_unsent = "64 MiB"\n'
+                'max_unsent = "64 MiB"\n' + listener
             )
-            command = [sys.executable, "-m", "broker", "-p", str(port), "--bind", "127.0.0.1"]
-            command += ["-c", str(folder / "selectmq.toml")]
+            command = [sys.executable, "-m", "broker", "-c", str(folder / "selectmq.toml")]
             command += ["--data", str(folder / "data")] if durable else ["--memory"]
-            with child(cores, self.name, command, port, folder) as broker:
+            with child(cores, self.name, command, Endpoint("127.0.0.1", port, transport), folder) as broker:
                 yield broker
 
 
@@ -257,13 +290,15 @@ class Running:
         return "as it was found: its limits, its persistence; CPU and memory are not known"
 
     @contextlib.contextmanager
-    def start(self, cores: Cores, durable: bool) -> Iterator[Broker]:
+    def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
+        if transport is not Transport.TCP:
+            raise TargetError("rows with TLS or WebSocket are measured with brokers that the bench starts")
         try:
             address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][4]
             socket.create_connection((self.host, self.port), timeout=STARTS_WITHIN).close()
         except OSError as error:
             raise TargetError(f"no broker answers at {self.name}: {error}") from None
-        yield Broker(str(address[0]), self.port)
+        yield Broker(Endpoint(str(address[0]), self.port))
 
 
 def parse(text: str) -> Target:

@@ -16,7 +16,8 @@ BENCH = Path(__file__).parent
 TARGET = "mosquitto"
 ROWS = [
     "one-to-one", "pairs", "fan-in", "fan-out-100", "fan-out-1000", "large", "qos1", "qos2",
-    "durable", "backlog", "subscriptions", "connects", "idle", "clocked",
+    "durable", "backlog", "subscriptions", "connects",
+    "tls", "tls-pairs", "tls-fan-out", "tls-connects", "ws", "ws-pairs", "ws-fan-out", "idle", "clocked",
 ]  # fmt: skip
 
 
@@ -34,7 +35,8 @@ def test_every_row_is_measured(tmp_path: Path) -> None:
     result = json.loads(path.read_text())
     assert list(dict.fromkeys(row["name"] for row in result["rows"])) == ROWS
     units = {row["name"]: row["unit"] for row in result["rows"]}
-    assert (units.pop("connects"), units.pop("idle")) == ("us/connect", "KiB/connection")
+    assert (units.pop("connects"), units.pop("tls-connects")) == ("us/connect", "us/connect")
+    assert units.pop("idle") == "KiB/connection"
     assert set(units.values()) == {"us/message"}
     for row in result["rows"]:
         (figures,) = row["rounds"][TARGET]

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import generator
-from generator import GeneratorError, Lane, Loop, Sink, Source
+from generator import Lane, Loop, Sink, Source
 from targets import Broker, TargetError
+from transports import GeneratorError, Transport
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,9 @@ class Flow:
         token = secrets.token_hex(4)
         sink_ids = [f"{token}s{number}" for number in range(self.subscribers)]
         with contextlib.ExitStack() as stack:
-            sinks = generator.open_clients(stack, broker.address, sink_ids, clean=not self.persistent)
+            sinks = generator.open_clients(stack, broker.endpoint, sink_ids, clean=not self.persistent)
             sources = generator.open_clients(
-                stack, broker.address, [f"{token}p{number}" for number in range(self.publishers)]
+                stack, broker.endpoint, [f"{token}p{number}" for number in range(self.publishers)]
             )
             lane_count = self.publishers if self.paired else 1
             lanes = []
@@ -145,12 +146,12 @@ class Flow:
                 topic = f"bench/{token}/{number:04d}"
                 window = self.window // lane_count
                 lane_sources = [
-                    Source(sock, [topic], self.qos, self.payload, window) for sock in sources[number::lane_count]
+                    Source(client, [topic], self.qos, self.payload, window) for client in sources[number::lane_count]
                 ]
                 lane_sinks = []
-                for sock in sinks[number::lane_count]:
-                    generator.subscribe(sock, [topic], self.qos)
-                    lane_sinks.append(Sink(sock, lane_sources[0]))
+                for client in sinks[number::lane_count]:
+                    generator.subscribe(client, [topic], self.qos)
+                    lane_sinks.append(Sink(client, lane_sources[0]))
                 lanes.append(Lane(lane_sources, lane_sinks, window, self.burst))
             loop = stack.enter_context(Loop(lanes))
             loop.run(plan.seconds / 10)
@@ -161,7 +162,7 @@ class Flow:
             figures = meter.figures(loop.delivered() - delivered, loop.latencies())
             loop.check_nothing_follows()
         if self.persistent:
-            generator.forget_sessions(broker.address, sink_ids)
+            generator.forget_sessions(broker.endpoint, sink_ids)
         return [figures]
 
 
@@ -174,9 +175,9 @@ class Connects:
     def run(self, broker: Broker, plan: Plan) -> list[Figures]:
         token = secrets.token_hex(4)
         client_ids = (f"{token}c{number}" for number in itertools.count())
-        generator.connect_and_disconnect(broker.address, client_ids, plan.seconds / 10, self.window)
+        generator.connect_and_disconnect(broker.endpoint, client_ids, plan.seconds / 10, self.window)
         meter = Meter(broker)
-        latencies = generator.connect_and_disconnect(broker.address, client_ids, plan.seconds, self.window)
+        latencies = generator.connect_and_disconnect(broker.endpoint, client_ids, plan.seconds, self.window)
         return [meter.figures(len(latencies), sorted(latencies), unit="us/connect")]
 
 
@@ -188,11 +189,11 @@ class Idle:
         need_descriptors(plan.connections, plan)
         token = secrets.token_hex(4)
         with contextlib.ExitStack() as stack:
-            generator.open_clients(stack, broker.address, [f"{token}w{number}" for number in range(100)])
+            generator.open_clients(stack, broker.endpoint, [f"{token}w{number}" for number in range(100)])
             before = broker.memory()
             client_ids = [f"{token}i{number}" for number in range(plan.connections)]
             start = time.perf_counter()
-            generator.open_clients(stack, broker.address, client_ids)
+            generator.open_clients(stack, broker.endpoint, client_ids)
             connect_rate = plan.connections / (time.perf_counter() - start)
             after = broker.memory()
             each = None if before is None or after is None else (after - before) / plan.connections / 1024
@@ -213,13 +214,13 @@ class Clocked:
         need_descriptors(plan.connections, plan)
         token = secrets.token_hex(4)
         with contextlib.ExitStack() as stack:
-            (subscriber,) = generator.open_clients(stack, broker.address, [f"{token}s"])
+            (subscriber,) = generator.open_clients(stack, broker.endpoint, [f"{token}s"])
             generator.subscribe(subscriber, [f"bench/{token}/+"], 0)
             publishers = generator.open_clients(
-                stack, broker.address, [f"{token}p{number}" for number in range(plan.connections)]
+                stack, broker.endpoint, [f"{token}p{number}" for number in range(plan.connections)]
             )
             sources = [
-                Source(sock, [f"bench/{token}/{number:06d}"], 0, 64, 1) for number, sock in enumerate(publishers)
+                Source(client, [f"bench/{token}/{number:06d}"], 0, 64, 1) for number, client in enumerate(publishers)
             ]
             loop = stack.enter_context(Loop([Lane(sources, [Sink(subscriber, sources[0])], plan.connections)]))
             loop.run_clocked(plan.seconds / 2.5)
@@ -244,10 +245,10 @@ class Backlog:
         token, count = secrets.token_hex(4), plan.backlog
         topic = f"bench/{token}"
         with contextlib.ExitStack() as stack:
-            (absent,) = generator.open_clients(stack, broker.address, [f"{token}s"], clean=False)
+            (absent,) = generator.open_clients(stack, broker.endpoint, [f"{token}s"], clean=False)
             generator.subscribe(absent, [topic], 1)
             generator.leave(absent)
-            (publisher,) = generator.open_clients(stack, broker.address, [f"{token}p"])
+            (publisher,) = generator.open_clients(stack, broker.endpoint, [f"{token}p"])
             source = Source(publisher, [topic], 1, 64, self.window)
             before = broker.memory()
             with Loop([Lane([source], [], self.window)]) as loop:
@@ -257,7 +258,7 @@ class Backlog:
             if before is not None and stored.memory is not None:
                 stored.notes["MiB more with the backlog"] = stored.memory - before / 2**20
             meter = Meter(broker)
-            (returned,) = generator.open_clients(stack, broker.address, [f"{token}s"], clean=False)
+            (returned,) = generator.open_clients(stack, broker.endpoint, [f"{token}s"], clean=False)
             sink = Sink(returned, source)
             lane = Lane([], [sink], count)
             lane.sent = count
@@ -265,7 +266,7 @@ class Backlog:
                 loop.run_drain(count)
                 drained = meter.figures(sink.received, [], part="drained")
                 loop.check_nothing_follows()
-        generator.forget_sessions(broker.address, [f"{token}s"])
+        generator.forget_sessions(broker.endpoint, [f"{token}s"])
         return [stored, drained]
 
 
@@ -296,12 +297,12 @@ class Subscriptions:
         topics = [topics[number * 7919 % count] for number in range(count)]
         with contextlib.ExitStack() as stack:
             client_ids = [f"{token}s{number}" for number in range(self.connections)]
-            subscribers = generator.open_clients(stack, broker.address, client_ids)
-            (publisher,) = generator.open_clients(stack, broker.address, [f"{token}p"])
+            subscribers = generator.open_clients(stack, broker.endpoint, client_ids)
+            (publisher,) = generator.open_clients(stack, broker.endpoint, [f"{token}p"])
             source = Source(publisher, topics, 0, 64, self.window)
-            for number, sock in enumerate(subscribers):
-                generator.subscribe(sock, filters[number :: self.connections], 0)
-            sinks = [Sink(sock, source) for sock in subscribers]
+            for number, client in enumerate(subscribers):
+                generator.subscribe(client, filters[number :: self.connections], 0)
+            sinks = [Sink(client, source) for client in subscribers]
             loop = stack.enter_context(Loop([Lane([source], sinks, self.window, spread=True)]))
             loop.run(plan.seconds / 10)
             loop.latencies()
@@ -319,6 +320,7 @@ class Workload:
     title: str  # may hold fields of Plan
     kind: Kind
     durable: bool = False  # the broker is started so that Sessions outlive its process
+    transport: Transport = Transport.TCP
 
     def title_for(self, plan: Plan) -> str:
         return self.title.format(**dataclasses.asdict(plan))
@@ -355,6 +357,25 @@ WORKLOADS = (
         "subscriptions", "1 -> 9 that hold many subscriptions, 1 % wildcards, 1000 under way", Subscriptions(9, 1000)
     ),
     Workload("connects", "connect and disconnect, 16 under way", Connects(16)),
+    Workload("tls", "TLS, 1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000), transport=Transport.TLS),
+    Workload(
+        "tls-pairs",
+        "TLS, 200 -> 200, QoS 0, one under way each",
+        Flow(200, 200, 200, paired=True),
+        transport=Transport.TLS,
+    ),
+    Workload("tls-fan-out", "TLS, 1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100), transport=Transport.TLS),
+    Workload("tls-connects", "TLS, connect and disconnect, 16 under way", Connects(16), transport=Transport.TLS),
+    Workload("ws", "WebSocket, 1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000), transport=Transport.WEBSOCKET),
+    Workload(
+        "ws-pairs",
+        "WebSocket, 200 -> 200, QoS 0, one under way each",
+        Flow(200, 200, 200, paired=True),
+        transport=Transport.WEBSOCKET,
+    ),
+    Workload(
+        "ws-fan-out", "WebSocket, 1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100), transport=Transport.WEBSOCKET
+    ),
     Workload("idle", "{connections:,} idle connections", Idle()),
     Workload("clocked", "{connections:,} connections, each publishing once a second, -> 1", Clocked()),
 )

@@ -30,6 +30,11 @@ def wait_for_sys(address: Address, name: str, value: object) -> None:
     _wait(address, name, str(value), lambda seen: seen == str(value))
 
 
+def wait_for_count(address: Address, name: str, least: int) -> None:
+    """Wait until it has at least this value: it is told once per `sys_interval`."""
+    _wait(address, name, f"at least {least}", lambda seen: int(seen) >= least)
+
+
 def wait_for_uptime(address: Address, seconds: int) -> None:
     """Wait until the broker says that it has been up for so long."""
     _wait(address, "uptime", f"at least {seconds} s", lambda seen: int(seen.split()[0]) >= seconds)
