@@ -123,10 +123,11 @@ class Endpoint:
         for path, what in ((self.ca_file, "CA"), (self.cert_file, "certificate"), (self.key_file, "key")):
             if path:
                 _check_readable(path, what)
-        try:
-            ssl.create_default_context(cafile=self.ca_file)
-        except ssl.SSLError:
-            raise TargetError(f"the CA file {self.ca_file} holds no certificate in PEM format") from None
+        if self.ca_file:
+            try:
+                ssl.create_default_context(cafile=self.ca_file)
+            except ssl.SSLError:
+                raise TargetError(f"the CA file {self.ca_file} holds no certificate in PEM format") from None
         try:
             self.tls_context()
         except ssl.SSLError:

@@ -32,15 +32,20 @@ class Transcript:
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self._events: list[Event] = []
+        # Most are never read: what they become for people is made when they are.
+        self._kept: list[tuple[float, str, str, str, bytes, int]] = []
         self._lock = threading.Lock()
 
     def add(self, who: str, direction: str, text: str, data: bytes = b"") -> None:
         """Records what happens now. `data` are the bytes, `text` is what they mean."""
-        at = time.monotonic() - self.began
         with self._lock:
-            self._events.append(Event(round(at, 6), who, direction, text, data[:KEPT_BYTES].hex(" "), len(data)))
+            at = time.monotonic() - self.began
+            self._kept.append((at, who, direction, text, data[:KEPT_BYTES], len(data)))
 
     def events(self) -> list[Event]:
         with self._lock:
-            return list(self._events)
+            kept = list(self._kept)
+        return [
+            Event(round(at, 6), who, direction, text, data.hex(" "), size)
+            for at, who, direction, text, data, size in kept
+        ]

@@ -53,17 +53,17 @@ def matches(topic_filter: str, topic: str, has: Callable[[str], bool] = lambda f
     if topic_filter.endswith("/#") and topic.startswith(topic_filter[:-2]) and has("hash matches siblings"):
         return True
     for position, level in enumerate(wanted):
-        left = given[position:]
+        left = len(given) - position
         if level == "#":
-            too_far = (not left and has("hash matches no parent")) or (len(left) > 1 and has("hash matches one level"))
+            too_far = (left <= 0 and has("hash matches no parent")) or (left > 1 and has("hash matches one level"))
             return not too_far
-        if level != "+" and level not in left[:1]:
+        if level != "+" and (left <= 0 or level != given[position]):
             return False
         last = position == len(wanted) - 1
-        if level == "+" and last and left and has("plus matches more levels"):
+        if level == "+" and last and left > 0 and has("plus matches more levels"):
             return True
-        if not left:
+        if left <= 0:
             return last and has("plus matches the parent")
-        if level == "+" and not left[0] and has("plus matches no empty level"):
+        if level == "+" and not given[position] and has("plus matches no empty level"):
             return False
     return len(wanted) == len(given)
