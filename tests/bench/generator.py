@@ -68,11 +68,11 @@ def open_clients(
     """One connection per Client Identifier, each accepted by the broker; `stack` closes them."""
     opened: list[Client] = []
     for start in range(0, len(client_ids), SETUP_BATCH):
-        batch = []
-        for client_id in client_ids[start : start + SETUP_BATCH]:
-            client = stack.enter_context(Client(endpoint))
+        identifiers = client_ids[start : start + SETUP_BATCH]
+        batch = [stack.enter_context(Client(endpoint)) for _ in identifiers]
+        for client, client_id in zip(batch, identifiers, strict=True):
+            client.open()
             client.send(connect_packet(client_id, clean))
-            batch.append(client)
         for number, client in enumerate(batch, start):
             answer = client.receive(4)
             if answer[0] != CONNACK or answer[3] != 0:
@@ -488,6 +488,7 @@ def connect_and_disconnect(endpoint: Endpoint, client_ids: Iterator[str], second
             now = time.perf_counter_ns()
             client = Client(endpoint)
             connecting[client] = now
+            client.open()
             client.send(connect_packet(next(client_ids)))
             selector.register(client.sock, selectors.EVENT_READ, client)
 

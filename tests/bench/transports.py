@@ -54,7 +54,10 @@ class Endpoint:
 
 
 class Client:
-    """A connected socket, which blocks for at most `STALLED_AFTER`, and how packets stand on it."""
+    """A connected socket, which blocks for at most `STALLED_AFTER`, and how packets stand on it.
+
+    A WebSocket must be opened before packets are sent: many side by side, as some brokers take their time over each.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Raises GeneratorError: there is no connection, or its handshake fails."""
@@ -67,23 +70,28 @@ class Client:
             if self.transport is Transport.TLS:
                 self.sock = _TLS.wrap_socket(self.sock)
             elif self.transport is Transport.WEBSOCKET:
-                self._open_websocket(endpoint)
+                self._ask_for_websocket(endpoint)
         except OSError as error:
             self.sock.close()
             raise GeneratorError(f"cannot connect to {endpoint.host}:{endpoint.port}: {error}") from None
 
-    def _open_websocket(self, endpoint: Endpoint) -> None:
+    def _ask_for_websocket(self, endpoint: Endpoint) -> None:
         key = base64.b64encode(secrets.token_bytes(16)).decode()
         self.sock.sendall(
             f"GET /mqtt HTTP/1.1\r\nHost: {endpoint.host}:{endpoint.port}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Protocol: mqtt\r\n\r\n".encode()
         )
+
+    def open(self) -> None:
+        """Wait until packets may be sent. Raises GeneratorError: the broker speaks no WebSocket here."""
+        if self.transport is not Transport.WEBSOCKET:
+            return
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
             answer += self.receive_exactly(1)
         if not answer.startswith(b"HTTP/1.1 101 "):
-            raise GeneratorError(f"no WebSocket at {endpoint.host}:{endpoint.port}: {answer.splitlines()[0].decode()}")
+            raise GeneratorError(f"no WebSocket here: {answer.splitlines()[0].decode()}")
 
     def send(self, packet: bytes) -> None:
         self.sock.sendall(self.transport.around_sent(len(packet)) + packet)
