@@ -341,6 +341,7 @@ class _Port:
         self._attempts: dict[str, int] = {}
         self._told: set[tuple[str, str]] = set()
         self._silent_until = 0.0
+        self._taken_by_proxies = False
         self._websocket = load_websocket(config) if config.websocket else None
         self._stays: Stays = lambda username, client_id, proved=False: True
         if config.unix is None:
@@ -356,6 +357,7 @@ class _Port:
 
     def replace(self, config: ListenerConfig, rules: Rules) -> None:
         """Go by another configuration. Who is connected keeps the TLS that there is."""
+        self._taken_by_proxies = bool(config.proxy_protocol and not self.config.proxy_protocol)
         self.config = config
         self._tls = rules.tls
         self._proxies = trusted(config)
@@ -367,7 +369,9 @@ class _Port:
         for transport, connection in list(self.connections.items()):
             layer = transport.client
             session = connection.session
-            if self._tls is not None and not isinstance(layer, TlsLayer):
+            if self._taken_by_proxies:
+                connection.close("this listener is now for the proxies of proxy_protocol")
+            elif self._tls is not None and not isinstance(layer, TlsLayer):
                 connection.close("this listener now expects TLS")
             elif certified and not (isinstance(layer, TlsLayer) and layer.certified):
                 connection.close("this listener now expects a certificate")

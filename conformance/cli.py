@@ -22,7 +22,8 @@ import pytest
 from conformance import plugin, profiles
 from conformance.report import compare, html_report, json_report, junit, terminal
 from conformance.report.result import RunResult
-from conformance.session import JOBS, PATIENCE, SUITE, Session
+from conformance.session import SUITE, Session
+from conformance.side_by_side import JOBS, PATIENCE
 from conformance.target import SHAPE, Broker, Endpoint, TargetError, parse_url, single
 
 DEFAULT_TARGET = "mqtt://127.0.0.1:1883"

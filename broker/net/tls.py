@@ -86,8 +86,8 @@ class TlsLayer:
     """The TLS of one connection. `client` is to be set by `established`."""
 
     __slots__ = (
-        "_begun", "_below", "_closed", "_established", "_failed", "_handshakes", "_incoming", "_loop", "_now", "_open",
-        "_outgoing", "_ssl", "_tls", "certified", "client", "identity", "out", "peer",
+        "_begun", "_below", "_closed", "_end", "_established", "_failed", "_handshakes", "_held", "_incoming", "_loop",
+        "_now", "_open", "_outgoing", "_ssl", "_tls", "certified", "client", "identity", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +113,8 @@ class TlsLayer:
         self._begun = False
         self._closed = False
         self._open = False  # is the handshake over?
+        self._held = False  # does the client's side want nothing now?
+        self._end = ""  # why nothing more comes
         self._now = 0.0
         self.certified = False  #: has the client shown a certificate?
         self.identity: str | None = None  #: whom it names; None: that is not asked for, or there is none
@@ -203,26 +205,30 @@ class TlsLayer:
         read = self._ssl.read
         incoming = self._incoming
         blocks = []
-        end = ""
         try:
             while incoming.pending or self._ssl.pending():
                 block = read(RECORD)
                 if not block:
-                    end = "closed by the client without DISCONNECT"
+                    self._end = "closed by the client without DISCONNECT"
                     break
                 blocks.append(block)
         except ssl.SSLWantReadError:
             pass  # the next record is not whole
         except ssl.SSLZeroReturnError:
-            end = "closed by the client without DISCONNECT"
+            self._end = "closed by the client without DISCONNECT"
         except ssl.SSLError as error:
-            end = f"TLS error: {explain(error)}"
+            self._end = f"TLS error: {explain(error)}"
         if self._outgoing.pending:
             self._send_answer()
         if blocks and self.client is not None:
             self.client.receive(b"".join(blocks), self._now)
-        if end and self.client is not None:
-            self.client.lost(end)
+        if self._end:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Once all is through that came before: it may hold a DISCONNECT."""
+        if not self._held and self.client is not None:
+            self.client.lost(self._end)
             self.close(gently=False)
 
     def _encrypt(self) -> None:
@@ -261,10 +267,15 @@ class TlsLayer:
         self._below.flush()
 
     def pause_reading(self) -> None:
+        self._held = True
         self._below.pause_reading()
 
     def resume_reading(self) -> None:
-        self._below.resume_reading()
+        self._held = False
+        if self._end:
+            self._loop.soon(self._tell_end)
+        else:
+            self._below.resume_reading()
 
     def close(self, gently: bool = True) -> None:
         """Send what the system takes at once, say so to the client's TLS, and close."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conformance import cli, statements
-from conformance.session import Job
+from conformance.job import Job
 from conformance.statements import Statement
 from tests.conformance.faulty.faults import FAULTS, ODDITIES
 

@@ -13,8 +13,9 @@ import pytest
 
 from conformance import capabilities
 from conformance.capabilities import Capability
+from conformance.job import Job, execute
 from conformance.report.result import TestResult
-from conformance.session import Job, Session, execute
+from conformance.session import Session
 from conformance.trial import Trial
 from conformance.verdicts import Verdict, worst
 from tests.conformance.faulty.broker import FaultyBroker

@@ -112,7 +112,7 @@ def test_others_are_refused_whatever_they_say_and_told_once(start_broker: StartB
 
 
 def test_without_proxy_protocol_a_header_is_no_header(start_broker: StartBroker) -> None:
-    broker = start_broker()
+    broker = start_broker('connect_timeout = "0.5s"\n')  # the second one looks like the beginning of a packet
     with RawClient(broker.address) as client:
         client.send(header() + connect("c"))
         assert closed_unheard(client)
@@ -132,6 +132,21 @@ def test_a_reload_changes_who_is_believed(start_broker: StartBroker) -> None:
         client.expect(connack())
     broker.reload("[[listeners]]\n")
     RawClient.connected(broker.address, "c").disconnect()
+
+
+def test_a_reload_that_makes_it_a_listener_for_proxies_closes_all_others(start_broker: StartBroker) -> None:
+    broker = start_broker("[[listeners]]\nallow_anonymous = true\n")
+    with RawClient.connected(broker.address, "direct") as direct:
+        broker.reload(TRUSTING)
+        direct.closed()
+    broker.wait_for(
+        "client disconnected", client="direct", reason="this listener is now for the proxies of proxy_protocol"
+    )
+    with RawClient(broker.address) as client:
+        client.send(header() + connect("proxied"))
+        client.expect(connack())
+        broker.reload(TRUSTING.replace('"127.0.0.1"', '"127.0.0.1", "10.0.0.0/8"'))
+        client.ping()
 
 
 # --- headers that are none ---

@@ -221,6 +221,41 @@ def test_a_lost_connection_publishes_the_will_and_a_disconnect_does_not(
         assert reader.message().topic == "wills/reset"
 
 
+@pytest.mark.parametrize("qos_0", [1, 2000], ids=["few", "many"])
+def test_all_in_one_piece_with_the_farewell(qos_0: int, pki: Pki, start_broker: StartBroker) -> None:
+    """The client says all that it has to say, and close_notify, while a worker still checks its password."""
+    passwords = pki.directory / "passwords"
+    set_password(str(passwords), "ann", b"secret", create=True)
+    set_password(str(passwords), "bob", b"secret", create=False)
+    broker = start_broker(f'{pki.server.toml}passwords = "{passwords}"\n')
+    reader = RawClient.connected(
+        broker.address, tls=pki.context(), username="ann", password=b"secret", client_id="reader"
+    )
+    with reader:
+        reader.subscribe(("#", 0))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = pki.context().wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        with socket.create_connection(broker.address, 15) as plain:
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    plain.sendall(outgoing.read())
+                    incoming.write(plain.recv(65536))
+            words = connect("all", username="bob", password=b"secret", will=Will("will"))
+            words += b"".join(publish(f"t/{number}", b"x" * 20) for number in range(qos_0))
+            client.write(words + b"\xe0\x00")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.unwrap()
+            plain.sendall(outgoing.read())
+            topics = [reader.message().topic for _ in range(qos_0)]
+            assert topics == [f"t/{number}" for number in range(qos_0)]
+            broker.wait_for("client disconnected", client="all", reason="DISCONNECT")
+            reader.send(b"\xc0\x00")
+            assert reader.next() == b"\xd0\x00"  # and no will
+
+
 def test_the_broker_says_farewell(tls_broker: BrokerProcess, shared_pki: Pki) -> None:
     """close_notify: the client can tell that nothing was cut off."""
     raw = socket.create_connection(tls_broker.address)

@@ -151,6 +151,22 @@ def test_a_farewell_is_a_loss(pair: TlsPair) -> None:
     assert b"".join(pair.client.received) == b"last words"
 
 
+def test_a_farewell_waits_for_what_came_before_it(pair: TlsPair, running: RunningLoop) -> None:
+    """The client's side wants nothing more for a while: what it has been given may hold a DISCONNECT."""
+    pair.client.on_receive = lambda data: pair.layer.pause_reading()
+    running.call(pair.transport.pause_reading)  # so that both come in one block
+    assert isinstance(pair.peer, ssl.SSLSocket)
+    pair.peer.sendall(b"last words")
+    pair.peer.settimeout(0.1)
+    with contextlib.suppress(OSError):
+        pair.peer.unwrap()
+    running.call(pair.transport.resume_reading)
+    pair.until(lambda: pair.client.received != [])
+    assert (pair.client.received, pair.client.losses) == ([b"last words"], [])
+    running.call(pair.layer.resume_reading)
+    pair.until(lambda: pair.client.losses == ["closed by the client without DISCONNECT"])
+
+
 def test_an_end_without_a_farewell_is_a_loss(pair: TlsPair) -> None:
     pair.peer.shutdown(socket.SHUT_WR)
     pair.until(lambda: pair.client.losses == ["closed by the client without DISCONNECT"])
