@@ -360,7 +360,7 @@ def read_tls(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.num_tickets = 1  # a client has one connection, and may resume it; each more takes 13 us of a handshake's 200
+    context.num_tickets = 1  # to resume the one connection that a client has; each more makes a handshake 13 us longer
     has_key = b"PRIVATE KEY-----" in _read(certificate)
     if b"-----BEGIN CERTIFICATE-----" not in _read(certificate):
         raise TlsError(certificate, "there is no certificate in it: it must be a PEM file with -----BEGIN CERTIFICATE")

@@ -186,25 +186,28 @@ class Report:
     # Markdown
 
     def markdown(self) -> str:
+        """The table for those who want to know, and below it, folded, all that was found for those who doubt it."""
         names = [target.name for target in self.targets]
-        heads = ["workload", *(f"{name}: cost" for name in names), *(f"{name}: ratio" for name in self.compared())]
-        heads += [f"{name}: per second" for name in names] + [f"{name}: p50 / p99 ms" for name in names]
-        lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+        ratios = [f"{name}: ratio" for name in self.compared()]
+        heads = ["cost of", *names, *ratios, *(f"{name}: per second" for name in names)]
+        more = ["workload", *(f"{name}: cost" for name in names), *(f"{name}: p50 / p99 ms" for name in names)]
+        lines, details = [_row(heads), _aligned(heads)], [_row(more), _aligned(more)]
         for workload in self.workloads:
             for title, by_target in self.parts(workload):
-                cells = [f"{title} ({next(iter(by_target.values()))[0].unit.replace('us', 'µs')})"]
-                cells += [spread(by_target.get(name, []), lambda f: f.cost) for name in names]
+                unit = next(iter(by_target.values()))[0].unit.replace("us", "µs")
+                rounds = [by_target.get(name, []) for name in names]
+                cells = [f"{title} ({unit})", *(number(median(one, lambda f: f.cost)) for one in rounds)]
                 for name in self.compared():
                     ratio = self.ratio(name, by_target) if name in by_target else None
                     cells.append("-" if ratio is None else f"**{ratio:.2f}**")
-                cells += [number(median(by_target.get(name, []), lambda f: f.rate)) for name in names]
-                for name in names:
-                    rounds = by_target.get(name, [])
-                    p50, p99 = median(rounds, lambda f: f.p50), median(rounds, lambda f: f.p99)
-                    cells.append("-" if p50 is None else f"{number(p50)} / {number(p99)}")
-                lines.append("| " + " | ".join(cells) + " |")
+                lines.append(_row([*cells, *(number(median(one, lambda f: f.rate)) for one in rounds)]))
+                details.append(
+                    _row(
+                        [title, *(spread(one, lambda f: f.cost) for one in rounds), *(_latency(one) for one in rounds)]
+                    )
+                )
         for (name, target_name), reason in self.failures.items():
-            lines.append(f"| {name} on {target_name} | FAILED: {reason} |" + " |" * (len(heads) - 2))
+            lines.append(_row([f"{name} on {target_name}", f"FAILED: {reason}", *[""] * (len(heads) - 2)]))
         remarks = [
             f"{title}, {name}: {number(value)} {what}."
             for workload in self.workloads
@@ -212,8 +215,22 @@ class Report:
             for name, rounds in by_target.items()
             for what, value in self._notes(rounds)
         ]
-        notes = "\n".join(f"- {line}" for line in [f"Made by `{self.command}`.", *self.facts(), *remarks])
-        return "\n".join(lines) + "\n\n" + notes + "\n"
+        notes = [f"- {line}" for line in [f"Made by `{self.command}`.", *self.facts(), *remarks]]
+        folded = ["<details><summary>Spread, latency, versions, settings</summary>", "", *details, "", *notes, ""]
+        return "\n".join([*lines, "", *folded, "</details>"]) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _aligned(heads: list[str]) -> str:
+    return "|---|" + "---:|" * (len(heads) - 1)
+
+
+def _latency(rounds: list[Figures]) -> str:
+    p50, p99 = median(rounds, lambda f: f.p50), median(rounds, lambda f: f.p99)
+    return "-" if p50 is None else f"{number(p50)} / {number(p99)}"
 
 
 def one_line(figures: Figures) -> str:

@@ -5,6 +5,7 @@ Owns: the threads and the waiting. Must not know: any broker.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import ssl
@@ -43,6 +44,8 @@ class Paho:
         self._answers: dict[int, list[int]] = {}
         self._changed = threading.Condition()
         self._connected = threading.Event()
+        self._reading = threading.Event()
+        self._reading.set()
         self.disconnected = threading.Event()
         self.code = -1
         self.present = False
@@ -76,6 +79,7 @@ class Paho:
         self._connected.set()
 
     def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
+        self._reading.wait(DEADLINE)
         self._messages.put(
             Publish(message.topic, bytes(message.payload), message.qos, message.retain, bool(message.dup), message.mid)
         )
@@ -128,6 +132,13 @@ class Paho:
         self.publish(topic, b"the end")
         assert self.message()[:2] == (topic, b"the end")
 
+    def stop_reading(self) -> None:
+        """Read no further than the next message, until `read_on`."""
+        self._reading.clear()
+
+    def read_on(self) -> None:
+        self._reading.set()
+
     def drop(self) -> None:
         """End the connection without DISCONNECT."""
         sock = self.client.socket()
@@ -135,11 +146,17 @@ class Paho:
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)
         assert self.disconnected.wait(DEADLINE)
-        self.client.loop_stop()
+        self._let_go()
 
     def close(self) -> None:
         self.client.disconnect()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self.client.loop_stop()
+        # Or paho would keep two sockets until the garbage collector comes by, in the midst of another test.
+        with contextlib.suppress(ValueError):  # paho-mqtt 2.1 fails here, but only after it has closed them
+            self.client.reinitialise()
 
     def __enter__(self) -> Paho:
         return self
