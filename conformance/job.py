@@ -1,6 +1,6 @@
 """One test of the suite: what it is, which selection means it, and how it is executed to its verdict.
 
-Owns: `Job`, `execute`, `selects`. Must not know: other tests, which of them run at the same time, how results are shown.
+Owns: `Job`, `execute`, `selects`. Must not know: other tests, which of them run at the same time, how results look.
 """
 
 import inspect

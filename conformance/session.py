@@ -1,6 +1,6 @@
 """A run of the suite under pytest: which tests it is made of, and what came out of each.
 
-Owns: `Session`, a pytest plugin. Must not know: how tests are executed side by side, command lines, how a result is shown.
+Owns: `Session`, a pytest plugin. Must not know: how tests run side by side, command lines, how a result is shown.
 
 pytest collects the tests, and its reports carry the results. Everything of pytest happens in the main thread, because
 its fixtures are not made for threads. So a test of the suite has no fixture but `trial`, which is no fixture at all:

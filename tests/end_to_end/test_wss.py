@@ -1,4 +1,4 @@
-"""wss://: WebSocket over TLS, as paho-mqtt speaks it. What either does alone is in test_websocket.py and test_tls.py."""
+"""wss://: WebSocket over TLS, as paho-mqtt speaks it. What each does alone is in test_websocket.py and test_tls.py."""
 
 from __future__ import annotations
 
