@@ -271,3 +271,20 @@ def test_broker_that_one_test_ends(tmp_path: Path) -> None:
         "expected the broker goes on running; actually the broker ended by itself with exit status 3: "
         "panic: not a CONNECT while test_3_01_connect.py::test_first_packet_is_not_connect[pingreq] ran alone"
     )
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "conformance", "--list"],  # -S: nothing is installed
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"python -m conformance: the module \w+ is not installed: run pip install 'selectmq\[conformance\]', or in a"
+        r" clone pip install '\.\[conformance\]'\n",
+        done.stderr,
+    ), done.stderr
