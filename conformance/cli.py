@@ -193,12 +193,16 @@ def _compare(given: Sequence[str]) -> int:
     built = _Parser(prog=f"{PROGRAM} compare", description="Shows JSON reports side by side.", allow_abbrev=False)
     built.add_argument("reports", nargs="+", metavar="FILE", help="a report that was written with --json")
     built.add_argument("--html", metavar="FILE", help="write the matrix as an HTML page, too")
+    built.add_argument("--markdown", metavar="FILE", help="write a summary by chapter as a Markdown table, too")
     options = built.parse_args(given)
     _check_writable("html", options.html)
+    _check_writable("markdown", options.markdown)
     reports = compare.read(options.reports)
     print(compare.render_text(reports), end="")
     if options.html:
         Path(options.html).write_text(compare.render_html(reports), encoding="utf-8")
+    if options.markdown:
+        Path(options.markdown).write_text(compare.render_markdown(reports), encoding="utf-8")
     return 0
 
 

@@ -1,6 +1,6 @@
 """`python -m conformance compare a.json b.json ...`: the matrix of brokers by statement.
 
-Owns: reading JSON reports, and the matrix as text and as HTML. Must not know: how a report came about.
+Owns: reading JSON reports, and the matrix as text and as HTML, and by chapter as Markdown. Must not know: how a report came about.
 """
 
 import json
@@ -120,6 +120,31 @@ def render_html(reports: Sequence[Report]) -> str:
 <p class="quiet">Rows with a tint are statements on which the brokers differ.</p>
 <div class="wide"><table>{"".join(rows)}</table></div>"""
     return page(f"MQTT {reports[0].mqtt}: {names}", body)
+
+
+def render_markdown(reports: Sequence[Report]) -> str:
+    """A table of how many statements of each chapter came to which verdict, with what its letters mean."""
+    rows = [["MQTT " + reports[0].mqtt, *(report.name for report in reports)]]
+    rows.append(["---"] * len(rows[0]))
+    rows.append(["", *("**certified**" if report.certified else "not certified" for report in reports)])
+    for chapter, group in groupby(load(reports[0].mqtt), key=lambda statement: statement.chapter):
+        statements = list(group)
+        cells = [_in_short([verdict_in(report, one) for one in statements]) for report in reports]
+        if any(cells):
+            rows.append([f"{chapter} {CHAPTERS.get(chapter, '')}".rstrip(), *cells])
+    rows.append(["all", *(_in_short(list(report.verdicts.values())) for report in reports)])
+    shown = {letter: verdict for verdict, letter in LETTERS.items() if verdict is not Verdict.NOT_TESTED}
+    letters = ", ".join(f"{letter} {verdict}" for letter, verdict in shown.items())
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows) + f"\nStatements: {letters}.\n"
+
+
+def _in_short(verdicts: Sequence[Verdict]) -> str:
+    counts = [(verdicts.count(verdict), letter, verdict) for verdict, letter in LETTERS.items()]
+    return " ".join(
+        f"**{count} {letter}**" if verdict is Verdict.FAIL else f"{count} {letter}"
+        for count, letter, verdict in counts
+        if count and verdict is not Verdict.NOT_TESTED
+    )
 
 
 def _stands(reports: Sequence[Report]) -> str:

@@ -153,10 +153,12 @@ def test_password_stays_out_of_reports(tmp_path: Path, capsys: pytest.CaptureFix
 def test_compare(right: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([right.url, "--select", QUICK, "--json", f"{tmp_path}/a.json"]) == 0
     capsys.readouterr()
-    assert cli.main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/a.json", "--html", f"{tmp_path}/x.html"]) == 0
+    files = ["--html", f"{tmp_path}/x.html", "--markdown", f"{tmp_path}/x.md"]
+    assert cli.main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/a.json", *files]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[1] == f"B  {right.url} (2): not certified (1 PASS)"
     assert (tmp_path / "x.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "x.md").read_text().startswith("| MQTT 3.1.1 | ")
 
 
 def environment() -> dict[str, str]:

@@ -48,6 +48,19 @@ def test_html(tmp_path: Path) -> None:
     assert page.count('class="differs"') == 1
 
 
+def test_markdown(tmp_path: Path) -> None:
+    shown = compare.render_markdown(compare.read([written(tmp_path, "a", certified=True), written(tmp_path, "b")]))
+    assert shown == (
+        "| MQTT 3.1.1 | a | b |\n"
+        "| --- | --- | --- |\n"
+        "|  | **certified** | not certified |\n"
+        "| 3.1 CONNECT | 1 P | **1 F** |\n"
+        "| 3.12 PINGREQ | 1 P | 1 P |\n"
+        "| all | 2 P | 1 P **1 F** |\n"
+        "\nStatements: P PASS, F FAIL, W WARN, n NOT APPLICABLE, ? INCONCLUSIVE, E ERROR.\n"
+    )
+
+
 MISTAKES = {
     "no JSON": ("hello", "is not JSON: give reports that were written with --json"),
     "no report": ("{}", "is no report of this runner (KeyError('statements')): give one written with --json"),
