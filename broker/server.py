@@ -365,20 +365,29 @@ class _Port:
 
     def close_unwelcome(self) -> None:
         """After `replace`: close the connections of who may not connect any more."""
-        certified = self.config.client_ca is not None and self.config.client_certificates == "required"
         for transport, connection in list(self.connections.items()):
             layer = transport.client
             session = connection.session
-            if self._taken_by_proxies:
-                connection.close("this listener is now for the proxies of proxy_protocol")
-            elif self._tls is not None and not isinstance(layer, TlsLayer):
-                connection.close("this listener now expects TLS")
-            elif certified and not (isinstance(layer, TlsLayer) and layer.certified):
-                connection.close("this listener now expects a certificate")
+            missing = self._missing(layer, self._taken_by_proxies)
+            if missing:
+                connection.close(missing)
             elif session is not None:
                 proved = isinstance(layer, TlsLayer) and layer.identity is not None
                 if not self._stays(session.username, session.client_id, proved):
                     connection.close("no longer authorised to connect")
+
+    def _missing(self, layer: object, direct: bool) -> str:
+        """What the listener now asks for and a connection does not have, that came before a reload. `layer`: what it
+        has made of its transport; `direct`: no proxy has introduced it."""
+        tls = layer if isinstance(layer, TlsLayer) else None
+        if direct and self.config.proxy_protocol:
+            return "this listener is now for the proxies of proxy_protocol"
+        if self._tls is not None and tls is None:
+            return "this listener now expects TLS"
+        certified = self.config.client_ca is not None and self.config.client_certificates == "required"
+        if certified and not (tls is not None and tls.certified):
+            return "this listener now expects a certificate"
+        return ""
 
     def _accepted(self, sock: socket.socket, host: str, peer: str) -> None:
         """`host`: whom limits and the log take for one; `peer`: the one connection."""
@@ -457,9 +466,16 @@ class _Port:
             self._welcome(transport, transport, host, since)
             return
 
+        direct = not self.config.proxy_protocol
+
         def established(layer: TlsLayer) -> None:
             self._arriving.pop(transport).cancel()
-            self._welcome(transport, layer, host, since)
+            missing = self._missing(layer, direct)
+            if missing:
+                layer.close()
+                self._turn_away(host, missing)
+            else:
+                self._welcome(transport, layer, host, since)
 
         def failed(layer: TlsLayer, why: str) -> None:
             server.exchange.stats.refused += 1

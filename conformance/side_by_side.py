@@ -99,10 +99,13 @@ class SideBySide:
             again = Trial(self._broker, self._found, self._patience)
             again.note(f"the second attempt; of the first one came: {result.reason}")
             second = self._try(job, again)
-            if result.verdict is Verdict.FAIL and second.verdict is Verdict.PASS:
-                reason = f"kept only at the second attempt: {result.reason}"
-                return dataclasses.replace(second, verdict=Verdict.WARN, reason=reason, timeline=result.timeline)
-            return second
+            if result.verdict is not Verdict.FAIL or second.verdict in (Verdict.FAIL, Verdict.ERROR):
+                return second
+            if second.verdict in (Verdict.PASS, Verdict.WARN):
+                reason = "; ".join(filter(None, (f"kept only at the second attempt: {result.reason}", second.reason)))
+                return dataclasses.replace(result, verdict=Verdict.WARN, reason=reason, notes=second.notes)
+            note = f"there was a second attempt, which came to nothing: {second.reason}"
+            return dataclasses.replace(result, notes=(*result.notes, note))
 
     # How many at a time, and for how long
 

@@ -1,6 +1,7 @@
 """`python -m conformance compare a.json b.json ...`: the matrix of brokers by statement.
 
-Owns: reading JSON reports, and the matrix as text and as HTML, and by chapter as Markdown. Must not know: how a report came about.
+Owns: reading JSON reports, and the matrix as text, as HTML, and by chapter as Markdown. Must not know: how a report
+came about.
 """
 
 import json
@@ -135,7 +136,8 @@ def render_markdown(reports: Sequence[Report]) -> str:
     rows.append(["all", *(_in_short(list(report.verdicts.values())) for report in reports)])
     shown = {letter: verdict for verdict, letter in LETTERS.items() if verdict is not Verdict.NOT_TESTED}
     letters = ", ".join(f"{letter} {verdict}" for letter, verdict in shown.items())
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows) + f"\nStatements: {letters}.\n"
+    table = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return f"{table}\nStatements: {letters}.\n"
 
 
 def _in_short(verdicts: Sequence[Verdict]) -> str:

@@ -105,7 +105,7 @@ def measure(made: report.Report, cores: Cores, rounds: int) -> None:
         for number in range(1, rounds + 1):
             for target in made.targets:
                 done += 1
-                if (workload.name, target.name) in made.failures:
+                if (workload.name, target.name) in made.failures or not target.can(workload.transport):
                     continue
                 progress(f"[{done:>3}/{total}] {workload.name:<14} {target.name:<10} round {number}/{rounds}  ", end="")
                 try:

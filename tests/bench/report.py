@@ -189,7 +189,7 @@ class Report:
         """The table for those who want to know, and below it, folded, all that was found for those who doubt it."""
         names = [target.name for target in self.targets]
         ratios = [f"{name}: ratio" for name in self.compared()]
-        heads = ["cost of", *names, *ratios, *(f"{name}: per second" for name in names)]
+        heads = ["cost of", *names, *ratios, *(f"{name}: per second (busy)" for name in names)]
         more = ["workload", *(f"{name}: cost" for name in names), *(f"{name}: p50 / p99 ms" for name in names)]
         lines, details = [_row(heads), _aligned(heads)], [_row(more), _aligned(more)]
         for workload in self.workloads:
@@ -200,7 +200,7 @@ class Report:
                 for name in self.compared():
                     ratio = self.ratio(name, by_target) if name in by_target else None
                     cells.append("-" if ratio is None else f"**{ratio:.2f}**")
-                lines.append(_row([*cells, *(number(median(one, lambda f: f.rate)) for one in rounds)]))
+                lines.append(_row([*cells, *(_rate(one) for one in rounds)]))
                 details.append(
                     _row(
                         [title, *(spread(one, lambda f: f.cost) for one in rounds), *(_latency(one) for one in rounds)]
@@ -221,11 +221,17 @@ class Report:
 
 
 def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _aligned(heads: list[str]) -> str:
     return "|---|" + "---:|" * (len(heads) - 1)
+
+
+def _rate(rounds: list[Figures]) -> str:
+    rate = median(rounds, lambda f: f.rate)
+    busy = percent(rounds, lambda f: f.broker_busy)
+    return "-" if rate is None else number(rate) if busy == "-" else f"{number(rate)} ({busy})"
 
 
 def _latency(rounds: list[Figures]) -> str:

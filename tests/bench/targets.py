@@ -118,6 +118,10 @@ class Target(Protocol):
         """One line: what was set that a reader has to know to compare."""
         ...
 
+    def can(self, transport: Transport) -> bool:
+        """Whether the bench can reach it this way."""
+        ...
+
     def start(self, cores: Cores, durable: bool, transport: Transport) -> contextlib.AbstractContextManager[Broker]:
         """A fresh broker without any state. durable: Sessions and their messages outlive the process."""
         ...
@@ -196,6 +200,9 @@ class Mosquitto:
             "durable rows: persistence true, which writes every 30 minutes and at exit (autosave_interval)"
         )
 
+    def can(self, transport: Transport) -> bool:
+        return True
+
     @contextlib.contextmanager
     def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
         port = free_port()
@@ -248,6 +255,9 @@ class Selectmq:
             "connection rate, log_level error; durable rows: on disk before it acknowledges (without --memory)"
         )
 
+    def can(self, transport: Transport) -> bool:
+        return True
+
     @contextlib.contextmanager
     def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
         port = free_port()
@@ -289,10 +299,11 @@ class Running:
     def settings(self) -> str:
         return "as it was found: its limits, its persistence; CPU and memory are not known"
 
+    def can(self, transport: Transport) -> bool:
+        return transport is Transport.TCP  # one port is all that is known
+
     @contextlib.contextmanager
     def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
-        if transport is not Transport.TCP:
-            raise TargetError("rows with TLS or WebSocket are measured with brokers that the bench starts")
         try:
             address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][4]
             socket.create_connection((self.host, self.port), timeout=STARTS_WITHIN).close()

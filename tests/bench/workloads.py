@@ -365,7 +365,7 @@ WORKLOADS = (
         transport=Transport.TLS,
     ),
     Workload("tls-fan-out", "TLS, 1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100), transport=Transport.TLS),
-    Workload("tls-connects", "TLS, connect and disconnect, 16 under way", Connects(16), transport=Transport.TLS),
+    Workload("tls-connects", "TLS, connect and disconnect, one at a time", Connects(1), transport=Transport.TLS),
     Workload("ws", "WebSocket, 1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000), transport=Transport.WEBSOCKET),
     Workload(
         "ws-pairs",

@@ -51,6 +51,11 @@ def test_what_is_kept_only_at_the_second_attempt_is_warned_of() -> None:
     assert attempts([failure_of(Closed("gone")), None]) == (Verdict.WARN, 2, (note,))
 
 
+def test_what_was_broken_stays_so_if_the_second_attempt_comes_to_nothing() -> None:
+    note = "there was a second attempt, which came to nothing: a client: refused"
+    assert attempts([failure_of(Closed("gone")), NoAnswer("a client: refused")]) == (Verdict.FAIL, 2, (note,))
+
+
 def test_nothing_else_gets_a_second_attempt() -> None:
     assert attempts([Failure("x", "y"), None]) == (Verdict.FAIL, 1, ())
     assert attempts([failure_of(Silence("nothing")), None]) == (Verdict.FAIL, 1, ())

@@ -149,6 +149,20 @@ def test_a_reload_that_makes_it_a_listener_for_proxies_closes_all_others(start_b
         client.ping()
 
 
+def test_a_handshake_that_a_reload_overtakes(tmp_path: Path, start_broker: StartBroker) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.issue("server", server=True).toml
+    broker = start_broker(f"[[listeners]]\n{tls}allow_anonymous = true\n")
+    with socket.create_connection(broker.address, 15) as late:
+        RawClient.connected(broker.address, tls=ssl.create_default_context(cafile=authority.certificate)).disconnect()
+        broker.reload(f"{TRUSTING}{tls}")  # while `late` has been accepted, and not said a word
+        context = ssl.create_default_context(cafile=authority.certificate)
+        with context.wrap_socket(late, server_hostname="127.0.0.1") as client:
+            client.sendall(connect("late"))
+            assert client.recv(4) == b""
+    broker.wait_for(UNHEARD, reason="this listener is now for the proxies of proxy_protocol")
+
+
 # --- headers that are none ---
 
 

@@ -10,6 +10,7 @@ from broker.auth.passwords import set_password
 from tests.broker_process import BrokerProcess, StartBroker
 from tests.certificates import Authority
 from tests.end_to_end.paho_client import Paho
+from tests.raw_client import DEADLINE
 
 
 def trusting(authority: Authority, user: str = "") -> ssl.SSLContext:
@@ -84,5 +85,5 @@ def test_a_certificate_or_a_password(tmp_path: Path, start_broker: StartBroker) 
             assert ann.message().payload == b"from bob"
     nobody = Paho(broker.address, "c", transport="websockets", tls=trusting(authority))
     assert nobody.code == 135  # paho-mqtt shows return code 5 as MQTT 5.0's "not authorized"
-    nobody.disconnected.wait()
+    assert nobody.disconnected.wait(DEADLINE)
     nobody.close()
