@@ -18,8 +18,9 @@ from typing import NoReturn
 from broker import config, logs, notify
 from broker.auth.errors import FileError
 from broker.auth.passwd_cli import passwd_command
+from broker.entrance import StartError, read_rules
 from broker.options import Config, add_flags
-from broker.server import Server, StartError, read_rules
+from broker.server import Server
 from broker.version import __version__
 
 #: How long one thread may keep the others from running, in seconds. By default it is 5 ms, for which the store's thread

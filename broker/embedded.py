@@ -10,8 +10,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 from broker import config, logs
+from broker.entrance import StartError
 from broker.logs import EventLog
-from broker.server import Server, StartError
+from broker.server import Server
 
 
 class Broker:

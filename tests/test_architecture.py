@@ -56,20 +56,23 @@ ROOMS = {
     "broker.option_kinds": Room(()),
     "broker.options": Room(("broker.option_kinds",)),
     "broker.config": Room(("broker.option_kinds", "broker.options", "broker.toml_lines")),
+    # What a listener is made of, up to the client's Connection.
+    "broker.entrance": Room(
+        ("broker.auth", "broker.core", "broker.net", "broker.option_kinds", "broker.options", "broker.wire.encoder")
+    ),
     # The composition root is the one file that knows every part.
     "broker.server": Room(
         (
             "broker.auth",
             "broker.config",
             "broker.core",
+            "broker.entrance",
             "broker.logs",
             "broker.net",
             "broker.notify",
-            "broker.option_kinds",
             "broker.options",
             "broker.storage",
             "broker.version",
-            "broker.wire",
         )
     ),
     # Around it: how it is started. `selectmq passwd` is the command of a room.
@@ -78,6 +81,7 @@ ROOMS = {
             "broker.auth.errors",
             "broker.auth.passwd_cli",
             "broker.config",
+            "broker.entrance",
             "broker.logs",
             "broker.notify",
             "broker.options",
@@ -86,7 +90,7 @@ ROOMS = {
         )
     ),
     "broker.__main__": Room(("broker.cli",)),
-    "broker.embedded": Room(("broker.config", "broker.logs", "broker.server")),
+    "broker.embedded": Room(("broker.config", "broker.entrance", "broker.logs", "broker.server")),
     "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
     "broker": Room(("broker.embedded", "broker.version")),
 }
