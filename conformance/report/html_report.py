@@ -32,14 +32,15 @@ def _head(run: RunResult) -> str:
         stand, tone = "Passed what was selected", "pass"
     else:
         stand, tone = "Not certified", "fail"
-    shown = sum(result.shown for result in run.statements)
     counts = ", ".join(f"{run.count(verdict)} {verdict}" for verdict in CLASSES if run.count(verdict))
+    verdicts = [result.verdict for result in run.statements]
+    shown = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in CLASSES if verdict in verdicts)
     remarks = "".join(f'<p class="ink error">{escape(problem)}</p>' for problem in run.problems)
     selection = f"; only {escape(run.selection)} was selected" if run.selection else ""
     return f"""<header>
 <h1>{escape(run.target)} against MQTT {escape(run.mqtt)}</h1>
 <p class="stand ink {tone}">{stand}</p>
-<p>{shown} of {len(run.statements)} statements were seen kept. {len(run.tests)} tests: {counts}.</p>
+<p>{len(run.statements)} statements: {shown}.<br>{len(run.tests)} tests: {counts}.</p>
 <p class="quiet">{escape(_began(run.started))}; took {run.seconds:.1f} s{selection}.</p>
 {remarks}</header>"""
 
