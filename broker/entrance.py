@@ -52,26 +52,13 @@ class StartError(Exception):
 class Surroundings(Protocol):
     """What all listeners share."""
 
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def log(self) -> Log: ...
-
-    @property
-    def loop(self) -> Loop: ...
-
-    @property
-    def timers(self) -> Timers: ...
-
-    @property
-    def exchange(self) -> Exchange: ...
-
-    @property
-    def checks(self) -> Checks: ...
-
-    @property
-    def handshakes(self) -> Handshakes: ...
+    config: Config
+    log: Log
+    loop: Loop
+    timers: Timers
+    exchange: Exchange
+    checks: Checks
+    handshakes: Handshakes
 
     @property
     def full(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +94,13 @@ class Authority:
             )
         )
         return found
+
+    def trusting(self, client: Issued | None = None) -> ssl.SSLContext:
+        """The context of a client that trusts this authority, and shows this certificate."""
+        context = ssl.create_default_context(cafile=self.certificate)
+        if client is not None:
+            context.load_cert_chain(client.certificate, client.key)
+        return context
 
     def revoke(self, *revoked: Issued) -> Path:
         """The file of a list that revokes these."""

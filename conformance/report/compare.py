@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from conformance.report.page import cell, legend, page
+from conformance.report.result import counted
 from conformance.statements import CHAPTERS, FILES, Statement, load
 from conformance.verdicts import Verdict
 
@@ -165,5 +166,4 @@ def _stand(report: Report) -> str:
 
 
 def _counts(report: Report) -> str:
-    counts = {verdict: list(report.verdicts.values()).count(verdict) for verdict in LETTERS}
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    return counted(report.verdicts.values(), LETTERS)

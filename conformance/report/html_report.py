@@ -10,7 +10,7 @@ from html import escape
 from itertools import groupby
 
 from conformance.report.page import CLASSES, badge, cell, legend, page
-from conformance.report.result import RunResult, StatementResult, TestResult
+from conformance.report.result import RunResult, StatementResult, TestResult, counted
 from conformance.report.timeline import lines
 from conformance.statements import CHAPTERS
 from conformance.verdicts import SEVERITY, Verdict
@@ -32,15 +32,14 @@ def _head(run: RunResult) -> str:
         stand, tone = "Passed what was selected", "pass"
     else:
         stand, tone = "Not certified", "fail"
-    counts = ", ".join(f"{run.count(verdict)} {verdict}" for verdict in CLASSES if run.count(verdict))
-    verdicts = [result.verdict for result in run.statements]
-    shown = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in CLASSES if verdict in verdicts)
+    statements = counted((result.verdict for result in run.statements), CLASSES)
+    tests = counted((test.verdict for test in run.tests), CLASSES)
     remarks = "".join(f'<p class="ink error">{escape(problem)}</p>' for problem in run.problems)
     selection = f"; only {escape(run.selection)} was selected" if run.selection else ""
     return f"""<header>
 <h1>{escape(run.target)} against MQTT {escape(run.mqtt)}</h1>
 <p class="stand ink {tone}">{stand}</p>
-<p>{len(run.statements)} statements: {shown}.<br>{len(run.tests)} tests: {counts}.</p>
+<p>{len(run.statements)} statements: {statements}.<br>{len(run.tests)} tests: {tests}.</p>
 <p class="quiet">{escape(_began(run.started))}; took {run.seconds:.1f} s{selection}.</p>
 {remarks}</header>"""
 

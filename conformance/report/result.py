@@ -1,10 +1,12 @@
 """The result of a run: the model that every report shows.
 
-Owns: `TestResult`, `StatementResult`, `RunResult`, and the rule of certification. Must not know: how it is shown.
+Owns: `TestResult`, `StatementResult`, `RunResult`, the rule of certification, and how verdicts are counted in words.
+Must not know: how a report looks.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -12,6 +14,12 @@ from conformance.capabilities import Capability
 from conformance.statements import Catalogue, Statement
 from conformance.transcript import Event
 from conformance.verdicts import Verdict, shown, worst
+
+
+def counted(verdicts: Iterable[Verdict], order: Iterable[Verdict]) -> str:
+    """How many there are of each, as far as there are any, in this order: "12 PASS, 1 FAIL"."""
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
 
 
 @dataclass(frozen=True, slots=True)

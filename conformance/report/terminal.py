@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TextIO
 
-from conformance.report.result import RunResult, StatementResult, TestResult
+from conformance.report.result import RunResult, StatementResult, TestResult, counted
 from conformance.report.timeline import lines
 from conformance.statements import CHAPTERS, Catalogue
 from conformance.verdicts import SEVERITY, Verdict
@@ -160,7 +160,7 @@ def _remarks(run: RunResult) -> list[str]:
 
 
 def _verdict(run: RunResult) -> list[str]:
-    counts = ", ".join(f"{run.count(verdict)} {verdict}" for verdict in ORDER if run.count(verdict))
+    counts = counted((test.verdict for test in run.tests), ORDER)
     shown = ["", f"{len(run.tests)} tests in {run.seconds:.1f} s: {counts}"]
     shown += [f"The run itself: {problem}" for problem in run.problems]
     if run.certified:

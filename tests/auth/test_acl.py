@@ -1,6 +1,5 @@
 """The ACL file, against a list of what it says, a brute-force search, and mosquitto itself."""
 
-import contextlib
 import queue
 import re
 import sys
@@ -22,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker.auth import acl
 from broker.auth.acl import Acl, FileError, Rights
 from broker.wire import topics
+from tests.end_to_end.paho_client import let_go
 
 
 @pytest.fixture
@@ -438,10 +438,7 @@ class Client:
 
     def close(self) -> None:
         self._client.disconnect()
-        self._client.loop_stop()
-        # Or paho would keep two sockets until the garbage collector comes by, in the midst of another test.
-        with contextlib.suppress(ValueError):  # paho-mqtt 2.1 fails here, but only after it has closed them
-            self._client.reinitialise()
+        let_go(self._client)
 
 
 def test_mosquitto_answers_the_same(path: str, start_mosquitto: Callable[[str], str]) -> None:

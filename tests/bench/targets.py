@@ -10,7 +10,6 @@ any workload reaches), so that no broker wins by dropping.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import shutil
@@ -221,17 +220,16 @@ class Mosquitto:
             ]
             if sys.platform != "win32" and os.geteuid() == 0:
                 lines.append("user root")  # otherwise it changes to a user who may not write here
-            endpoint = Endpoint("127.0.0.1", port, transport)
             if transport is Transport.TLS:
                 certificate, key = make_certificate(folder)
                 lines += [f"certfile {certificate}", f"keyfile {key}"]
             elif transport is Transport.WEBSOCKET:
                 # 2.0.11 does not start without a listener of the other kind, too.
-                lines += [f"listener {free_port()} 127.0.0.1", "protocol websockets"]
-                endpoint = dataclasses.replace(endpoint, port=int(lines[-2].split()[1]))
+                port = free_port()
+                lines += [f"listener {port} 127.0.0.1", "protocol websockets"]
             (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
             command = [self.program, "-c", str(folder / "mosquitto.conf")]
-            with child(cores, self.name, command, endpoint, folder) as broker:
+            with child(cores, self.name, command, Endpoint("127.0.0.1", port, transport), folder) as broker:
                 yield broker
 
 

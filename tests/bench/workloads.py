@@ -337,11 +337,16 @@ class Workload:
             raise GeneratorError(f"{type(error).__name__}: {error}{broker.last_words()}") from None
 
 
+# Measured over every transport.
+STREAM = Flow(1, 1, 1000)
+PAIRS = Flow(200, 200, 200, paired=True)
+FAN_OUT = Flow(1, 100, 100)
+
 WORKLOADS = (
-    Workload("one-to-one", "1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000)),
-    Workload("pairs", "200 -> 200, QoS 0, one under way each", Flow(200, 200, 200, paired=True)),
+    Workload("one-to-one", "1 -> 1, QoS 0, 1000 under way", STREAM),
+    Workload("pairs", "200 -> 200, QoS 0, one under way each", PAIRS),
     Workload("fan-in", "100 -> 1, QoS 0, 1000 under way in all", Flow(100, 1, 1000, burst=10)),
-    Workload("fan-out-100", "1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100)),
+    Workload("fan-out-100", "1 -> 100, QoS 0, 100 under way", FAN_OUT),
     Workload("fan-out-1000", "1 -> 1000, QoS 0, 10 under way", Flow(1, 1000, 10)),
     Workload("large", "1 -> 1, QoS 0, 64 KiB payload, 16 under way", Flow(1, 1, 16, payload=65536)),
     Workload("qos1", "20 -> 20, QoS 1, 400 under way in all", Flow(20, 20, 400, paired=True, qos=1)),
@@ -357,25 +362,13 @@ WORKLOADS = (
         "subscriptions", "1 -> 9 that hold many subscriptions, 1 % wildcards, 1000 under way", Subscriptions(9, 1000)
     ),
     Workload("connects", "connect and disconnect, 16 under way", Connects(16)),
-    Workload("tls", "TLS, 1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000), transport=Transport.TLS),
-    Workload(
-        "tls-pairs",
-        "TLS, 200 -> 200, QoS 0, one under way each",
-        Flow(200, 200, 200, paired=True),
-        transport=Transport.TLS,
-    ),
-    Workload("tls-fan-out", "TLS, 1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100), transport=Transport.TLS),
+    Workload("tls", "TLS, 1 -> 1, QoS 0, 1000 under way", STREAM, transport=Transport.TLS),
+    Workload("tls-pairs", "TLS, 200 -> 200, QoS 0, one under way each", PAIRS, transport=Transport.TLS),
+    Workload("tls-fan-out", "TLS, 1 -> 100, QoS 0, 100 under way", FAN_OUT, transport=Transport.TLS),
     Workload("tls-connects", "TLS, connect and disconnect, one at a time", Connects(1), transport=Transport.TLS),
-    Workload("ws", "WebSocket, 1 -> 1, QoS 0, 1000 under way", Flow(1, 1, 1000), transport=Transport.WEBSOCKET),
-    Workload(
-        "ws-pairs",
-        "WebSocket, 200 -> 200, QoS 0, one under way each",
-        Flow(200, 200, 200, paired=True),
-        transport=Transport.WEBSOCKET,
-    ),
-    Workload(
-        "ws-fan-out", "WebSocket, 1 -> 100, QoS 0, 100 under way", Flow(1, 100, 100), transport=Transport.WEBSOCKET
-    ),
+    Workload("ws", "WebSocket, 1 -> 1, QoS 0, 1000 under way", STREAM, transport=Transport.WEBSOCKET),
+    Workload("ws-pairs", "WebSocket, 200 -> 200, QoS 0, one under way each", PAIRS, transport=Transport.WEBSOCKET),
+    Workload("ws-fan-out", "WebSocket, 1 -> 100, QoS 0, 100 under way", FAN_OUT, transport=Transport.WEBSOCKET),
     Workload("idle", "{connections:,} idle connections", Idle()),
     Workload("clocked", "{connections:,} connections, each publishing once a second, -> 1", Clocked()),
 )

@@ -22,6 +22,14 @@ from tests.raw_client import DEADLINE, Address, Publish, Will
 PROTOCOLS = {"3.1": MQTTProtocolVersion.MQTTv31, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 
+def let_go(client: paho.Client) -> None:
+    """End the thread of a client that is disconnected, and close what paho would keep until the garbage collector comes
+    by, in the midst of another test: two sockets."""
+    client.loop_stop()
+    with contextlib.suppress(ValueError):  # paho-mqtt 2.1 fails here, but only after it has closed them
+        client.reinitialise()
+
+
 class Paho:
     """A connected client; `with` disconnects it."""
 
@@ -146,17 +154,11 @@ class Paho:
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)
         assert self.disconnected.wait(DEADLINE)
-        self._let_go()
+        let_go(self.client)
 
     def close(self) -> None:
         self.client.disconnect()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self.client.loop_stop()
-        # Or paho would keep two sockets until the garbage collector comes by, in the midst of another test.
-        with contextlib.suppress(ValueError):  # paho-mqtt 2.1 fails here, but only after it has closed them
-            self.client.reinitialise()
+        let_go(self.client)
 
     def __enter__(self) -> Paho:
         return self

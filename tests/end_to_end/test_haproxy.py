@@ -100,7 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
         stack.callback(proxy.wait)
         stack.callback(proxy.kill)
-        context = ssl.create_default_context(cafile=authority.certificate)
+        context = authority.trusting()
         site = Site(broker, {name: sock.getsockname() for name, sock in sockets.items()}, context, short)
         eventually(
             lambda: site.up() == ["UP"] * len(NAMES),

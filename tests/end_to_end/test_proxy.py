@@ -154,9 +154,9 @@ def test_a_handshake_that_a_reload_overtakes(tmp_path: Path, start_broker: Start
     tls = authority.issue("server", server=True).toml
     broker = start_broker(f"[[listeners]]\n{tls}allow_anonymous = true\n")
     with socket.create_connection(broker.address, 15) as late:
-        RawClient.connected(broker.address, tls=ssl.create_default_context(cafile=authority.certificate)).disconnect()
+        context = authority.trusting()
+        RawClient.connected(broker.address, tls=context).disconnect()
         broker.reload(f"{TRUSTING}{tls}")  # while `late` has been accepted, and not said a word
-        context = ssl.create_default_context(cafile=authority.certificate)
         with context.wrap_socket(late, server_hostname="127.0.0.1") as client:
             client.sendall(connect("late"))
             assert client.recv(4) == b""
@@ -237,7 +237,7 @@ def shake(client: RawClient, context: ssl.SSLContext) -> None:
 def test_the_header_comes_before_the_handshake(tmp_path: Path, start_broker: StartBroker) -> None:
     authority = Authority(tmp_path)
     broker = start_broker(TRUSTING + authority.issue("server", server=True).toml)
-    context = ssl.create_default_context(cafile=authority.certificate)
+    context = authority.trusting()
     with RawClient(broker.address) as client:
         client.send(header())
         shake(client, context)
@@ -254,7 +254,7 @@ def test_the_header_comes_before_the_handshake(tmp_path: Path, start_broker: Sta
 def test_header_and_client_hello_in_one_segment(tmp_path: Path, start_broker: StartBroker) -> None:
     authority = Authority(tmp_path)
     broker = start_broker(TRUSTING + authority.issue("server", server=True).toml)
-    context = ssl.create_default_context(cafile=authority.certificate)
+    context = authority.trusting()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     with pytest.raises(ssl.SSLWantReadError):

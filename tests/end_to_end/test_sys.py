@@ -9,7 +9,7 @@ import pytest
 
 from broker import __version__
 from tests.broker_process import BrokerProcess, StartBroker
-from tests.end_to_end.sys_topics import sys_values, wait_for_sys, wait_for_uptime
+from tests.end_to_end.sys_topics import sys_values, wait_for_count, wait_for_sys
 from tests.raw_client import PINGREQ, PINGRESP, RawClient, connack, connect, parse_publish, puback, publish
 
 # mosquitto(8), "broker status".
@@ -42,7 +42,7 @@ def test_version_and_uptime(broker: BrokerProcess) -> None:
     values = sys_values(broker.address)
     assert values["version"] == f"selectmq version {__version__}"
     assert re.fullmatch(r"\d+ seconds", values["uptime"])
-    wait_for_uptime(broker.address, 1)
+    wait_for_count(broker.address, "uptime", 1)
 
 
 def test_clients(broker: BrokerProcess) -> None:
@@ -90,7 +90,7 @@ def test_messages_and_bytes(broker: BrokerProcess) -> None:
 
 def settled(broker: BrokerProcess) -> dict[str, str]:
     """The numbers after all that has happened up to now was counted: what is retained later is published with it."""
-    wait_for_uptime(broker.address, int(sys_values(broker.address)["uptime"].split()[0]) + 1)
+    wait_for_count(broker.address, "uptime", int(sys_values(broker.address)["uptime"].split()[0]) + 1)
     return sys_values(broker.address)
 
 
@@ -149,7 +149,7 @@ def test_an_interval_of_zero_is_no_sys(start_broker: StartBroker) -> None:
 
 
 def test_it_outlives_no_restart(broker: BrokerProcess) -> None:
-    wait_for_uptime(broker.address, 0)
+    wait_for_count(broker.address, "uptime", 0)
     broker.write_config("sys_interval = 0\n")
     broker.restart()
     assert sys_values(broker.address) == {}

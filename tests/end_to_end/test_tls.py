@@ -22,6 +22,7 @@ from tests.broker_process import BrokerProcess, StartBroker, eventually, run_com
 from tests.certificates import DAY, Authority, Issued
 from tests.end_to_end.paho_client import Paho
 from tests.raw_client import (
+    DISCONNECT,
     Closed,
     RawClient,
     Will,
@@ -52,9 +53,7 @@ class Pki:
 
     def context(self, client: Issued | None = None, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """A client's, that trusts the authority."""
-        context = ssl.create_default_context(cafile=self.authority.certificate)
-        if client is not None:
-            context.load_cert_chain(client.certificate, client.key)
+        context = self.authority.trusting(client)
         if version is not None:
             context.minimum_version = context.maximum_version = version
         return context
@@ -245,15 +244,14 @@ def test_all_in_one_piece_with_the_farewell(qos_0: int, pki: Pki, start_broker: 
                     incoming.write(plain.recv(65536))
             words = connect("all", username="bob", password=b"secret", will=Will("will"))
             words += b"".join(publish(f"t/{number}", b"x" * 20) for number in range(qos_0))
-            client.write(words + b"\xe0\x00")
+            client.write(words + DISCONNECT)
             with contextlib.suppress(ssl.SSLWantReadError):
                 client.unwrap()
             plain.sendall(outgoing.read())
             topics = [reader.message().topic for _ in range(qos_0)]
             assert topics == [f"t/{number}" for number in range(qos_0)]
             broker.wait_for("client disconnected", client="all", reason="DISCONNECT")
-            reader.send(b"\xc0\x00")
-            assert reader.next() == b"\xd0\x00"  # and no will
+            reader.ping()  # and no will
 
 
 def test_the_broker_says_farewell(tls_broker: BrokerProcess, shared_pki: Pki) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import ssl
 import stat
 import subprocess
 import tempfile
@@ -64,7 +63,7 @@ def test_tls_works_there_too(path: Path, tmp_path: Path, start_broker: StartBrok
     authority = Authority(tmp_path)
     server = authority.issue("server", server=True)
     start_broker(f'[[listeners]]\nunix = "{path}"\n{server.toml}')
-    context = ssl.create_default_context(cafile=authority.certificate)
+    context = authority.trusting()
     with RawClient.connected(path, "c", tls=context) as client:
         client.ping()
 

@@ -65,10 +65,7 @@ def test_paho_over_tls_as_the_user_of_its_certificate(tmp_path: Path, start_brok
     )
 
     def context(name: str) -> ssl.SSLContext:
-        issued = authority.issue(name)
-        trusting = ssl.create_default_context(cafile=authority.certificate)
-        trusting.load_cert_chain(issued.certificate, issued.key)
-        return trusting
+        return authority.trusting(authority.issue(name))
 
     payload = os.urandom(300_000)
     with Paho(broker.address, "a", username="eve", transport="websockets", tls=context("ann")) as ann:

@@ -13,15 +13,6 @@ from tests.end_to_end.paho_client import Paho
 from tests.raw_client import DEADLINE
 
 
-def trusting(authority: Authority, user: str = "") -> ssl.SSLContext:
-    """A client's context; with the certificate of a user, if one is named."""
-    context = ssl.create_default_context(cafile=authority.certificate)
-    if user:
-        issued = authority.issue(user)
-        context.load_cert_chain(issued.certificate, issued.key)
-    return context
-
-
 def listener(authority: Authority, name: str = "server") -> str:
     return "websocket = true\n" + authority.issue(name, server=True).toml
 
@@ -33,7 +24,7 @@ def serial(broker: BrokerProcess) -> str:
 def test_a_slow_reader_gets_everything_and_holds_up_nobody(tmp_path: Path, start_broker: StartBroker) -> None:
     authority = Authority(tmp_path)
     broker = start_broker(listener(authority))
-    tls = trusting(authority)
+    tls = authority.trusting()
     with (
         Paho(broker.address, "slow", clean=False, transport="websockets", tls=tls) as slow,
         Paho(broker.address, "author", transport="websockets", tls=tls) as author,
@@ -54,7 +45,7 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(tmp_path: Path, start
 def test_a_new_certificate_drops_nobody(tmp_path: Path, start_broker: StartBroker) -> None:
     authority = Authority(tmp_path)
     broker = start_broker(listener(authority))
-    tls = trusting(authority)
+    tls = authority.trusting()
     old = serial(broker)
     with Paho(broker.address, "stays", transport="websockets", tls=tls) as stays:
         stays.subscribe(("#", 1))
@@ -74,16 +65,16 @@ def test_a_certificate_or_a_password(tmp_path: Path, start_broker: StartBroker) 
         f'{listener(authority)}client_ca = "{authority.certificate}"\nclient_certificates = "optional"\n'
         f'certificate_user = "cn"\npasswords = "{passwords}"\n'
     )
-    with Paho(broker.address, "a", transport="websockets", tls=trusting(authority, "ann")) as ann:
+    with Paho(broker.address, "a", transport="websockets", tls=authority.trusting(authority.issue("ann"))) as ann:
         broker.wait_for("client connected", client="a", user="ann")
         ann.subscribe(("#", 1))
         with Paho(
-            broker.address, "b", username="bob", password="secret", transport="websockets", tls=trusting(authority)
+            broker.address, "b", username="bob", password="secret", transport="websockets", tls=authority.trusting()
         ) as bob:
             broker.wait_for("client connected", client="b", user="bob")
             bob.publish("t", b"from bob", 1)
             assert ann.message().payload == b"from bob"
-    nobody = Paho(broker.address, "c", transport="websockets", tls=trusting(authority))
+    nobody = Paho(broker.address, "c", transport="websockets", tls=authority.trusting())
     assert nobody.code == 135  # paho-mqtt shows return code 5 as MQTT 5.0's "not authorized"
     assert nobody.disconnected.wait(DEADLINE)
     nobody.close()

@@ -37,7 +37,7 @@ class TlsPair(Pair):
 
     def __init__(self, running: RunningLoop, tls: Tls, authority: Authority) -> None:
         super().__init__(running)
-        self.context = ssl.create_default_context(cafile=authority.certificate)
+        self.context = authority.trusting()
         self.established: list[TlsLayer] = []
         self.failures: list[str] = []
         self.handshakes = Handshakes(running.loop)
