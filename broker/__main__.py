@@ -1,8 +1,8 @@
-"""`python -m broker`."""
+"""`python3 -m broker`."""
 
 import sys
 
-from broker.cli import run
+from .cli import run
 
 if __name__ == "__main__":
     sys.exit(run())

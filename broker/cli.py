@@ -1,4 +1,4 @@
-"""The command line: `python -m broker`.
+"""The command line: `python3 -m broker`, or `selectmq`.
 
 Owns: arguments, signals, exit codes. Must not know: how a broker works.
 
@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from broker import config, logs, notify
-from broker.auth.errors import FileError
-from broker.auth.passwd_cli import passwd_command
-from broker.entrance import StartError, read_rules
-from broker.options import Config, add_flags
-from broker.server import Server
-from broker.version import __version__
+from . import config, logs, notify, program
+from .auth.errors import FileError
+from .auth.passwd_cli import passwd_command
+from .entrance import StartError, read_rules
+from .options import Config, add_flags
+from .server import Server
+from .version import __version__
 
 #: How long one thread may keep the others from running, in seconds. By default it is 5 ms, for which the store's thread
 #: waits again and again while the loop is busy: beside a spinning thread, inserting 1,000 rows took 161 ms with 5 ms
@@ -30,10 +30,10 @@ SWITCH_INTERVAL = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `python -m broker ARGUMENTS`, and return its exit code."""
+    """Run `python3 -m broker ARGUMENTS`, and return its exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if argv[:1] == ["passwd"]:
-        return passwd_command(argv[1:], prog="python3 -m broker passwd")
+        return passwd_command(argv[1:], prog=f"{program.name()} passwd")
     parser = _parser()
     try:
         given, unknown = parser.parse_known_args(argv)
@@ -69,9 +69,9 @@ def run() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python3 -m broker",
+        prog=program.name(),
         description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.",
-        epilog="`python3 -m broker passwd FILE USER` adds, changes and deletes users of a password file.",
+        epilog=f"`{program.name()} passwd FILE USER` adds, changes and deletes users of a password file.",
         allow_abbrev=False,
     )
     parser.add_argument("-c", "--config", metavar="FILE", help="read options from this TOML file")

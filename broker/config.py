@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from broker.option_kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
-from broker.options import (
+from .option_kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
+from .options import (
     GLOBAL_OPTIONS,
     LISTENER_OPTIONS,
     OPTIONS,
@@ -32,7 +32,7 @@ from broker.options import (
     add_flags,
     markdown_table,
 )
-from broker.toml_lines import Key, key_lines
+from .toml_lines import Key, key_lines
 
 __all__ = [
     "Change",

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from broker import config, logs
-from broker.entrance import StartError
-from broker.logs import EventLog
-from broker.server import Server
+from . import config, logs
+from .entrance import StartError
+from .logs import EventLog
+from .server import Server
 
 
 class Broker:
@@ -22,8 +22,8 @@ class Broker:
             client.connect("127.0.0.1", broker.port)
 
     Takes the options of the configuration file as keyword arguments, and of the file `config_file` if one is given.
-    Unlike `python -m broker`, it keeps everything in memory unless `data` is given. It logs to the logger "selectmq" as
-    the program has set that up; `log_level` sets its level, and `log_format` sends it to standard error.
+    Unlike the program, it keeps everything in memory unless `data` is given. It logs to the logger "selectmq" as the
+    program around it has set that up; `log_level` sets its level, and `log_format` sends it to standard error.
     """
 
     def __init__(self, *, config_file: str | None = None, **options: object) -> None:

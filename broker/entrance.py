@@ -12,26 +12,26 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from broker.auth.acl import Acl
-from broker.auth.checks import Checks
-from broker.auth.errors import FileError
-from broker.auth.gatekeeper import Gatekeeper, Policy, Stays
-from broker.auth.passwords import Passwords
-from broker.core.connection import Connection
-from broker.core.exchange import Exchange
-from broker.core.ports import Log
-from broker.core.timers import Timer, Timers
-from broker.net.listener import Listener, listen, listen_unix, peer_name
-from broker.net.loop import Loop
-from broker.net.proxy import Introduction, Source, Trusted
-from broker.net.tls import Handshakes, Tls, TlsError, TlsLayer, read_tls
-from broker.net.transport import Transport
-from broker.option_kinds import UNIX
-from broker.options import Config, ListenerConfig
-from broker.wire.encoder import packet_size
+from .auth.acl import Acl
+from .auth.checks import Checks
+from .auth.errors import FileError
+from .auth.gatekeeper import Gatekeeper, Policy, Stays
+from .auth.passwords import Passwords
+from .core.connection import Connection
+from .core.exchange import Exchange
+from .core.ports import Log
+from .core.timers import Timer, Timers
+from .net.listener import Listener, listen, listen_unix, peer_name
+from .net.loop import Loop
+from .net.proxy import Introduction, Source, Trusted
+from .net.tls import Handshakes, Tls, TlsError, TlsLayer, read_tls
+from .net.transport import Transport
+from .option_kinds import UNIX
+from .options import Config, ListenerConfig
+from .wire.encoder import packet_size
 
 if TYPE_CHECKING:
-    from broker.net.ws import WebSocket
+    from .net.ws import WebSocket
 
 #: Connections above a listener's limit that are kept for as long as it takes to tell them so.
 OVERLOAD = 64
@@ -255,7 +255,7 @@ class Entrance:
         self.connections[transport] = connection
 
     def _over_websocket(self, layer: type[WebSocket], below: Transport | TlsLayer, host: str) -> WebSocket:
-        from broker.net import ws
+        from .net import ws
 
         config = self.config
         rules = ws.Rules(
@@ -320,7 +320,7 @@ def trusted(config: ListenerConfig) -> Trusted:
 def load_websocket(listener: ListenerConfig) -> type[WebSocket]:
     """The layer for WebSocket; it comes with an extra. Raises StartError."""
     try:
-        from broker.net.ws import WebSocket
+        from .net.ws import WebSocket
     except ImportError as error:
         raise StartError(
             f"listener {listener.address} has websocket = true: run pip install 'selectmq[websocket]' ({error})"

@@ -14,7 +14,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from broker.option_kinds import (
+from .option_kinds import (
     NOTATION,
     Address,
     Boolean,

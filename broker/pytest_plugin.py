@@ -1,11 +1,11 @@
 """pytest fixtures: a real MQTT broker for a test, on a free port and in memory.
 
-pytest finds them once selectmq is installed; without an installation, `-p broker.pytest_plugin` loads them.
+pytest finds them once selectmq is installed; in a clone, `-p broker.pytest_plugin` loads them.
 
     def test_my_client(mqtt_broker):
         my_client.connect(mqtt_broker.host, mqtt_broker.port)
 
-`mqtt_broker` is a running `broker.Broker` with the default options. `mqtt_broker_factory` makes one with options, and
+`mqtt_broker` is a running `selectmq.Broker` with the default options. `mqtt_broker_factory` makes one with options, and
 as many as a test wants:
 
     def test_a_full_broker(mqtt_broker_factory):
@@ -14,8 +14,8 @@ as many as a test wants:
 Both are stopped when the test ends, and nothing of them is left: no thread, no file, no open port. A fixture of a wider
 scope is three lines of one's own, around `with Broker(port=0) as broker: yield broker`.
 
-Owns: the fixtures. Must not know: how a broker works. Beside the standard library it is the one part of `broker` that
-imports anything, which is pytest.
+Owns: the fixtures. Must not know: how a broker works. It is the one part of the package that imports something outside
+of the standard library, which is pytest.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from typing import Protocol
 
 import pytest
 
-from broker.embedded import Broker
+from .embedded import Broker
 
 
 class BrokerFactory(Protocol):
@@ -33,7 +33,7 @@ class BrokerFactory(Protocol):
     def __call__(self, **options: object) -> Broker:
         """A running broker with these options, named as in the configuration file; on a free port unless one is given.
 
-        Raises broker.config.ConfigError for wrong options, and broker.StartError if it cannot start.
+        Raises ConfigError (a ValueError) for wrong options, and selectmq.StartError if it cannot start.
         """
 
 

@@ -12,28 +12,28 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
 
-from broker import config as configuration
-from broker import logs
-from broker.auth.checks import Checks
-from broker.auth.errors import FileError
-from broker.core.connection import CLOSED
-from broker.core.exchange import Exchange
-from broker.core.journal import Journal
-from broker.core.limits import Limits
-from broker.core.ports import Log, Rights, Store, StoreError
-from broker.core.session import Session
-from broker.core.sys_topics import SysTopics
-from broker.core.timers import Timers
-from broker.entrance import Entrance, StartError, read_rules
-from broker.net.listener import ListenError
-from broker.net.loop import Loop
-from broker.net.tls import Handshakes
-from broker.net.workers import Workers
-from broker.notify import watchdog_interval
-from broker.options import Config
-from broker.storage.memory import MemoryStore
-from broker.storage.sqlite import DataError, SqliteStore
-from broker.version import __version__
+from . import config as configuration
+from . import logs
+from .auth.checks import Checks
+from .auth.errors import FileError
+from .core.connection import CLOSED
+from .core.exchange import Exchange
+from .core.journal import Journal
+from .core.limits import Limits
+from .core.ports import Log, Rights, Store, StoreError
+from .core.session import Session
+from .core.sys_topics import SysTopics
+from .core.timers import Timers
+from .entrance import Entrance, StartError, read_rules
+from .net.listener import ListenError
+from .net.loop import Loop
+from .net.tls import Handshakes
+from .net.workers import Workers
+from .notify import watchdog_interval
+from .options import Config
+from .storage.memory import MemoryStore
+from .storage.sqlite import DataError, SqliteStore
+from .version import __version__
 
 #: Seconds that clients get to take what is unsent, and the store to write, before the broker ends without.
 GRACE = 5.0

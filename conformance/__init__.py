@@ -1,13 +1,16 @@
-"""A certification runner for MQTT brokers: `python -m conformance [mqtt://host:port]`.
+"""A certification runner for MQTT brokers: `python3 -m conformance [mqtt://host:port]`.
+
+Installed, it is the package `selectmq_conformance` with the command `selectmq-conformance`; under pytest it is
+`pytest -p selectmq_conformance --pyargs selectmq_conformance.suite --mqtt-target mqtt://host:port`.
 
 It puts a broker on trial, with paho-mqtt clients and raw bytes, against the normative statements of MQTT 3.1.1. It
 knows nothing of any broker's inside; of the one in this repository it imports nothing.
 
 How to add a test: write a function into the file of `suite/` that is named after the section.
 
-    from conformance import expect, packets
-    from conformance.marks import needs, verifies
-    from conformance.trial import Trial
+    from .. import expect, packets
+    from ..marks import needs, verifies
+    from ..trial import Trial
 
     @verifies("MQTT-3.12.4-1")                         # the statements that the test judges: every one that any FAIL
     @pytest.mark.parametrize("times", [1, 100])        # of it would break, and no other
@@ -37,3 +40,6 @@ How to add a test: write a function into the file of `suite/` that is named afte
 
 A FAIL accuses: before you let a test fail a known broker, read the specification's text again.
 """
+
+#: What `-p selectmq_conformance` brings. pytest reads it; nobody else does, and nothing is imported before.
+pytest_plugins = (f"{__name__}.plugin",)

@@ -1,14 +1,16 @@
-"""`python -m conformance`"""
+"""`python3 -m conformance`, and the command `selectmq-conformance`."""
 
 import sys
 
+from . import program
+
 try:
-    from conformance.cli import main
+    from .cli import main
 except ModuleNotFoundError as error:
-    if str(error.name).partition(".")[0] == "conformance":
+    if str(error.name).partition(".")[0] == program.PACKAGE:
         raise
     sys.stderr.write(
-        f"python -m conformance: the module {error.name} is not installed: run pip install 'selectmq[conformance]', or "
+        f"{program.name()}: the module {error.name} is not installed: run pip install 'selectmq[conformance]', or "
         "in a clone pip install '.[conformance]'\n"
     )
     sys.exit(2)

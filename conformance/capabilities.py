@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from conformance import packets, reach
-from conformance.packets import Connack
-from conformance.raw import NoAnswer, Raw
-from conformance.target import ROLES, Broker, Endpoint
-from conformance.transcript import Transcript
-from conformance.verdicts import Inconclusive, NotApplicable
+from . import packets, reach
+from .packets import Connack
+from .raw import NoAnswer, Raw
+from .target import ROLES, Broker, Endpoint
+from .transcript import Transcript
+from .verdicts import Inconclusive, NotApplicable
 
 #: What is found out by a probe. Where a broker lacks one, tests that need it are NOT APPLICABLE.
 CAPABILITIES = {

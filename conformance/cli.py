@@ -1,4 +1,4 @@
-"""The command line: `python -m conformance [TARGET] [--profile FILE|NAME] ...`.
+"""The command line: `python3 -m conformance [TARGET] [--profile FILE|NAME] ...`.
 
 Owns: the arguments, the exit codes, and how pytest is called. Must not know: MQTT, how a test is executed.
 
@@ -19,12 +19,13 @@ from typing import NoReturn
 
 import pytest
 
-from conformance import plugin, profiles
-from conformance.report import compare, html_report, json_report, junit, terminal
-from conformance.report.result import RunResult
-from conformance.session import SUITE, Session
-from conformance.side_by_side import JOBS, PATIENCE
-from conformance.target import SHAPE, Broker, Endpoint, TargetError, parse_url, single
+from . import plugin, profiles, program
+from .report import compare, html_report, json_report, junit, terminal
+from .report.result import RunResult
+from .session import Session
+from .side_by_side import JOBS, PATIENCE
+from .suite import DIRECTORY
+from .target import SHAPE, Broker, Endpoint, TargetError, parse_url, single
 
 DEFAULT_TARGET = "mqtt://127.0.0.1:1883"
 
@@ -42,12 +43,10 @@ REPORTS = {
 
 #: pytest without what it would show, keep, or take from the user's own configuration.
 PYTEST_ARGUMENTS = (
-    *("-c", os.devnull, "--rootdir", str(SUITE), "--capture", "no"),
+    *("-c", os.devnull, "--rootdir", str(DIRECTORY), "--capture", "no"),
     *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:warnings"),
     *("-p", "no:threadexception", "-p", "no:unraisableexception"),
 )
-
-PROGRAM = "python -m conformance"
 
 
 class UsageError(Exception):
@@ -66,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _terminated_as_interrupted():
             return _main(given)
     except (UsageError, TargetError, compare.ReportError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{program.name()}: {error}", file=sys.stderr)
         return NOT_JUDGED
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted: nothing is certified", file=sys.stderr)
+        print(f"{program.name()}: interrupted: nothing is certified", file=sys.stderr)
         return NOT_JUDGED
 
 
@@ -98,10 +97,10 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def parser() -> argparse.ArgumentParser:
     """The arguments of a run."""
     built = _Parser(
-        prog=PROGRAM,
+        prog=program.name(),
         description="Puts an MQTT broker on trial against the normative statements of MQTT 3.1.1.",
         epilog="Exit code: 0 certified, 1 not certified, 2 could not be judged. "
-        f"`{PROGRAM} compare A.json B.json ...` shows several JSON reports side by side.",
+        f"`{program.name()} compare A.json B.json ...` shows several JSON reports side by side.",
         allow_abbrev=False,
     )
     add = built.add_argument
@@ -137,17 +136,17 @@ def session_of(config: pytest.Config) -> Session:
     """The session that pytest's own command line asks for, when the suite runs as a plugin."""
     option = config.option
     try:
-        target = parse_url(option.target) if option.target else None
-        broker = _broker(target, option.target_profile)
+        target = parse_url(option.mqtt_target) if option.mqtt_target else None
+        broker = _broker(target, option.mqtt_profile)
     except TargetError as error:
         raise pytest.UsageError(str(error)) from None
     return Session(
         broker,
-        select=option.target_select or (),
-        patience=option.target_patience or PATIENCE,
-        workers=option.target_jobs,
-        strict=option.target_strict,
-        arguments=_arguments(target, option.target_profile),
+        select=option.mqtt_select or (),
+        patience=option.mqtt_patience or PATIENCE,
+        workers=option.mqtt_jobs,
+        strict=option.mqtt_strict,
+        arguments=_arguments(target, option.mqtt_profile),
     )
 
 
@@ -190,7 +189,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _compare(given: Sequence[str]) -> int:
-    built = _Parser(prog=f"{PROGRAM} compare", description="Shows JSON reports side by side.", allow_abbrev=False)
+    built = _Parser(
+        prog=f"{program.name()} compare", description="Shows JSON reports side by side.", allow_abbrev=False
+    )
     built.add_argument("reports", nargs="+", metavar="FILE", help="a report that was written with --json")
     built.add_argument("--html", metavar="FILE", help="write the matrix as an HTML page, too")
     built.add_argument("--markdown", metavar="FILE", help="write a summary by chapter as a Markdown table, too")
@@ -271,7 +272,7 @@ def _arguments(target: Endpoint | None, profile: str | None) -> list[str]:
 def call_pytest(session: Session) -> None:
     """Lets pytest collect and run the suite, free of what the user has set up for his own tests."""
     with _clean_environment():
-        code = pytest.main([*PYTEST_ARGUMENTS, str(SUITE)], plugins=[plugin, _Named(session)])
+        code = pytest.main([*PYTEST_ARGUMENTS, str(DIRECTORY)], plugins=[plugin, _Named(session)])
     if code == pytest.ExitCode.INTERRUPTED and not session.problem:
         raise KeyboardInterrupt
     if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR) and not session.problem:

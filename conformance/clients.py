@@ -18,11 +18,11 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from conformance import packets
-from conformance.packets import Packet, Publish, Will
-from conformance.raw import Closed, NoAnswer, Silence
-from conformance.target import Endpoint
-from conformance.transcript import HAPPENED, RECEIVED, SENT, Transcript
+from . import packets
+from .packets import Packet, Publish, Will
+from .raw import Closed, NoAnswer, Silence
+from .target import Endpoint
+from .transcript import HAPPENED, RECEIVED, SENT, Transcript
 
 
 class Client:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from conformance import packets
-from conformance.packets import Connack, Packet, Publish
-from conformance.raw import Closed, NoAnswer, Raw, Silence
-from conformance.verdicts import Failure, Inconclusive
+from . import packets
+from .packets import Connack, Packet, Publish
+from .raw import Closed, NoAnswer, Raw, Silence
+from .verdicts import Failure, Inconclusive
 
 #: How many of many messages that are missing are named.
 SHOWN = 5

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from conformance import capabilities, statements
-from conformance.raw import Closed
-from conformance.report.result import TestResult
-from conformance.statements import Catalogue
-from conformance.trial import Trial
-from conformance.verdicts import Failure, Inconclusive, NotApplicable, Verdict
+from . import capabilities, statements
+from .raw import Closed
+from .report.result import TestResult
+from .statements import Catalogue
+from .trial import Trial
+from .verdicts import Failure, Inconclusive, NotApplicable, Verdict
 
 
 class SuiteError(Exception):

@@ -16,12 +16,12 @@ from typing import NoReturn
 
 from websockets.frames import Opcode
 
-from conformance import packets
-from conformance.packets import Connack, Packet, Publish, Suback, Text, Will
-from conformance.streams import WebSocketStream
-from conformance.target import Endpoint
-from conformance.transcript import HAPPENED, RECEIVED, SENT, Transcript
-from conformance.verdicts import Inconclusive
+from . import packets
+from .packets import Connack, Packet, Publish, Suback, Text, Will
+from .streams import WebSocketStream
+from .target import Endpoint
+from .transcript import HAPPENED, RECEIVED, SENT, Transcript
+from .verdicts import Inconclusive
 
 
 class NoAnswer(Inconclusive):

@@ -8,11 +8,11 @@ import secrets
 import socket
 import ssl
 
-from conformance import packets
-from conformance.packets import Connack
-from conformance.raw import NoAnswer, Raw
-from conformance.target import Endpoint, TargetError
-from conformance.transcript import RECEIVED, Transcript
+from . import packets, program
+from .packets import Connack
+from .raw import NoAnswer, Raw
+from .target import Endpoint, TargetError
+from .transcript import RECEIVED, Transcript
 
 #: Where the answer of a web server begins, as a transcript has it.
 HTTP = b"HTTP/".hex(" ")
@@ -60,7 +60,7 @@ def _no_connection(endpoint: Endpoint, error: OSError) -> str:
         path = f"is {endpoint.path!r} the right path?" if endpoint.path else f"name its path, as in {url}/mqtt"
         return f"{url} does not speak MQTT over WebSocket ({error}): {path}"
     why = error.strerror or str(error)
-    return f"no connection to {url}: {why}; start a broker there, or name another: python -m conformance HOST:PORT"
+    return f"no connection to {url}: {why}; start a broker there, or name another: {program.name()} HOST:PORT"
 
 
 def _no_answer(endpoint: Endpoint, why: str, transcript: Transcript) -> str:

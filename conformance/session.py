@@ -12,20 +12,18 @@ import difflib
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from conformance import capabilities, statements
-from conformance.capabilities import Capability
-from conformance.job import Job, SuiteError, selects
-from conformance.report.result import RunResult, TestResult, judge
-from conformance.side_by_side import PATIENCE, SideBySide
-from conformance.target import Broker, TargetError
-from conformance.verdicts import Verdict
-
-SUITE = Path(__file__).parent / "suite"
+from . import capabilities, statements
+from .capabilities import Capability
+from .job import Job, SuiteError, selects
+from .report.result import RunResult, TestResult, judge
+from .side_by_side import PATIENCE, SideBySide
+from .suite import DIRECTORY
+from .target import Broker, TargetError
+from .verdicts import Verdict
 
 MQTT = "3.1.1"
 
@@ -271,4 +269,4 @@ class Session:
 
 def is_ours(item: pytest.Item) -> bool:
     """Whether a collected test is one of the suite."""
-    return SUITE in item.path.parents
+    return DIRECTORY in item.path.parents

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from conformance.capabilities import Capability
-from conformance.job import Job, execute
-from conformance.raw import NoAnswer
-from conformance.report.result import TestResult
-from conformance.target import Broker
-from conformance.trial import Trial
-from conformance.verdicts import Failure, Verdict
+from .capabilities import Capability
+from .job import Job, execute
+from .raw import NoAnswer
+from .report.result import TestResult
+from .target import Broker
+from .trial import Trial
+from .verdicts import Failure, Verdict
 
 #: How many tests run at a time, unless the arguments or the profile say something else.
 JOBS = 32

@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from conformance.streams import Stream, WebSocketStream
+from . import program
+from .streams import Stream, WebSocketStream
 
 #: Schemes of a target and the port that each has unless one is given.
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -254,7 +255,7 @@ class Broker:
         self._launch = launch
         self._commands = commands
         self._fill = fill
-        self._values: dict[str, str] = {"python": sys.executable}
+        self._values: dict[str, str] = {"python": sys.executable, "selectmq": program.BROKER}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log_read = 0  # how long the log was when the broker was started last
@@ -365,9 +366,9 @@ class Broker:
 
     def _prepare(self, launch: Launch) -> None:
         # Any user may enter the directory: some brokers give up their rights when they have started.
-        for program in (*launch.programs, launch.command[0]):
-            if "{{" not in program:
-                find_program(program, launch.install)
+        for name in (*launch.programs, launch.command[0]):
+            if "{{" not in name:
+                find_program(name, launch.install)
         self._directory = tempfile.TemporaryDirectory(prefix="selectmq-conformance-", ignore_cleanup_errors=True)
         Path(self._directory.name).chmod(0o755)
         self._values["dir"] = self._directory.name

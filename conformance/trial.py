@@ -8,13 +8,13 @@ import secrets
 import string
 import threading
 
-from conformance import capabilities, packets
-from conformance.capabilities import Capability
-from conformance.clients import Client
-from conformance.packets import Connect, Packet, Publish, Text, Will
-from conformance.raw import NoAnswer, Raw
-from conformance.target import Broker, Endpoint
-from conformance.transcript import HAPPENED, Transcript
+from . import capabilities, packets
+from .capabilities import Capability
+from .clients import Client
+from .packets import Connect, Packet, Publish, Text, Will
+from .raw import NoAnswer, Raw
+from .target import Broker, Endpoint
+from .transcript import HAPPENED, Transcript
 
 #: The characters that every broker must accept in a ClientId [MQTT-3.1.3-5].
 CLIENT_ID_CHARACTERS = string.digits + string.ascii_letters

@@ -1,4 +1,4 @@
-"""The broker as a real process, `python -m broker`, with its log read as it is written.
+"""The broker as a real process, `python3 -m broker`, with its log read as it is written.
 
 Owns: the process, its configuration file, its log. Must not know: MQTT, or anything of the broker but its command line
 and its log.
@@ -42,7 +42,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run_command_line(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """`python -m broker ARGUMENTS` to its end."""
+    """`python3 -m broker ARGUMENTS` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "broker", *arguments],
         capture_output=True, text=True, timeout=timeout, env=environment(),

@@ -24,9 +24,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from broker.auth import errors
-from broker.auth.errors import FileError as FileError
-from broker.wire import topics
+from ..wire import topics
+from . import errors
+from .errors import FileError as FileError
 
 #: How many answers are remembered for each direction: for what all connections of a user share, and for what is one
 #: client's own, because of a %c. Longer topics are not remembered, so that a user can make it grow to 70 KB at most

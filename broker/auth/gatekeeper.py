@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from broker.auth.acl import Acl
-from broker.auth.checks import Checks
-from broker.auth.errors import is_printable_name
-from broker.auth.passwords import Passwords
-from broker.core.ports import GIVEN_CLIENT_ID, Rights
-from broker.wire.codes import ReturnCode
-from broker.wire.packets import Connect
+from ..core.ports import GIVEN_CLIENT_ID, Rights
+from ..wire.codes import ReturnCode
+from ..wire.packets import Connect
+from .acl import Acl
+from .checks import Checks
+from .errors import is_printable_name
+from .passwords import Passwords
 
 
 class Stays(Protocol):

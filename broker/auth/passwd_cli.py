@@ -8,8 +8,8 @@ import getpass
 import sys
 import warnings
 
-from broker.auth import passwords
-from broker.auth.errors import FileError
+from . import passwords
+from .errors import FileError
 
 DONE, REFUSED, WRONG_ARGUMENTS = 0, 1, 2
 

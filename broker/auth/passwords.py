@@ -22,8 +22,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from broker.auth import errors
-from broker.auth.errors import FileError as FileError
+from . import errors
+from .errors import FileError as FileError
 
 if sys.platform != "win32":
     import fcntl

@@ -15,12 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.core.exchange import MAX_TURN
-from broker.core.ports import Gatekeeper, Rights, Transport
-from broker.core.session import Discard, Session
-from broker.core.timers import Timer
-from broker.wire import encoder
-from broker.wire.codes import (
+from ..wire import encoder
+from ..wire.codes import (
     CONNECT,
     DISCONNECT,
     MQTT_3_1,
@@ -36,12 +32,16 @@ from broker.wire.codes import (
     ProtocolError,
     ReturnCode,
 )
-from broker.wire.decoder import Decoder
-from broker.wire.message import Message
-from broker.wire.packets import Connect, Packet, Will
+from ..wire.decoder import Decoder
+from ..wire.message import Message
+from ..wire.packets import Connect, Packet, Will
+from .exchange import MAX_TURN
+from .ports import Gatekeeper, Rights, Transport
+from .session import Discard, Session
+from .timers import Timer
 
 if TYPE_CHECKING:
-    from broker.core.exchange import Exchange
+    from .exchange import Exchange
 
 CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
 

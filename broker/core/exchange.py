@@ -11,22 +11,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.core.journal import Journal
-from broker.core.limits import Limits
-from broker.core.ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
-from broker.core.queue import Queue, StoredQueue
-from broker.core.retained import Retained
-from broker.core.router import Route, Router, weight
-from broker.core.session import Discard, Session
-from broker.core.stats import Stats
-from broker.core.timers import Timers
-from broker.wire.codes import SUBSCRIBE_FAILURE, ProtocolError
-from broker.wire.encoder import suback, unsuback
-from broker.wire.message import Message
-from broker.wire.packets import Connect
+from ..wire.codes import SUBSCRIBE_FAILURE, ProtocolError
+from ..wire.encoder import suback, unsuback
+from ..wire.message import Message
+from ..wire.packets import Connect
+from .journal import Journal
+from .limits import Limits
+from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
+from .queue import Queue, StoredQueue
+from .retained import Retained
+from .router import Route, Router, weight
+from .session import Discard, Session
+from .stats import Stats
+from .timers import Timers
 
 if TYPE_CHECKING:
-    from broker.core.connection import Connection
+    from .connection import Connection
 
 #: Deliveries in one turn after which publishers wait for the next, so that all that was produced is sent first.
 MAX_TURN = 200_000

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from broker.core.ports import (
+from .ports import (
     Batch,
     Lane,
     Log,
@@ -25,11 +25,11 @@ from broker.core.ports import (
     Store,
     StoreError,
 )
-from broker.core.timers import Timers
+from .timers import Timers
 
 if TYPE_CHECKING:
-    from broker.core.queue import StoredQueue
-    from broker.core.session import Session
+    from .queue import StoredQueue
+    from .session import Session
 
 #: Bytes that may gather before publishers are made to wait.
 MAX_GATHERED = 8 << 20

@@ -6,9 +6,9 @@ Owns: the contracts. Must not know: any implementation.
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
-from broker.wire.codes import ReturnCode
-from broker.wire.message import Message
-from broker.wire.packets import Connect
+from ..wire.codes import ReturnCode
+from ..wire.message import Message
+from ..wire.packets import Connect
 
 
 class Transport(Protocol):

@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from broker.core.ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
-from broker.wire.codes import ProtocolError
-from broker.wire.encoder import pubrel
-from broker.wire.message import Message
+from ..wire.codes import ProtocolError
+from ..wire.encoder import pubrel
+from ..wire.message import Message
+from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
 
 if TYPE_CHECKING:
-    from broker.core.exchange import Exchange
-    from broker.core.session import Session
+    from .exchange import Exchange
+    from .session import Session
 
 #: How many Packet Identifiers there are [MQTT-2.3.1-1].
 IDENTIFIERS = 65_535

@@ -6,7 +6,7 @@ stored.
 
 from collections.abc import Iterator
 
-from broker.core.ports import RetainedRecord
+from .ports import RetainedRecord
 
 #: Bytes of memory that a branch takes, with its first topic.
 BRANCH = 200

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from broker.core.limits import Limits
-from broker.wire.codes import ProtocolError
-from broker.wire.packets import check_topic_name
+from ..wire.codes import ProtocolError
+from ..wire.packets import check_topic_name
+from .limits import Limits
 
 if TYPE_CHECKING:
-    from broker.core.session import Session
+    from .session import Session
 
 #: How many topics are remembered at the most, beside one for each subscription: some megabytes.
 MAX_ROUTES = 10_000

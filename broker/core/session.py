@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from broker.core.ports import RetainedRecord, Rights
+from .ports import RetainedRecord, Rights
 
 if TYPE_CHECKING:
-    from broker.core.connection import Connection
-    from broker.core.queue import Queue
+    from .connection import Connection
+    from .queue import Queue
 
 
 class Sink(Protocol):

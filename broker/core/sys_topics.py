@@ -5,7 +5,7 @@ Owns: which numbers are published, and the load averages. Must not know: when th
 
 import math
 
-from broker.core.exchange import Exchange
+from .exchange import Exchange
 
 #: Minutes over which the load averages go.
 _AVERAGES = (1, 5, 15)

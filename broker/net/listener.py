@@ -10,9 +10,9 @@ import os
 import socket
 from collections.abc import Callable
 
-from broker.net import unix_socket
-from broker.net.loop import Loop
-from broker.net.polling import READ
+from . import unix_socket
+from .loop import Loop
+from .polling import READ
 
 #: Connections accepted per turn, so that a rush of them does not hold up those who are there.
 BATCH = 64

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from broker.net.polling import READ, Ready, poller
+from .polling import READ, Ready, poller
 
 #: Ready sockets that are served before `before_sleep` gets its turn, so that what they produce stays bounded.
 SLICE = 256

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from broker.net.transport import Below
+from .transport import Below
 
 #: The longest header of version 1, its end of line included.
 MAX_V1 = 107

@@ -26,8 +26,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from broker.net.loop import Loop
-from broker.net.transport import Below, Client
+from .loop import Loop
+from .transport import Below, Client
 
 #: Steps of handshakes in one turn.
 STEPS = 8

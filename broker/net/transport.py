@@ -10,8 +10,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from broker.net.loop import Loop
-from broker.net.polling import READ, WRITE
+from .loop import Loop
+from .polling import READ, WRITE
 
 #: Bytes read at a time; and from a client that fills that, as large packets are copied less often then.
 BLOCK = 65_536

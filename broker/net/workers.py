@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from broker.net.loop import Loop
+from .loop import Loop
 
 Done = Callable[[Any, Exception | None], None]
 

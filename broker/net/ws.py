@@ -29,7 +29,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from broker.net.transport import Below, Client
+from .transport import Below, Client
 
 SHAKING_HANDS, OPEN, CLOSING, CLOSED = range(4)
 

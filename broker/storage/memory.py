@@ -3,7 +3,7 @@
 Owns: the queues of sessions that are away. Must not know: who asks, or on which thread.
 """
 
-from broker.core.ports import (
+from ..core.ports import (
     Batch,
     Delivery,
     QueuedMessage,

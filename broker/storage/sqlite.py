@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Any
 
-from broker.core.ports import (
+from ..core.ports import (
     Batch,
     QueueChanges,
     QueuedMessage,
@@ -32,7 +32,7 @@ from broker.core.ports import (
     Snapshot,
     StoreError,
 )
-from broker.wire.message import Message
+from ..wire.message import Message
 
 FILE_NAME = "selectmq.db"
 #: "SMQ1": tells our files from other SQLite files.

@@ -11,7 +11,7 @@ whole: what a packet costs grows with its pieces, not with their square.
 
 from struct import Struct
 
-from broker.wire.codes import (
+from .codes import (
     CONNECT,
     DISCONNECT,
     MQTT_3_1,
@@ -25,8 +25,8 @@ from broker.wire.codes import (
     UNSUBSCRIBE,
     ProtocolError,
 )
-from broker.wire.encoder import remaining_length
-from broker.wire.packets import Packet, parse_connect, parse_subscribe, parse_unsubscribe
+from .encoder import remaining_length
+from .packets import Packet, parse_connect, parse_subscribe, parse_unsubscribe
 
 # The first bytes that a client may send, PUBLISH aside [MQTT-2.2.2-1]. PUBREL, SUBSCRIBE and UNSUBSCRIBE carry the
 # flags 0010 [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1], the others 0000.

@@ -5,7 +5,7 @@ Owns: the bytes of every packet that goes to a client. Must not know: to whom th
 
 from struct import Struct
 
-from broker.wire.codes import ReturnCode
+from .codes import ReturnCode
 
 PINGRESP = b"\xd0\x00"
 

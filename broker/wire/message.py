@@ -3,7 +3,7 @@
 Owns: the layouts of one message, each built at most once however many clients receive it. Must not know: the clients.
 """
 
-from broker.wire.encoder import publish_head
+from .encoder import publish_head
 
 
 class Message:

@@ -19,8 +19,8 @@ as it is. A topic is bytes; whether it is a valid Topic Name is checked by whoev
 
 from typing import Any, NamedTuple, TypeAlias
 
-from broker.wire import topics
-from broker.wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReturnCode
+from . import topics
+from .codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReturnCode
 
 Packet: TypeAlias = tuple[Any, ...]
 

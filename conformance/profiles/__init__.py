@@ -26,7 +26,8 @@ Everything in a profile is optional:
     [deviations]                          # what its makers know to differ: shown beside the verdict, changes nothing
     "MQTT-3.1.2-8" = "wills of clients that are taken over are not sent, see issue 12"
 
-`{{dir}}` is a directory of this run, `{{python}}` the interpreter that the runner uses.
+`{{dir}}` is a directory of this run, `{{python}}` the interpreter that the runner uses, `{{selectmq}}` the
+name of this distribution's own broker for its `-m`.
 """
 
 import difflib
@@ -38,7 +39,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from conformance.target import ROLES, Broker, Commands, Endpoint, Launch, TargetError, parse_url
+from ..target import ROLES, Broker, Commands, Endpoint, Launch, TargetError, parse_url
 
 TOP = {"name": str, "about": str, "jobs": int, "run": dict, "commands": dict, "endpoints": dict, "deviations": dict}
 RUN = {"command": list, "ports": list, "prepare": list, "files": dict, "ready": str, "programs": list, "install": str}
@@ -129,7 +130,7 @@ class _Parser:
     def __init__(self, where: str, base: Path | None) -> None:
         self._where = where
         self._base = base
-        self._places = {"python", "dir"}
+        self._places = {"python", "selectmq", "dir"}
 
     def broker(self, data: Mapping[str, Any], main: Endpoint | None) -> Broker:
         self._check(data, TOP, "")

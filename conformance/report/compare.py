@@ -1,4 +1,4 @@
-"""`python -m conformance compare a.json b.json ...`: the matrix of brokers by statement.
+"""`python3 -m conformance compare a.json b.json ...`: the matrix of brokers by statement.
 
 Owns: reading JSON reports, and the matrix as text, as HTML, and by chapter as Markdown. Must not know: how a report
 came about.
@@ -11,10 +11,10 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from conformance.report.page import cell, legend, page
-from conformance.report.result import counted
-from conformance.statements import CHAPTERS, FILES, Statement, load
-from conformance.verdicts import Verdict
+from ..statements import CHAPTERS, FILES, Statement, load
+from ..verdicts import Verdict
+from .page import cell, legend, page
+from .result import counted
 
 #: What the text shows for each verdict.
 LETTERS = {

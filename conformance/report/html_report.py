@@ -9,11 +9,11 @@ from datetime import datetime
 from html import escape
 from itertools import groupby
 
-from conformance.report.page import CLASSES, badge, cell, legend, page
-from conformance.report.result import RunResult, StatementResult, TestResult, counted
-from conformance.report.timeline import lines
-from conformance.statements import CHAPTERS
-from conformance.verdicts import SEVERITY, Verdict
+from ..statements import CHAPTERS
+from ..verdicts import SEVERITY, Verdict
+from .page import CLASSES, badge, cell, legend, page
+from .result import RunResult, StatementResult, TestResult, counted
+from .timeline import lines
 
 OPENED = (Verdict.FAIL, Verdict.ERROR)
 WITH_TIMELINE = (Verdict.FAIL, Verdict.ERROR, Verdict.WARN, Verdict.INCONCLUSIVE)

@@ -8,7 +8,7 @@
 import json
 from typing import Any
 
-from conformance.report.result import RunResult
+from .result import RunResult
 
 
 def plain(run: RunResult) -> dict[str, Any]:

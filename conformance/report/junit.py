@@ -7,9 +7,9 @@ strict.
 import re
 from xml.etree import ElementTree
 
-from conformance.report.result import RunResult, TestResult
-from conformance.report.timeline import lines
-from conformance.verdicts import Verdict
+from ..verdicts import Verdict
+from .result import RunResult, TestResult
+from .timeline import lines
 
 # XML 1.0 has no way to write these characters.
 _UNWRITABLE = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")

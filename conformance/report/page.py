@@ -3,7 +3,7 @@
 from html import escape
 from string import Template
 
-from conformance.verdicts import Verdict
+from ..verdicts import Verdict
 
 #: The CSS class of each verdict. A colour never stands alone: the word, or its sign, is always with it.
 CLASSES = {

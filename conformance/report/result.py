@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from conformance.capabilities import Capability
-from conformance.statements import Catalogue, Statement
-from conformance.transcript import Event
-from conformance.verdicts import Verdict, shown, worst
+from .. import program
+from ..capabilities import Capability
+from ..statements import Catalogue, Statement
+from ..transcript import Event
+from ..verdicts import Verdict, shown, worst
 
 
 def counted(verdicts: Iterable[Verdict], order: Iterable[Verdict]) -> str:
@@ -146,7 +147,7 @@ class RunResult:
 
     def rerun(self, test: TestResult) -> str:
         """The command that runs one test again."""
-        return shlex.join(["python", "-m", "conformance", *self.arguments, "--select", test.id])
+        return f"{program.name()} {shlex.join([*self.arguments, '--select', test.id])}"
 
 
 def judge(

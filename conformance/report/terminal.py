@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TextIO
 
-from conformance.report.result import RunResult, StatementResult, TestResult, counted
-from conformance.report.timeline import lines
-from conformance.statements import CHAPTERS, Catalogue
-from conformance.verdicts import SEVERITY, Verdict
+from ..statements import CHAPTERS, Catalogue
+from ..verdicts import SEVERITY, Verdict
+from .result import RunResult, StatementResult, TestResult, counted
+from .timeline import lines
 
 #: How the summary counts, from good to bad.
 ORDER = (*reversed(SEVERITY[:-2]), Verdict.NOT_APPLICABLE, Verdict.NOT_TESTED)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from conformance.transcript import Event
+from ..transcript import Event
 
 #: How many bytes of an event a line shows.
 SHOWN_BYTES = 24

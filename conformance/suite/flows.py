@@ -7,11 +7,11 @@ test INCONCLUSIVE. One end, too: `ends_unconnected` does judge.
 import time
 from collections.abc import Callable
 
-from conformance import capabilities, expect, packets
-from conformance.packets import Packet, Publish
-from conformance.raw import Closed, Raw
-from conformance.trial import Trial
-from conformance.verdicts import Inconclusive
+from .. import capabilities, expect, packets
+from ..packets import Packet, Publish
+from ..raw import Closed, Raw
+from ..trial import Trial
+from ..verdicts import Inconclusive
 
 #: How a client's connection ends so that its session may be resumed: by "takeover", its successor ends it.
 ENDS: dict[str, Callable[[Raw], None]] = {

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Connack, Will
-from conformance.trial import Trial
-from conformance.verdicts import NotApplicable
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Connack, Will
+from ..trial import Trial
+from ..verdicts import NotApplicable
 
 Make = Callable[[str, bytes], bytes]
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import verifies
-from conformance.packets import NAMES
-from conformance.raw import Closed, NoAnswer, Raw
-from conformance.suite import flows
-from conformance.trial import Trial
-from conformance.verdicts import Failure
+from .. import expect, packets
+from ..marks import verifies
+from ..packets import NAMES
+from ..raw import Closed, NoAnswer, Raw
+from ..trial import Trial
+from ..verdicts import Failure
+from . import flows
 
 
 def by_name(*kinds: int) -> pytest.MarkDecorator:

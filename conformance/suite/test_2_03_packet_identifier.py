@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Publish
-from conformance.raw import Raw
-from conformance.suite import flows
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Publish
+from ..raw import Raw
+from ..trial import Trial
+from . import flows
 
 #: Messages that a broker must be willing to have under way to one client for these tests.
 WINDOW = 8

@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection
 
 import pytest
 
-from conformance import capabilities, expect, packets
-from conformance.clients import Client
-from conformance.marks import needs, verifies, waits
-from conformance.packets import Acknowledgement, Connack, Publish, Will
-from conformance.raw import NoAnswer, Raw
-from conformance.suite import flows
-from conformance.trial import CLIENT_ID_CHARACTERS, Trial
-from conformance.verdicts import Failure, Inconclusive, NotApplicable
+from .. import capabilities, expect, packets
+from ..clients import Client
+from ..marks import needs, verifies, waits
+from ..packets import Acknowledgement, Connack, Publish, Will
+from ..raw import NoAnswer, Raw
+from ..trial import CLIENT_ID_CHARACTERS, Trial
+from ..verdicts import Failure, Inconclusive, NotApplicable
+from . import flows
 
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 both_sessions = pytest.mark.parametrize("clean", [True, False], ids=["clean", "persistent"])

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import alone, needs, verifies
-from conformance.packets import Connack
-from conformance.raw import Closed, NoAnswer, Raw
-from conformance.trial import Trial
-from conformance.verdicts import Inconclusive, NotApplicable
+from .. import expect, packets
+from ..marks import alone, needs, verifies
+from ..packets import Connack
+from ..raw import Closed, NoAnswer, Raw
+from ..trial import Trial
+from ..verdicts import Inconclusive, NotApplicable
 
 both_sessions = pytest.mark.parametrize("clean", [True, False], ids=["clean", "persistent"])
 

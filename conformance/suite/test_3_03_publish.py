@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.clients import Client
-from conformance.marks import needs, verifies
-from conformance.packets import ILL_FORMED_UTF8, Publish
-from conformance.raw import Closed, NoAnswer, Raw
-from conformance.suite import flows
-from conformance.trial import Trial
-from conformance.verdicts import Failure, Inconclusive
+from .. import expect, packets
+from ..clients import Client
+from ..marks import needs, verifies
+from ..packets import ILL_FORMED_UTF8, Publish
+from ..raw import Closed, NoAnswer, Raw
+from ..trial import Trial
+from ..verdicts import Failure, Inconclusive
+from . import flows
 
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 qos_1_and_2 = pytest.mark.parametrize("qos", [1, 2])

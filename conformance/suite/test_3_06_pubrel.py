@@ -2,11 +2,11 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.raw import Raw
-from conformance.suite import flows
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..raw import Raw
+from ..trial import Trial
+from . import flows
 
 WRONG_FLAGS = [flags for flags in range(16) if flags != packets.FLAGS[packets.PUBREL]]
 

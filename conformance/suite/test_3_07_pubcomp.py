@@ -2,10 +2,10 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.suite import flows
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..trial import Trial
+from . import flows
 
 
 @verifies("3.7.1/length")

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from conformance import expect, packets
-from conformance.clients import Client
-from conformance.marks import needs, verifies
-from conformance.packets import Publish, Suback
-from conformance.raw import Closed, Raw
-from conformance.trial import Trial
-from conformance.verdicts import Failure, Inconclusive, NotApplicable
+from .. import expect, packets
+from ..clients import Client
+from ..marks import needs, verifies
+from ..packets import Publish, Suback
+from ..raw import Closed, Raw
+from ..trial import Trial
+from ..verdicts import Failure, Inconclusive, NotApplicable
 
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Suback
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Suback
+from ..trial import Trial
 
 CODES = (0, 1, 2, packets.SUBSCRIBE_FAILURE)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Publish
-from conformance.raw import Raw
-from conformance.trial import Trial
-from conformance.verdicts import Inconclusive
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Publish
+from ..raw import Raw
+from ..trial import Trial
+from ..verdicts import Inconclusive
 
 both_sessions = pytest.mark.parametrize("clean", [True, False], ids=["clean", "persistent"])
 

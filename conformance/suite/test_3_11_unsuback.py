@@ -2,10 +2,10 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import verifies
-from conformance.packets import Packet
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import verifies
+from ..packets import Packet
+from ..trial import Trial
 
 every_case = pytest.mark.parametrize("count", [0, 1, 100], ids=["unknown filter", "one filter", "many filters"])
 

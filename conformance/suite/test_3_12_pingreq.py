@@ -2,10 +2,10 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Will
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Will
+from ..trial import Trial
 
 
 @verifies("MQTT-3.12.4-1")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import verifies
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import verifies
+from ..trial import Trial
 
 some_times = pytest.mark.parametrize("times", [1, 100])
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Will
-from conformance.raw import NoAnswer, Silence
-from conformance.trial import Trial
-from conformance.verdicts import Failure, Inconclusive
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Will
+from ..raw import NoAnswer, Silence
+from ..trial import Trial
+from ..verdicts import Failure, Inconclusive
 
 both_sessions = pytest.mark.parametrize("clean", [True, False], ids=["clean", "persistent"])
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import alone, needs, verifies
-from conformance.packets import Connack, Publish
-from conformance.raw import Raw
-from conformance.trial import Trial
-from conformance.verdicts import Inconclusive
+from .. import expect, packets
+from ..marks import alone, needs, verifies
+from ..packets import Connack, Publish
+from ..raw import Raw
+from ..trial import Trial
+from ..verdicts import Inconclusive
 
 
 def by_malformed_packet(raw: Raw) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Publish
-from conformance.raw import Raw
-from conformance.suite import flows
-from conformance.trial import Trial
-from conformance.verdicts import Failure
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Publish
+from ..raw import Raw
+from ..trial import Trial
+from ..verdicts import Failure
+from . import flows
 
 every_subscription = pytest.mark.parametrize("subscribed", [0, 1, 2])
 both_sessions = pytest.mark.parametrize("clean", [True, False], ids=["clean", "persistent"])

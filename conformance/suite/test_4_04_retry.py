@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Packet, Publish
-from conformance.raw import NoAnswer, Raw
-from conformance.suite import flows
-from conformance.trial import Trial
-from conformance.verdicts import Failure
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Packet, Publish
+from ..raw import NoAnswer, Raw
+from ..trial import Trial
+from ..verdicts import Failure
+from . import flows
 
 qos_1_and_2 = pytest.mark.parametrize("qos", [1, 2])
 every_end = pytest.mark.parametrize("end", flows.ENDS.values(), ids=flows.ENDS)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Acknowledgement, Will
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Acknowledgement, Will
+from ..trial import Trial
 
 every_qos = pytest.mark.parametrize("qos", [1, 2])
 

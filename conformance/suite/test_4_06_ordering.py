@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from conformance import expect, packets
-from conformance.expect import Receiver
-from conformance.marks import needs, verifies
-from conformance.packets import Acknowledgement, Publish
-from conformance.raw import Raw
-from conformance.suite import flows
-from conformance.trial import Trial
-from conformance.verdicts import Failure, Inconclusive
+from .. import expect, packets
+from ..expect import Receiver
+from ..marks import needs, verifies
+from ..packets import Acknowledgement, Publish
+from ..raw import Raw
+from ..trial import Trial
+from ..verdicts import Failure, Inconclusive
+from . import flows
 
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 qos_1_and_2 = pytest.mark.parametrize("qos", [1, 2])

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import alone, needs, verifies
-from conformance.packets import Suback
-from conformance.raw import Closed, NoAnswer, Raw
-from conformance.trial import Trial
-from conformance.verdicts import Failure
+from .. import expect, packets
+from ..marks import alone, needs, verifies
+from ..packets import Suback
+from ..raw import Closed, NoAnswer, Raw
+from ..trial import Trial
+from ..verdicts import Failure
 
 every_qos = pytest.mark.parametrize("qos", [0, 1, 2])
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import verifies
-from conformance.raw import Silence
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import verifies
+from ..raw import Silence
+from ..trial import Trial
 
 #: What no client may send, whatever it has sent before.
 NEVER: dict[str, bytes] = {

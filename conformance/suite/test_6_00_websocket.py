@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import pytest
 from websockets.frames import Opcode
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Will
-from conformance.raw import Raw
-from conformance.streams import selected
-from conformance.trial import Trial
-from conformance.verdicts import Inconclusive
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Will
+from ..raw import Raw
+from ..streams import selected
+from ..trial import Trial
+from ..verdicts import Inconclusive
 
 WHERE = "websocket"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from conformance import expect, packets
-from conformance.marks import needs, verifies
-from conformance.packets import Publish
-from conformance.trial import Trial
+from .. import expect, packets
+from ..marks import needs, verifies
+from ..packets import Publish
+from ..trial import Trial
 
 BIG = bytes(range(256)) * 4096
 

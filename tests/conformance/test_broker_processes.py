@@ -122,7 +122,7 @@ def test_interrupted_runner_leaves_nothing(tmp_path: Path, how: signal.Signals) 
         process.send_signal(how)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"
+    assert errors.splitlines()[-1] == "python3 -m conformance: interrupted: nothing is certified"
     pid = helper(tmp_path)
     eventually(lambda: is_gone(pid), "the helper has ended")
     assert list(tmp_path.glob("selectmq-conformance-*")) == []

@@ -30,8 +30,8 @@ def right() -> Iterator[Endpoint]:
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on standard error that ends a run with exit code 2."""
     *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m conformance: ")
-    return line.removeprefix("python -m conformance: ")
+    assert line.startswith("python3 -m conformance: ")
+    return line.removeprefix("python3 -m conformance: ")
 
 
 BAD_ARGUMENTS = {
@@ -101,7 +101,7 @@ def test_fail(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert f"NOT CERTIFIED: {url} against MQTT 3.1.1.\n" in shown
     assert "  [MQTT-3.1.4-2] A second login with a live client id evicts the first connection.\n" in shown
     assert (
-        f"  again: python -m conformance {url} --select test_3_01_connect.py::test_many_logins_leave_the_last\n"
+        f"  again: python3 -m conformance {url} --select test_3_01_connect.py::test_many_logins_leave_the_last\n"
         in shown
     )
     report = json.loads(Path(reports["json"]).read_text())
@@ -146,7 +146,7 @@ def test_password_stays_out_of_reports(tmp_path: Path, capsys: pytest.CaptureFix
         target = f"mqtt://alice:open%20sesame@127.0.0.1:{endpoint.port}"
         assert cli.main([target, "--select", QUICK, "--patience", "0.5", "--html", f"{tmp_path}/x.html"]) == 1
     shown = capsys.readouterr().out
-    assert f"again: python -m conformance {endpoint.url} --username alice --select" in shown
+    assert f"again: python3 -m conformance {endpoint.url} --username alice --select" in shown
     assert "sesame" not in shown + (tmp_path / "x.html").read_text()
 
 
@@ -202,7 +202,7 @@ def test_interrupt(tmp_path: Path, how: signal.Signals) -> None:
         process.send_signal(how)
         shown, errors = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"
+    assert errors.splitlines()[-1] == "python3 -m conformance: interrupted: nothing is certified"
     # What was run until then is not lost.
     done = len(json.loads(report.read_text())["tests"])
     assert re.search(rf"^The run itself: it was interrupted after {done} of \d+ tests$", shown, re.MULTILINE)
@@ -227,7 +227,7 @@ def test_interrupt_before_anything_is_judged(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         shown, errors = process.communicate(timeout=30)
     assert (process.returncode, shown) == (2, "")
-    assert errors.splitlines()[-1] == "python -m conformance: interrupted: nothing is certified"
+    assert errors.splitlines()[-1] == "python3 -m conformance: interrupted: nothing is certified"
 
 
 #: Accepts every CONNECT, ends the connection after anything else, and ends itself after the PINGREQ of a stranger.
@@ -286,7 +286,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(
-        r"python -m conformance: the module \w+ is not installed: run pip install 'selectmq\[conformance\]', or in a"
+        r"python3 -m conformance: the module \w+ is not installed: run pip install 'selectmq\[conformance\]', or in a"
         r" clone pip install '\.\[conformance\]'\n",
         done.stderr,
     ), done.stderr

@@ -32,7 +32,7 @@ def test_nobody_listens() -> None:
         url = f"mqtt://127.0.0.1:{listener.getsockname()[1]}"
     assert why_not(parse_url(url)) == (
         f"no connection to {url}: Connection refused; "
-        "start a broker there, or name another: python -m conformance HOST:PORT"
+        "start a broker there, or name another: python3 -m conformance HOST:PORT"
     )
 
 

@@ -125,7 +125,7 @@ def test_junit() -> None:
     assert failure.get("message") == '[MQTT-3.12.4-1, MQTT-3.1.2-8] expected "<x>"; actually nothing?'
     assert failure.text is not None
     assert failure.text.splitlines()[-1] == (
-        "python -m conformance mqtt://host:1 --select 'test_1.py::test_broken[a <b>]'"
+        "python3 -m conformance mqtt://host:1 --select 'test_1.py::test_broken[a <b>]'"
     )
 
 
@@ -156,7 +156,7 @@ def test_terminal() -> None:
         '  expected expected "<x>"',
         "  actual   nothing\0",
         *(f"      {line}" for line in lines(TIMELINE)),
-        "  again: python -m conformance mqtt://host:1 --select 'test_1.py::test_broken[a <b>]'",
+        "  again: python3 -m conformance mqtt://host:1 --select 'test_1.py::test_broken[a <b>]'",
         "",
     ]
     at = shown.index("  it is odd")

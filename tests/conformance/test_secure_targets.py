@@ -53,7 +53,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     *_, line = capsys.readouterr().err.splitlines()
-    return line.removeprefix("python -m conformance: ")
+    return line.removeprefix("python3 -m conformance: ")
 
 
 def last(capsys: pytest.CaptureFixture[str]) -> str:
@@ -114,7 +114,7 @@ def test_wrong_host_name(secure: Secure, capsys: pytest.CaptureFixture[str]) -> 
     assert cli.main([target, "--cafile", secure.ca]) == 2
     # The broker listens on 127.0.0.1 alone, unless the system is generous.
     shown = complaint(capsys)
-    assert shown.endswith((UNTRUSTED, "python -m conformance HOST:PORT"))
+    assert shown.endswith((UNTRUSTED, "python3 -m conformance HOST:PORT"))
 
 
 def test_tls_where_there_is_none(secure: Secure, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from conformance import statements
-from conformance.session import SUITE, Session
+from conformance.session import Session
 from conformance.statements import COLUMNS, CatalogueError, Statement
+from conformance.suite import DIRECTORY
 
 #: Chapters for which the suite has no file yet.
 MISSING_FILES: set[str] = set()
@@ -117,7 +118,7 @@ def test_notes_may_hold_semicolons() -> None:
 
 def chapters_with_a_file() -> set[str]:
     """The chapters whose file the suite has: test_3_01_connect.py is 3.1, test_6_00_websocket.py is 6."""
-    numbers = [path.stem.split("_")[1:] for path in SUITE.glob("test_*.py")]
+    numbers = [path.stem.split("_")[1:] for path in DIRECTORY.glob("test_*.py")]
     return {".".join(str(int(word)) for word in words if word.isdigit() and word != "00") for words in numbers}
 
 

@@ -125,7 +125,7 @@ def test_rerun_is_a_command_for_a_shell() -> None:
     test = TestResult("test_x.py::test_y[a b]", "", (SERVER,), PASS, 0.0)
     result = RunResult("x", "3.1.1", "", 1.0, (test,), (), arguments=("mqtt://host:1", "--profile", "x.toml"))
     assert result.rerun(test) == (
-        "python -m conformance mqtt://host:1 --profile x.toml --select 'test_x.py::test_y[a b]'"
+        "python3 -m conformance mqtt://host:1 --profile x.toml --select 'test_x.py::test_y[a b]'"
     )
 
 
