@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from . import config, logs, notify, program
+from . import logs, notify, program
 from .auth.errors import FileError
 from .auth.passwd_cli import passwd_command
+from .config import loading
+from .config.options import Config, add_flags
 from .entrance import StartError, read_rules
-from .options import Config, add_flags
 from .server import Server
 from .version import __version__
 
@@ -38,21 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given, unknown = parser.parse_known_args(argv)
         if unknown:
-            raise config.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"))
-        overrides = config.from_args(given)
-        settings = config.load(given.config, overrides)
+            raise loading.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"))
+        overrides = loading.from_args(given)
+        settings = loading.load(given.config, overrides)
         if given.check:
             return _check(settings)
-    except (config.ConfigError, FileError) as error:
+    except (loading.ConfigError, FileError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    return _serve(parser.prog, settings, lambda: config.load(given.config, overrides))
+    return _serve(parser.prog, settings, lambda: loading.load(given.config, overrides))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """A mistake is told in one line, as all others are, and not below the list of all flags."""
-        raise config.ConfigError(f"{message}; --help shows all flags")
+        raise loading.ConfigError(f"{message}; --help shows all flags")
 
 
 def run() -> int:
@@ -88,7 +89,7 @@ def _check(settings: Config) -> int:
     return 0
 
 
-def _serve(prog: str, settings: Config, reread: config.Reload) -> int:
+def _serve(prog: str, settings: Config, reread: loading.Reload) -> int:
     logs.configure(settings.log_level, settings.log_format)
     log = logs.EventLog()
     _raise_descriptor_limit(settings, log)

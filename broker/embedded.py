@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from . import config, logs
+from . import logs
+from .config import loading
 from .entrance import StartError
 from .logs import EventLog
 from .server import Server
@@ -32,9 +33,9 @@ class Broker:
         self._restore_log: Callable[[], None] | None = None
         if options.get("data") is None and options.get("memory") is None and config_file is None:
             options["memory"] = True
-        overrides = config.from_keywords(options)
-        self._config = config.load(config_file, overrides)
-        self._reread = lambda: config.load(config_file, overrides)
+        overrides = loading.from_keywords(options)
+        self._config = loading.load(config_file, overrides)
+        self._reread = lambda: loading.load(config_file, overrides)
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 

@@ -17,6 +17,8 @@ from .auth.checks import Checks
 from .auth.errors import FileError
 from .auth.gatekeeper import Gatekeeper, Policy, Stays
 from .auth.passwords import Passwords
+from .config.kinds import UNIX
+from .config.options import Config, ListenerConfig
 from .core.connection import Connection
 from .core.exchange import Exchange
 from .core.ports import Log
@@ -26,8 +28,6 @@ from .net.loop import Loop
 from .net.proxy import Introduction, Source, Trusted
 from .net.tls import Handshakes, Tls, TlsError, TlsLayer, read_tls
 from .net.transport import Transport
-from .option_kinds import UNIX
-from .options import Config, ListenerConfig
 from .wire.encoder import packet_size
 
 if TYPE_CHECKING:

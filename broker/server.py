@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
 
-from . import config as configuration
 from . import logs
 from .auth.checks import Checks
 from .auth.errors import FileError
+from .config import loading
+from .config.options import Config
 from .core.connection import CLOSED
 from .core.exchange import Exchange
 from .core.journal import Journal
@@ -30,7 +31,6 @@ from .net.loop import Loop
 from .net.tls import Handshakes
 from .net.workers import Workers
 from .notify import watchdog_interval
-from .options import Config
 from .storage.memory import MemoryStore
 from .storage.sqlite import DataError, SqliteStore
 from .version import __version__
@@ -50,7 +50,7 @@ class Server:
         self,
         config: Config,
         log: Log,
-        reread: configuration.Reload | None = None,
+        reread: loading.Reload | None = None,
         notify: Callable[..., object] = lambda *lines: None,
     ) -> None:
         """Bind all listeners and open the store. Raises StartError, and leaves nothing open then.
@@ -194,7 +194,7 @@ class Server:
             wanted = self._reread()
             config = self.config.reloaded(wanted)
             rules = [read_rules(listener) for listener in config.listeners]
-        except (configuration.ConfigError, FileError) as error:
+        except (loading.ConfigError, FileError) as error:
             self.log.error("reload failed: everything stays as it was", reason=str(error))
             self._notify("READY=1", "STATUS=the last reload failed: see the log")
             return

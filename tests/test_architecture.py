@@ -5,8 +5,8 @@ those within functions and those for type checkers included.
 
 The two folders have two names: `broker` and `conformance` in a clone, `selectmq` and `selectmq_conformance` where they
 are installed, since those two are names that a user may give to modules of his own. So all imports within them are
-relative, and nothing in them spells its own name. The tests import `broker` and `conformance`, and only those: then they
-run in a clone where nothing is installed, and mypy, coverage and a debugger show the file that one edits. What is
+relative, and nothing in them spells its own name. The tests import `broker` and `conformance`, and only those: then
+they run in a clone where nothing is installed, and mypy, coverage and a debugger show the file that one edits. What is
 installed is tried from outside, by processes of its own (tests/test_installed.py); pytest is told not to load it
 (`-p no:selectmq` in setup.cfg), or there would be two copies of each class in one test.
 """
@@ -60,14 +60,13 @@ ROOMS = {
     "broker.logs": Room(()),
     "broker.notify": Room(()),
     "broker.program": Room(()),
-    "broker.toml_lines": Room(()),
-    "broker.option_kinds": Room(()),
-    "broker.options": Room(("broker.option_kinds",)),
-    "broker.config": Room(("broker.option_kinds", "broker.options", "broker.toml_lines")),
+    "broker.config": Room(()),
+    "broker.config.kinds": Room(()),
+    "broker.config.toml_lines": Room(()),
+    "broker.config.options": Room(("broker.config.kinds",)),
+    "broker.config.loading": Room(("broker.config",)),
     # What a listener is made of, up to the client's Connection.
-    "broker.entrance": Room(
-        ("broker.auth", "broker.core", "broker.net", "broker.option_kinds", "broker.options", "broker.wire.encoder")
-    ),
+    "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire.encoder")),
     # The composition root is the one file that knows every part.
     "broker.server": Room(
         (
@@ -78,7 +77,6 @@ ROOMS = {
             "broker.logs",
             "broker.net",
             "broker.notify",
-            "broker.options",
             "broker.storage",
             "broker.version",
         )
@@ -92,7 +90,6 @@ ROOMS = {
             "broker.entrance",
             "broker.logs",
             "broker.notify",
-            "broker.options",
             "broker.program",
             "broker.server",
             "broker.version",

@@ -18,7 +18,7 @@ import pytest
 
 from broker import Broker, StartError, server
 from broker.auth.passwords import set_password
-from broker.config import ConfigError
+from broker.config.loading import ConfigError
 from broker.net import polling
 from broker.pytest_plugin import BrokerFactory
 from tests.broker_process import environment, eventually

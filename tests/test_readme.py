@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from broker.options import OPTIONS, markdown_table
+from broker.config.options import OPTIONS, markdown_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_the_table_of_options_is_the_code_s_own() -> None:
-    """On a failure: python -c 'from broker.options import markdown_table; print(markdown_table())'."""
+    """On a failure: python -c 'from broker.config.options import markdown_table; print(markdown_table())'."""
     begin, end = "markdown_table() -->\n", "<!-- end of options -->"
     assert README.split(begin)[1].split(end)[0] == markdown_table()
 

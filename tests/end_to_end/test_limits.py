@@ -428,7 +428,7 @@ def test_an_old_value_that_cannot_be_replaced_goes(start_broker: StartBroker, tm
 
 def test_what_a_limit_refuses_is_told_with_the_names_of_the_table() -> None:
     # Whoever reads such a line finds the option: each has one, and this module tests it.
-    from broker.options import OPTIONS
+    from broker.config.options import OPTIONS
 
     tested = set(re.findall(r"max_\w+", Path(__file__).read_text()))
     elsewhere = set(re.findall(r"max_\w+", (Path(__file__).parent / "test_connecting.py").read_text()))

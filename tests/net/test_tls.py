@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from broker.config.kinds import Choice
+from broker.config.options import OPTIONS
 from broker.net import tls as tls_module
 from broker.net.tls import STEPS, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
-from broker.option_kinds import Choice
-from broker.options import OPTIONS
 from tests.certificates import Authority
 from tests.net.running_loop import RunningLoop
 from tests.net.test_transport import MAX_UNSENT, Pair, noise

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.config import (
+from broker.config.kinds import Boolean, is_loopback
+from broker.config.loading import (
     Change,
     Config,
     ConfigError,
@@ -24,8 +25,7 @@ from broker.config import (
     markdown_table,
     unknown_flag,
 )
-from broker.option_kinds import Boolean, is_loopback
-from broker.options import GLOBAL_OPTIONS, LISTENER_OPTIONS, OPTIONS
+from broker.config.options import GLOBAL_OPTIONS, LISTENER_OPTIONS, OPTIONS
 
 DEFAULTS_OF_A_LISTENER = {
     "bind": "127.0.0.1",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.toml_lines import Key, key_lines
+from broker.config.toml_lines import Key, key_lines
 
 
 def test_lines_of_keys() -> None:

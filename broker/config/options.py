@@ -5,7 +5,7 @@ in the file it stands at the top level, as the default for all listeners, and in
 what the broker has once. Defaults, flags, `--help` and the README's table follow: a new option is one new field.
 
 This module owns the table and what follows from it alone. It must not know where a value comes from (a file, a flag, a
-keyword argument: that is `broker.config`), nor any other part of the broker.
+keyword argument: that is `loading`), nor any other part of the broker.
 """
 
 from argparse import ArgumentParser, BooleanOptionalAction
@@ -14,7 +14,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from .option_kinds import (
+from .kinds import (
     NOTATION,
     Address,
     Boolean,
@@ -83,7 +83,7 @@ def _table(rows: Iterable[Field[Any]], *, per_listener: bool) -> Mapping[str, Op
 
 
 # The table -----------------------------------------------------------------------------------------------------------
-# The constructors have no defaults: `config.load` alone makes these objects, so whoever holds one holds a checked one.
+# The constructors have no defaults: `loading.load` alone makes these objects, so whoever holds one holds a checked one.
 
 _MANY = 1_000_000_000
 _KIB, _MIB, _GIB, _TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -284,7 +284,7 @@ class Config:
         return replace(self, listeners=listeners, **_reloadable(GLOBAL_OPTIONS, new))
 
     def toml(self) -> str:
-        """This configuration as a file that says everything explicitly; `config.load` of it gives an equal one."""
+        """This configuration as a file that says everything explicitly; `loading.load` of it gives an equal one."""
         blocks = [_toml_lines(GLOBAL_OPTIONS, self)]
         blocks += [["[[listeners]]", *_toml_lines(LISTENER_OPTIONS, listener)] for listener in self.listeners]
         return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
@@ -326,8 +326,8 @@ OPTIONS: Mapping[str, Option] = {**LISTENER_OPTIONS, **GLOBAL_OPTIONS}
 def add_flags(parser: ArgumentParser) -> None:
     """Add a flag for every option that has one, as a group of its own.
 
-    The values stay texts (None if not given; bool for a Boolean): `config.from_args` reads them, so that a mistake in a
-    flag is told in the same way as one in a file.
+    The values stay texts (None if not given; bool for a Boolean): `loading.from_args` reads them, so that a mistake in
+    a flag is told in the same way as one in a file.
     """
     group = parser.add_argument_group("options", f"Each can stand in FILE too, with _ for -. {NOTATION}")
     for row in OPTIONS.values():

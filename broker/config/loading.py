@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from .option_kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
+from .kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
 from .options import (
     GLOBAL_OPTIONS,
     LISTENER_OPTIONS,

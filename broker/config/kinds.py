@@ -1,7 +1,7 @@
 """The kinds of values that options take: how each is read, checked and written.
 
 This module owns the spelling of integers, sizes, durations, paths, addresses and lists, and what is said about a wrong
-one. It must not know which options there are (`broker.options`), nor where a value comes from (`broker.config`).
+one. It must not know which options there are (`options`), nor where a value comes from (`loading`).
 """
 
 import ipaddress
