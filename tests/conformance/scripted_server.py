@@ -65,11 +65,15 @@ def answer(*replies: bytes) -> Script:
 
 
 def answer_and_close(reply: bytes) -> Script:
-    """Waits for something, sends the reply and closes with FIN."""
+    """Waits for something, sends the reply and closes with FIN: what the client sends meanwhile is read, or the system
+    would close with RST."""
 
     def script(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(reply)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
 
     return script
 

@@ -165,11 +165,11 @@ MISTAKES = {
     ),
     "unknown place": (
         '[run]\ncommand = ["a", "{{port.other}}"]\nports = ["main"]',
-        "run command has {{port.other}}, which is not known: there are dir, port.main, python",
+        "run command has {{port.other}}, which is not known: there are dir, port.main, python, selectmq",
     ),
     "place without a run": (
         '[endpoints.main]\nurl = "mqtt://a:{{port.main}}"',
-        "endpoints main url has {{port.main}}, which is not known: there are python",
+        "endpoints main url has {{port.main}}, which is not known: there are python, selectmq",
     ),
     "deviation": ("[deviations]\nx = 1", "[deviations] 'x' must be a text"),
 }
