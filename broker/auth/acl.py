@@ -1,7 +1,8 @@
 """The ACL file: which topics a client may publish, receive and subscribe to.
 
 Owns: the file format, which is mosquitto's (https://mosquitto.org/man/mosquitto-conf-5.html, `acl_file`), and the
-answers. Must not know: sessions, packets, and what happens to what is refused.
+answers, with what is remembered of them. Must not know: how filters are searched (rules), sessions, packets, and what
+happens to what is refused.
 
     topic [read|write|readwrite|deny] <filter>      for anonymous clients, until the first `user` line
     user <name>                                     from here on, `topic` lines are for this user
@@ -20,13 +21,12 @@ Three things are stricter here than in mosquitto 2.0, where a client could get m
 - A subscription of which no message could ever be delivered is refused.
 """
 
-import re
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from ..wire import topics
 from . import errors
 from .errors import FileError as FileError
+from .rules import READ, WRITE, Names, Tree, is_covered
 
 #: How many answers are remembered for each direction: for what all connections of a user share, and for what is one
 #: client's own, because of a %c. Longer topics are not remembered, so that a user can make it grow to 70 KB at most
@@ -35,19 +35,25 @@ SHARED_ANSWERS = 256
 OWN_ANSWERS = 32
 LONGEST_REMEMBERED = 200
 
-#: How many users' rules are kept ready; who comes back after as many others is compiled again.
+#: How many users' answers are kept; who comes back after as many others is asked for anew.
 READY_USERS = 1024
 
 _KEYWORDS = ("topic", "pattern", "user")
 _ACCESSES = ("read", "write", "readwrite", "deny")
-_PLACEHOLDER = re.compile(r"%[uc]")
-_WILDCARD = re.compile(r"[+#]")
-_WIDENING = re.compile(r"[+#/]")
+_BITS = {"read": READ, "write": WRITE, "readwrite": READ | WRITE, "deny": READ | WRITE}
+_DENIED = 4
 
 
-class _Rule(NamedTuple):
-    access: str  #: one of _ACCESSES
-    topic_filter: str
+class _Lines:
+    """The lines of a user, or the patterns: a tree of those that grant, and one of those that deny."""
+
+    def __init__(self) -> None:
+        self.grants = Tree(denying=False)
+        self.denials = Tree(denying=True)
+
+    def add(self, access: str, topic_filter: str, *, pattern: bool = False) -> None:
+        tree = self.denials if access == "deny" else self.grants
+        tree.add(topic_filter, _BITS[access], pattern=pattern)
 
 
 class Acl:
@@ -56,11 +62,11 @@ class Acl:
     For one thread at a time, `Rights` included: they remember answers.
     """
 
-    def __init__(self, users: dict[str | None, list[_Rule]], patterns: list[_Rule]) -> None:
-        self._users = users  # None: anonymous clients
-        self._patterns = [rule for rule in patterns if "%c" not in rule.topic_filter]
-        self._client_patterns = [rule for rule in patterns if "%c" in rule.topic_filter]
-        self._names_matter = any("%u" in rule.topic_filter for rule in self._patterns)
+    def __init__(self) -> None:
+        self._users: dict[str | None, _Lines] = {}  # None: anonymous clients
+        self._patterns = _Lines()  # those without %c: all connections of a user share what they say
+        self._client_patterns = _Lines()
+        self._names_matter = False  # does a pattern without %c hold %u?
         self._ready: dict[str | None, Rights] = {}
 
     @classmethod
@@ -69,8 +75,7 @@ class Acl:
 
         An empty file is fine, and allows nothing.
         """
-        users: dict[str | None, list[_Rule]] = {}
-        patterns: list[_Rule] = []
+        acl = cls()
         user: str | None = None
         for number, line in enumerate(errors.read_lines(path), 1):
             text = line.strip(errors.BLANKS)
@@ -81,172 +86,111 @@ class Acl:
             try:
                 if keyword == "user":
                     user = _user_name(rest)
-                    users.setdefault(user, [])
+                    acl._users.setdefault(user, _Lines())
                 elif keyword == "topic":
-                    users.setdefault(user, []).append(_rule(keyword, rest))
+                    acl._users.setdefault(user, _Lines()).add(*_rule(keyword, rest))
                 elif keyword == "pattern":
-                    patterns.append(_rule(keyword, rest))
+                    acl._add_pattern(*_rule(keyword, rest))
                 else:
                     near = errors.nearest(keyword, _KEYWORDS) or ";"
                     known = "a line begins with topic, pattern or user and a space, or with #"
                     raise ValueError(f"unknown keyword {errors.shown(keyword)}{near} {known}")
             except ValueError as error:
                 raise FileError(path, number, str(error)) from None
-        return cls(users, patterns)
+        return acl
+
+    def _add_pattern(self, access: str, topic_filter: str) -> None:
+        if "%c" in topic_filter:
+            self._client_patterns.add(access, topic_filter, pattern=True)
+        else:
+            self._patterns.add(access, topic_filter, pattern=True)
+            self._names_matter = self._names_matter or "%u" in topic_filter
 
     def rights(self, username: str | None, client_id: str) -> "Rights":
-        """What a client may do; `username` is None for an anonymous one. Takes microseconds for each rule it has."""
+        """What a client may do; `username` is None for an anonymous one. Takes the same time whatever the file says."""
         # Users of whom the file knows nothing, not even through a %u, are all the same one; "" is never in the file.
         key = username if username is None or username in self._users or self._names_matter else ""
         shared = self._ready.get(key)
         if shared is None:
-            rules = [(rule.access, rule.topic_filter.encode()) for rule in self._users.get(key, ())]
-            rules += _expand(self._patterns, username, client_id)
-            publish, receive = (_Direction(rules, access, SHARED_ANSWERS) for access in ("write", "read"))
-            shared = Rights(publish, receive)
+            lines = [self._users[key], self._patterns] if key in self._users else [self._patterns]
+            shared = Rights(lines, Names(username, client_id), SHARED_ANSWERS)
             if len(self._ready) >= READY_USERS:
                 del self._ready[next(iter(self._ready))]  # the oldest
             self._ready[key] = shared
-        own = _expand(self._client_patterns, username, client_id)
-        if not own:
+        own = self._client_patterns
+        if own.grants.empty and own.denials.empty:
             return shared
-        return Rights(
-            _Direction(own, "write", OWN_ANSWERS, shared=shared._publish),
-            _Direction(own, "read", OWN_ANSWERS, shared=shared._receive),
-        )
+        return Rights([own], Names(username, client_id), OWN_ANSWERS, shared)
 
 
 class Rights:
-    """What one client may do. Topics and filters are valid ones."""
+    """What one client may do, and the answers that were given lately. Topics and filters are valid ones."""
 
-    __slots__ = ("_publish", "_receive")
+    __slots__ = ("_answers", "_denials", "_grants", "_limit", "_names", "_shared")
 
-    def __init__(self, publish: "_Direction", receive: "_Direction") -> None:
-        self._publish = publish
-        self._receive = receive
+    def __init__(self, lines: Sequence[_Lines], names: Names, limit: int, shared: "Rights | None" = None) -> None:
+        """`limit` is a number of answers, and `shared` knows what all connections of the user may do."""
+        self._grants = [one.grants for one in lines if not one.grants.empty]
+        self._denials = [one.denials for one in lines if not one.denials.empty]
+        self._names = names
+        self._limit = limit
+        self._shared = shared
+        self._answers: dict[bytes, int] = {}
 
     def may_publish(self, topic: bytes) -> bool:
         """Whether the client may publish to the topic, its will included."""
-        return self._publish.answer(topic) is True
+        answer = self._answers.get(topic)
+        return (self._decide(topic) if answer is None else answer) & WRITE != 0
 
     def may_receive(self, topic: bytes) -> bool:
         """Whether a message of this topic may be delivered to the client."""
-        return self._receive.answer(topic) is True
+        answer = self._answers.get(topic)
+        return (self._decide(topic) if answer is None else answer) & READ != 0
 
     def may_subscribe(self, topic_filter: bytes) -> bool:
         """Whether the filter matches at least one topic that `may_receive` allows; so each delivery must ask that."""
         if b"+" not in topic_filter and b"#" not in topic_filter:
             return self.may_receive(topic_filter)
         wanted = topics.split_filter(topic_filter)
-        denied = list(self._receive.denied())
-        for granted in self._receive.granted():
-            common = topics.intersect(wanted, granted)
-            if common is not None and not topics.is_covered(common, denied):
-                return True
-        return False
+        return any(not self._is_denied(common) for common in self._readable(wanted))
 
-
-class _Direction:
-    """The rules of one direction, publishing or receiving, and the answers that they gave lately."""
-
-    __slots__ = ("_answers", "_denied", "_denied_filters", "_granted", "_granted_filters", "_limit", "_shared")
-
-    def __init__(
-        self, rules: Iterable[tuple[str, bytes]], access: str, limit: int, *, shared: "_Direction | None" = None
-    ) -> None:
-        """`access` is "read" or "write", `limit` a number of answers, and `shared` holds more rules, of all clients."""
-        granted = [topic_filter for allowed, topic_filter in rules if allowed in (access, "readwrite")]
-        denied = [topic_filter for allowed, topic_filter in rules if allowed == "deny"]
-        self._granted, self._granted_filters = _compile(granted)
-        self._denied, self._denied_filters = _compile(denied)
-        self._shared = shared
-        self._limit = limit
-        self._answers: dict[bytes, bool | None] = {}
-
-    def answer(self, topic: bytes) -> bool | None:
-        """True: granted; False: denied; None: no rule speaks of it."""
-        try:
-            return self._answers[topic]
-        except KeyError:
-            pass
-        answer = self._decide(topic)
+    def _decide(self, topic: bytes) -> int:
+        """READ and WRITE as they are granted; _DENIED if they are denied."""
+        answer = self._ask(topic)
         if len(topic) <= LONGEST_REMEMBERED:
             if len(self._answers) >= self._limit:
                 self._answers.clear()
             self._answers[topic] = answer
         return answer
 
-    def granted(self) -> Iterable[topics.Levels]:
-        """Every filter that grants something."""
-        yield from map(topics.split_filter, self._granted)
-        yield from self._granted_filters
-        if self._shared is not None:
-            yield from self._shared.granted()
-
-    def denied(self) -> Iterable[topics.Levels]:
-        """Every filter that denies something."""
-        yield from map(topics.split_filter, self._denied)
-        yield from self._denied_filters
-        if self._shared is not None:
-            yield from self._shared.denied()
-
-    def _decide(self, topic: bytes) -> bool | None:
-        shared = self._shared.answer(topic) if self._shared is not None else None
-        if shared is False or topic in self._denied:
-            return False
+    def _ask(self, topic: bytes) -> int:
+        answer = 0
+        shared = self._shared
+        if shared is not None:
+            known = shared._answers.get(topic)
+            answer = shared._decide(topic) if known is None else known
+            if answer & _DENIED:
+                return answer
         levels = tuple(topic.split(b"/"))
-        if _any_match(self._denied_filters, levels):
-            return False
-        if shared or topic in self._granted or _any_match(self._granted_filters, levels):
-            return True
-        return None
+        names = self._names
+        for tree in self._denials:
+            if tree.bits(levels, names):
+                return _DENIED
+        for tree in self._grants:
+            answer |= tree.bits(levels, names)
+        return answer
 
+    def _readable(self, wanted: topics.Levels) -> Iterator[topics.Levels]:
+        """What each filter that lets the client read has in common with the wanted one."""
+        for tree in self._grants:
+            yield from tree.common(wanted, READ, self._names)
+        if self._shared is not None:
+            yield from self._shared._readable(wanted)
 
-def _compile(filters: Iterable[bytes]) -> tuple[frozenset[bytes], tuple[topics.Levels, ...]]:
-    """Filters without wildcards, which a look-up finds, and the others cut into levels. Each of them once."""
-    different = dict.fromkeys(filters)
-    wild = [topic_filter for topic_filter in different if b"+" in topic_filter or b"#" in topic_filter]
-    return frozenset(different).difference(wild), tuple(map(topics.split_filter, wild))
-
-
-def _any_match(filters: Iterable[topics.Levels], topic: topics.Levels) -> bool:
-    return any(topics.levels_match(topic_filter, topic) for topic_filter in filters)
-
-
-def _expand(patterns: Sequence[_Rule], username: str | None, client_id: str) -> list[tuple[str, bytes]]:
-    """The patterns with this client's names in them: (access, filter). Those that its names do not suit are left out.
-
-    Every placeholder is replaced in one go: a user called "%c" does not become the Client Identifier.
-    """
-    rules = []
-    for access, text in patterns:
-        used = [name for placeholder, name in (("%u", username), ("%c", client_id)) if placeholder in text]
-        if None in used:
-            continue  # an anonymous client has no %u
-        if access == "deny":
-            topic_filter = _put_into_deny(text, username or "", client_id)
-        else:
-            topic_filter = _put_in(text, username or "", client_id)
-            if any(not name or _WIDENING.search(name) for name in used if name is not None):
-                continue
-            if topic_filter.startswith("$") and not text.startswith("$"):
-                continue
-        rules.append((access, topic_filter.encode()))
-    return rules
-
-
-def _put_in(text: str, username: str, client_id: str) -> str:
-    return _PLACEHOLDER.sub(lambda found: username if found[0] == "%u" else client_id, text)
-
-
-def _put_into_deny(text: str, username: str, client_id: str) -> str:
-    """A `pattern deny` with the names in it, never denying less than the same text would as a plain topic."""
-    levels = []
-    for level in text.split("/"):
-        replaced = _put_in(level, username, client_id)
-        # No topic contains a wildcard [MQTT-4.7.1-1], so there is no text to deny: rather deny it for every name.
-        levels.append("+" if replaced != level and _WILDCARD.search(replaced) else replaced)
-    return "/".join(levels)
+    def _is_denied(self, topic_filter: topics.Levels) -> bool:
+        """Whether nothing is left of a filter by what is denied."""
+        denials = self._denials if self._shared is None else self._denials + self._shared._denials
+        return is_covered(topic_filter, denials, self._names)
 
 
 def _user_name(text: str) -> str:
@@ -257,8 +201,8 @@ def _user_name(text: str) -> str:
     return text
 
 
-def _rule(keyword: str, text: str) -> _Rule:
-    """The rule after `topic` or `pattern`. Raises ValueError that says what to do."""
+def _rule(keyword: str, text: str) -> tuple[str, str]:
+    """The access and the filter after `topic` or `pattern`. Raises ValueError that says what to do."""
     if not text or text in _ACCESSES:
         # mosquitto takes the second for a filter, and so `topic deny` for a grant.
         hint = f"; for the filter {text!r} itself: {keyword} readwrite {text}" if text else ""
@@ -276,4 +220,4 @@ def _rule(keyword: str, text: str) -> _Rule:
         raise ValueError(f"{errors.shown(topic_filter)} is not a valid filter: {fault}")
     if not errors.is_printable_name(topic_filter):
         raise ValueError(f"the filter {errors.shown(topic_filter)} contains a control character: put spaces for tabs")
-    return _Rule(access, topic_filter)
+    return access, topic_filter

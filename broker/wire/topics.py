@@ -1,12 +1,10 @@
-"""Topic Names and Topic Filters: which are valid, which match, and how filters relate to each other.
+"""Topic Names and Topic Filters: which are valid, and which match.
 
 Owns: the rules of MQTT 3.1.1, section 4.7. Must not know: who subscribes, who may, and how subscriptions are stored.
 
 Everything compares bytes, so nothing is ever normalised [MQTT-4.7.3-4], and every function here takes time linear in
 the bytes it is given: no filter and no topic of a hostile client costs more than its length.
 """
-
-from collections.abc import Iterable
 
 #: A topic or a filter cut at its separators. For filters: as `split_filter` gives it.
 Levels = tuple[bytes, ...]
@@ -39,74 +37,28 @@ def filter_fault(topic_filter: bytes) -> str | None:
 
 def matches(topic_filter: bytes, topic: bytes) -> bool:
     """Whether a valid Topic Filter matches a valid Topic Name (MQTT 3.1.1, section 4.7)."""
-    return levels_match(tuple(topic_filter.split(b"/")), tuple(topic.split(b"/")))
-
-
-def levels_match(topic_filter: Levels, topic: Levels) -> bool:
-    """`matches` for callers that keep one side cut into levels; either spelling of '#' will do for the filter."""
-    if topic[0].startswith(b"$") and topic_filter[0] in (b"+", b"#"):
+    wanted, levels = topic_filter.split(b"/"), topic.split(b"/")
+    if topic.startswith(b"$") and wanted[0] in (b"+", b"#"):
         return False  # [MQTT-4.7.2-1]
-    depth = len(topic)
-    for i, level in enumerate(topic_filter):
+    depth = len(levels)
+    for i, level in enumerate(wanted):
         if level == b"#":
             return True  # at i == depth too: it stands for the parent level as well (section 4.7.1.2)
-        if i == depth or (level != topic[i] and level != b"+"):
+        if i == depth or (level != levels[i] and level != b"+"):
             return False
-    return len(topic_filter) == depth
+    return len(wanted) == depth
 
 
 def split_filter(topic_filter: bytes) -> Levels:
     """A valid Topic Filter cut into its levels, with '#' spelt '+/#' and '/#' spelt '/+/#'.
 
     No topic is empty [MQTT-4.7.3-1], so both spellings match the same topics; but with the longer one, what stands
-    before a '#' is always a topic or a filter in its own right, and the functions below need no special case.
+    before a '#' is always a topic or a filter in its own right, and who compares filters needs no special case.
     """
     levels = tuple(topic_filter.split(b"/"))
     if levels in ((b"#",), (b"", b"#")):
         return (*levels[:-1], b"+", b"#")
     return levels
-
-
-def intersect(one: Levels, other: Levels) -> Levels | None:
-    """The filter that matches exactly the topics which both filters match; None if there is no such topic."""
-    if (one[0] == b"+" and other[0].startswith(b"$")) or (other[0] == b"+" and one[0].startswith(b"$")):
-        return None  # [MQTT-4.7.2-1]
-    common: list[bytes] = []
-    for a, b in zip(one, other, strict=False):
-        if a == b"#":
-            return (*common, *other[len(common) :])
-        if b == b"#":
-            return (*common, *one[len(common) :])
-        if a == b"+" or a == b:
-            common.append(b)
-        elif b == b"+":
-            common.append(a)
-        else:
-            return None
-    rest = one[len(common) :] or other[len(common) :]
-    # Where one filter ends, only a '#' may follow in the other: it stands for the parent level as well.
-    return tuple(common) if rest in ((), (b"#",)) else None
-
-
-def is_covered(topic_filter: Levels, by: Iterable[Levels]) -> bool:
-    """Whether each topic that the filter matches is matched by at least one filter of `by`.
-
-    Exact, though the topics are endless: a '+' stands for endlessly many names, of which `by` can spell only some. A
-    name that none of them spells decides for all, and b"+" itself can play it, since a level of `by` that equals b"+"
-    is the wildcard. So the filter comes down to one topic or, where it ends in '#', to one per number of levels.
-    """
-    if topic_filter[-1] != b"#":
-        return any(levels_match(cover, topic_filter) for cover in by)
-    parent = topic_filter[:-1]
-    depths: set[int] = set()  # numbers of levels that are covered
-    deepest: int | None = None  # and from here on, all are
-    for cover in by:
-        if levels_match(cover, parent + (b"+",) * (len(cover) - len(parent))):
-            if cover[-1] != b"#":
-                depths.add(len(cover))
-            elif deepest is None or deepest > len(cover) - 1:
-                deepest = len(cover) - 1
-    return deepest is not None and all(depth in depths for depth in range(len(parent), deepest))
 
 
 def _text_fault(text: bytes) -> str | None:

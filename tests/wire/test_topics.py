@@ -3,8 +3,6 @@
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
-from itertools import product
 from types import FrameType
 from typing import Any
 
@@ -16,14 +14,12 @@ from broker.wire import topics
 from broker.wire.topics import (
     MAX_BYTES,
     filter_fault,
-    intersect,
-    is_covered,
     is_valid_filter,
     is_valid_topic,
-    levels_match,
     matches,
     split_filter,
 )
+from tests.topic_oracle import UNIVERSE, filters, oracle
 
 # --- the specification's examples --------------------------------------------------------------------------------
 
@@ -141,40 +137,14 @@ def test_topics(topic: bytes, valid: bool) -> None:
 
 # --- oracles -----------------------------------------------------------------------------------------------------
 
-#: "z" stands for all the names that no filter spells.
-NAMES = ("", "a", "$s", "z")
-#: Every topic of up to four levels: the filters below have at most three, and one level more tells them all apart.
-UNIVERSE = [t for depth in range(1, 5) for t in map("/".join, product(NAMES, repeat=depth)) if t]
-
-
-@cache
-def oracle(topic_filter: str) -> re.Pattern[str]:
-    """The filter as a regular expression, from the prose of section 4.7."""
-    if topic_filter == "#":
-        pattern = ".*"
-    else:
-        parent, tail = (topic_filter[:-2], "(?:/.*)?") if topic_filter.endswith("/#") else (topic_filter, "")
-        pattern = re.escape(parent).replace(r"\+", "[^/]*") + tail
-    return re.compile(("(?!\\$)" if topic_filter[0] in "+#" else "") + pattern, re.DOTALL)
-
-
-@cache
-def matched(topic_filter: str) -> frozenset[str]:
-    return frozenset(filter(oracle(topic_filter).fullmatch, UNIVERSE))
-
-
-def filters(names: tuple[str, ...] = NAMES[:-1], depth: int = 3) -> st.SearchStrategy[str]:
-    heads = st.lists(st.sampled_from((*names, "+", "+")), max_size=depth - 1)
-    tails = st.sampled_from((*names, "+", "#", "#"))
-    return st.builds(lambda head, tail: "/".join((*head, tail)), heads, tails).filter(bool)
-
 
 @settings(deadline=None)
 @given(filters(), st.sampled_from(UNIVERSE))
 def test_matches_agrees_with_a_regular_expression(topic_filter: str, topic: str) -> None:
     expected = oracle(topic_filter).fullmatch(topic) is not None
     assert matches(topic_filter.encode(), topic.encode()) is expected
-    assert levels_match(split_filter(topic_filter.encode()), tuple(topic.encode().split(b"/"))) is expected
+    spelt = b"/".join(split_filter(topic_filter.encode()))
+    assert matches(spelt, topic.encode()) is expected
 
 
 @settings(deadline=None)
@@ -185,65 +155,6 @@ def test_validity_agrees_with_regular_expressions(text: str) -> None:
     a_filter = re.fullmatch(rf"(?=.)(?:(?:{level}|\+)/)*(?:{level}|\+|\#)", text, re.DOTALL) is not None
     a_topic = re.fullmatch(rf"(?=.){level}(?:/{level})*", text, re.DOTALL) is not None
     assert (is_valid_filter(encoded), is_valid_topic(encoded)) == (a_filter, a_topic)
-
-
-@settings(deadline=None)
-@given(filters(), filters())
-def test_intersect_is_the_set_of_topics_that_both_match(one: str, other: str) -> None:
-    common = intersect(split_filter(one.encode()), split_filter(other.encode()))
-    if common is not None:
-        assert is_valid_filter(b"/".join(common))
-    in_common = frozenset() if common is None else matched(b"/".join(common).decode())
-    assert in_common == matched(one) & matched(other)
-
-
-@settings(deadline=None)
-@given(filters(), st.lists(filters(), max_size=4))
-def test_is_covered_is_inclusion_in_the_union(topic_filter: str, by: list[str]) -> None:
-    covered = is_covered(split_filter(topic_filter.encode()), [split_filter(other.encode()) for other in by])
-    assert covered is (matched(topic_filter) <= frozenset().union(*map(matched, by)))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ("/#", "+", None),  # only the empty topic would match both, and there is none
-        ("a/#", "a", "a"),
-        ("a/+/c", "+/b/+", "a/b/c"),
-        ("a/#", "+/b/#", "a/b/#"),
-        ("#", "$SYS/#", None),
-        ("+/x", "$s/x", None),
-        ("$s/#", "$s/+", "$s/+"),
-        ("a/b", "a/c", None),
-        ("a", "a/b", None),
-        ("a/+", "a", None),
-    ],
-)
-def test_intersections(one: str, other: str, expected: str | None) -> None:
-    for a, b in ((one, other), (other, one)):
-        common = intersect(split_filter(a.encode()), split_filter(b.encode()))
-        assert (common and b"/".join(common).decode()) == expected
-
-
-@pytest.mark.parametrize(
-    ("topic_filter", "by", "expected"),
-    [
-        ("#", ["+/#"], True),
-        ("+/#", ["#"], True),
-        ("/#", ["/+/#"], True),
-        ("a/#", ["a/+/#"], False),  # the parent level is left
-        ("a/#", ["a", "a/+/#"], True),
-        ("a/#", ["a", "a/+", "a/+/+/#"], True),
-        ("a/#", ["a", "a/+/+/#"], False),
-        ("a/+", ["a/x", "a/y"], False),
-        ("a/x", ["a/+"], True),
-        ("$s/#", ["#"], False),
-        ("#", ["#", "$s/#"], True),
-        ("+", [], False),
-    ],
-)
-def test_coverings(topic_filter: str, by: list[str], expected: bool) -> None:
-    assert is_covered(split_filter(topic_filter.encode()), [split_filter(f.encode()) for f in by]) is expected
 
 
 # --- cost --------------------------------------------------------------------------------------------------------
@@ -279,15 +190,4 @@ def steps(function: Callable[..., object], *arguments: object) -> int:
 )
 def test_matching_takes_linear_time(topic_filter: Callable[[int], bytes], topic: Callable[[int], bytes]) -> None:
     short, long = (steps(matches, topic_filter(n), topic(n)) for n in (200, 400))
-    assert 200 <= short <= long <= 2 * short
-
-
-@pytest.mark.parametrize("tail", [b"#", b"+", b"b"])
-def test_relations_take_linear_time(tail: bytes) -> None:
-    def related(n: int) -> int:
-        one, other = split_filter(b"+/" * n + tail), split_filter(b"a/+/" * (n // 2) + b"#")
-        deep = [split_filter(b"+/" * (2 * n) + b"#"), split_filter(b"+/" * (2 * n) + b"+"), one]
-        return steps(intersect, one, other) + steps(is_covered, split_filter(b"+/#"), deep)
-
-    short, long = related(200), related(400)
     assert 200 <= short <= long <= 2 * short
