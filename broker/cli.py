@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from . import logs, notify, program
 from .auth.errors import FileError
-from .auth.passwd_cli import passwd_command
+from .commands import table
 from .config import loading
 from .config.options import Config, add_flags
 from .entrance import StartError, read_rules
@@ -33,13 +33,13 @@ SWITCH_INTERVAL = 0.0005
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python3 -m broker ARGUMENTS`, and return its exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if argv[:1] == ["passwd"]:
-        return passwd_command(argv[1:], prog=f"{program.name()} passwd")
+    if argv and argv[0] in table.COMMANDS:
+        return table.run(argv[0], argv[1:], program.name())
     parser = _parser()
     try:
         given, unknown = parser.parse_known_args(argv)
         if unknown:
-            raise loading.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"))
+            raise loading.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"), table.COMMANDS)
         overrides = loading.from_args(given)
         settings = loading.load(given.config, overrides)
         if given.check:
@@ -54,6 +54,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """A mistake is told in one line, as all others are, and not below the list of all flags."""
         raise loading.ConfigError(f"{message}; --help shows all flags")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Leaves the list of commands as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        head, _, rest = text.partition("\n\n")
+        return super()._fill_text(head, width, indent) + (f"\n\n{rest}" if rest else "")
 
 
 def run() -> int:
@@ -71,8 +79,10 @@ def run() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program.name(),
-        description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.",
-        epilog=f"`{program.name()} passwd FILE USER` adds, changes and deletes users of a password file.",
+        usage="%(prog)s [flags]\n       %(prog)s COMMAND ...",
+        description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.\n\n"
+        + table.overview(program.name()),
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("-c", "--config", metavar="FILE", help="read options from this TOML file")

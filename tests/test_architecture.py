@@ -81,11 +81,13 @@ ROOMS = {
             "broker.version",
         )
     ),
-    # Around it: how it is started. `selectmq passwd` is the command of a room.
+    # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
+    "broker.commands": Room(("broker.auth",)),
+    # Around it: how it is started.
     "broker.cli": Room(
         (
             "broker.auth.errors",
-            "broker.auth.passwd_cli",
+            "broker.commands.table",
             "broker.config",
             "broker.entrance",
             "broker.logs",

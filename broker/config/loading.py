@@ -190,9 +190,14 @@ def from_keywords(keywords: Mapping[str, object]) -> Overrides:
     return Overrides(*_read_top(keywords, _Keywords()))
 
 
-def unknown_flag(flag: str, others: Iterable[str] = ()) -> ConfigError:
-    """The error for an argument that argparse does not know; `others` are flags that are not options ("--check")."""
+def unknown_flag(flag: str, others: Iterable[str] = (), commands: Iterable[str] = ()) -> ConfigError:
+    """The error for an argument that argparse does not know; `others` are flags that are not options ("--check"),
+    `commands` what might have been meant by a word."""
     if not flag.startswith("-"):
+        if flag in commands:
+            return ConfigError(f"{flag}: a command comes first, before all flags")
+        if meant := difflib.get_close_matches(flag, list(commands), 1, 0.7):
+            return ConfigError(f"{flag}: unknown command; did you mean '{meant[0]}'?")
         return ConfigError(f"{flag}: unexpected argument; a configuration file is given as -c FILE")
     word = flag.partition("=")[0]
     name = _plain(word.lstrip("-"))

@@ -8,23 +8,19 @@ import getpass
 import sys
 import warnings
 
-from . import passwords
-from .errors import FileError
+from ..auth import passwords
+from ..auth.errors import FileError
+from .arguments import Parser
 
-DONE, REFUSED, WRONG_ARGUMENTS = 0, 1, 2
+DONE, REFUSED = 0, 1
 
 
-def passwd_command(argv: list[str], *, prog: str) -> int:
-    """Run `passwd` with the arguments that follow the command's name; `prog` is what the user typed before them.
+def run(argv: list[str], prog: str) -> int:
+    """The exit code: 0 done; 1 refused, and the file is as it was; 2 wrong arguments.
 
-    Returns the exit code: 0 done; 1 refused, and the file is as it was; 2 wrong arguments. Says what it did on standard
-    output, and what went wrong on standard error.
+    Says what it did on standard output, and what went wrong on standard error.
     """
-    parser = _parser(prog)
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as stop:  # argparse has told the user what is wrong, or has shown the help
-        return DONE if stop.code in (None, 0) else WRONG_ARGUMENTS
+    arguments = _parser(prog).parse_args(argv)
     path, user = arguments.file, arguments.user
     try:
         if arguments.delete:
@@ -54,12 +50,9 @@ class _Refusal(Exception):
     """There is no password to set. `str()` says why, and what to do."""
 
 
-def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        allow_abbrev=False,
-        description="Set the password of USER in FILE, which is created if it is missing. Asks for the password twice.",
-    )
+def _parser(prog: str) -> Parser:
+    description = "Set the password of USER in FILE, which is created if it is missing. Asks for the password twice."
+    parser = Parser(prog, description)
     parser.add_argument("file", metavar="FILE", help="a password file, as mosquitto_passwd writes it too")
     parser.add_argument("user", metavar="USER", help="the user's name")
     how = parser.add_mutually_exclusive_group()
