@@ -1,0 +1,95 @@
+"""The README and the pages behind it say what is true: what can be derived from the code is compared with it.
+
+tests/end_to_end/test_documents.py runs their commands.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from broker.config.options import OPTIONS, markdown_table
+from conformance.cli import parser as conformance_parser
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = sorted(
+    [README, *ROOT.glob("broker/**/*.md"), *ROOT.glob("conformance/**/*.md")], key=lambda page: page.relative_to(ROOT)
+)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+#: Flags of other programs, and those of ours that are no options.
+OTHER_FLAGS = {"--help", "--check", "--version", "--config", "--stdin", "--delete", "--batch"}
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text()))
+
+
+@every_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    lost = []
+    for link in links(page):
+        path, _, anchor = unquote(link).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
+    assert lost == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in links(README)}
+    assert {page.relative_to(ROOT) for page in PAGES if page not in {README, *linked}} == set()
+
+
+def test_the_readme_is_short() -> None:
+    """A screen and a half, the list of pages included."""
+    assert len(README.read_text().splitlines()) <= 140
+
+
+def test_the_readme_s_figures_are_those_of_the_page() -> None:
+    table = README.read_text().split("## How fast")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) µs \| ([\d.]+) µs \| (\S+) \|$", table, re.M)
+    assert len(rows) == 5
+    page = (ROOT / "broker/docs/performance.md").read_text()
+    for what, mosquitto, selectmq, ratio in rows:
+        assert re.search(
+            rf"^\| {re.escape(what)} \(µs/\w+\) \| {mosquitto} \| {selectmq} \| {re.escape(ratio)} \|", page, re.M
+        ), what
+
+
+def test_the_table_of_options_is_the_code_s_own() -> None:
+    """On a failure: python -c 'from broker.config.options import markdown_table; print(markdown_table())'."""
+    begin, end = "markdown_table() -->\n", "<!-- end of options -->"
+    page = (ROOT / "broker/docs/configuration.md").read_text()
+    assert page.split(begin)[1].split(end)[0] == markdown_table()
+
+
+def test_every_limit_is_explained() -> None:
+    explained = set(re.findall(r"`(\w+)`", (ROOT / "broker/docs/limits.md").read_text()))
+    limits = {name for name in OPTIONS if name.startswith("max_")}
+    assert limits - explained == set()
+
+
+@every_page
+def test_every_flag_that_it_names_exists(page: Path) -> None:
+    """Those in commands of ours, and those in the text."""
+    flags = {flag for row in OPTIONS.values() for flag in row.flags} | {"--no-allow-anonymous"}
+    flags |= set(conformance_parser().format_help().replace(",", " ").split())
+    text = page.read_text().split("<!-- options:")[0]
+    ours = [line for line in text.splitlines() if re.search(r"^\$ (selectmq|python3 -m (broker|conformance))", line)]
+    quoted = re.findall(r"`(--[a-z][a-z-]+)[^`]*`", without_code(text))
+    named = {*re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(ours)), *quoted}
+    assert named - flags - OTHER_FLAGS == set()
