@@ -168,6 +168,11 @@ class BrokerProcess:
         assert found is not None, status
         return int(found[1]) * 1024
 
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
