@@ -189,11 +189,10 @@ def passwords(directory: Path) -> None:
     set_password(str(directory / "passwords"), "alice", b"secret", create=True)
 
 
-@attack(
-    Allowed(memory=MEMORY, kept=50 * MIB),
-    toml='passwords = "{directory}/passwords"\nallow_anonymous = true\n',
-    prepare=passwords,
-)
+LOGIN = 'passwords = "{directory}/passwords"\nallow_anonymous = true\n'
+
+
+@attack(Allowed(memory=MEMORY, kept=50 * MIB), toml=LOGIN, prepare=passwords)
 def wrong_passwords_that_leave(ground: Ground) -> None:
     """1,792 CONNECTs with wrong passwords and a will of 64 KB, each of which leaves at once"""
     for number in range(ground.count(1792)):

@@ -32,10 +32,7 @@ def connections_that_say_nothing(ground: Ground) -> None:
             time.sleep(0.002)
 
 
-@attack(
-    Allowed(longest=2.0, p99=1.0), toml='passwords = "{directory}/passwords"\nallow_anonymous = true\n',
-    prepare=passwords, source="127.0.0.2", innocent="connects",
-)  # fmt: skip
+@attack(Allowed(longest=2.0, p99=1.0), toml=LOGIN, prepare=passwords, source="127.0.0.2", innocent="connects")
 def wrong_passwords_from_one_address(ground: Ground) -> None:
     """one address sends wrong passwords as fast as it can"""
 
