@@ -53,6 +53,8 @@ MAX_CONNECT = 5 * 65_537 + 12 + 5
 PROGRESS = 1024
 #: Acknowledgements that may wait for the store before the client's next packets do.
 MAX_HELD = 10_000
+#: Bytes of answers that a client may leave unread, above what it has not read anyway, before its next packets wait.
+MAX_OWED = 65_536
 
 # Why nothing is decoded, and but for _ADMISSION nothing read: bits.
 _TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND = 1, 2, 4, 8, 16, 32, 64
@@ -73,6 +75,7 @@ class Connection:
         "_held",
         "_last_heard",
         "_max_packet_size",
+        "_most_waiting",
         "_patience",
         "_paused",
         "_timer",
@@ -103,6 +106,7 @@ class Connection:
         self._max_packet_size = max_packet_size
         self._held = 0  # acknowledgements that wait for the store
         self._paused = 0
+        self._most_waiting = 0  # bytes above which a congested client is not read from
         self._warned: set[str] | None = None  # what was logged once about this client
         self._last_heard = now
         self._dripped = 0  # bytes since then, none of which completed a packet
@@ -492,12 +496,20 @@ class Connection:
 
     # --- the transport tells ---
 
-    def congest(self, unsent: int) -> None:
-        """More is unsent than the limit: drop QoS 0, keep QoS 1 and 2 in the queue, read nothing from this client."""
-        if self.congested or self.state == CLOSED:
+    def congest(self, waiting: int) -> None:
+        """More waits than the limit: drop QoS 0, keep QoS 1 and 2 in the queue.
+
+        What it sends is read all the same: it may well be one that reads nothing while it sends. But all that is still
+        produced for it now are answers, so from some growth on it gets none before it has read.
+        """
+        if self.state == CLOSED:
+            return
+        if self.congested:
+            if waiting > self._most_waiting:
+                self._pause(_UNSENT)
             return
         self.congested = True
-        self._pause(_UNSENT)
+        self._most_waiting = waiting + MAX_OWED
         session = self.session
         if session is not None:
             session.sink = Discard()
@@ -509,11 +521,11 @@ class Connection:
                     "client reads too slowly: QoS 0 messages for it are dropped until it has caught up",
                     client=session.client_id,
                     address=self.peer,
-                    unsent=unsent,
+                    unsent=waiting,
                 )
 
     def relieve(self) -> None:
-        """The client has taken what was unsent."""
+        """The client has taken most of what waited."""
         if not self.congested or self.state == CLOSED:
             return
         self.congested = False
@@ -534,7 +546,7 @@ class Connection:
             self._exchange.stats.publish_sent -= session.sink.count
 
     def progress(self, now: float) -> None:
-        """The client took some of what was unsent: while it is not read from, that is its sign of life."""
+        """The client took some of what was unsent: while it has not enough of that, it is its sign of life."""
         self._last_heard = now
 
     def lost(self, why: str) -> None:
@@ -586,17 +598,19 @@ class Connection:
         if self.state == CLOSED or not self._patience:
             self._timer = None
             return None
-        if self._paused & (_STORE | _HELD | _TURN):
+        if self._paused & ~_UNSENT:
             return now + self._patience  # it is the broker that does not listen
         due = self._last_heard + self._patience
         if due > now:
             return due
-        if self.state == CONNECTED:
-            self.close(f"keep alive: silent for {now - self._last_heard:.1f} s")
-        elif self._paused & _ADMISSION:
-            return now + 1.0  # its CONNECT is there: a worker or the store is what takes so long
-        else:
+        silent = f"{now - self._last_heard:.1f} s"
+        if self.state != CONNECTED:
             self.close("no CONNECT in time")
+        elif self._paused:
+            # Not read from, because it does not read: were it there, it would.
+            self.close(f"keep alive: for {silent} it has taken nothing of what it is owed")
+        else:
+            self.close(f"keep alive: silent for {silent}")
         return None
 
 

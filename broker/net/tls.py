@@ -20,6 +20,7 @@ that a rush of clients does not hold up those who are connected. Who takes too l
 
 from __future__ import annotations
 
+import itertools
 import ssl
 import time
 from collections import deque
@@ -27,7 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .loop import Loop
-from .transport import Below, Client
+from .transport import LARGE, Below, Client
 
 #: Steps of handshakes in one turn.
 STEPS = 8
@@ -141,9 +142,9 @@ class TlsLayer:
         self._below.pause_reading()
         self._handshakes.add(self._shake)
 
-    def congest(self, unsent: int) -> None:
+    def congest(self, waiting: int) -> None:
         if self.client is not None:
-            self.client.congest(unsent)
+            self.client.congest(waiting)
 
     def relieve(self) -> None:
         if self.client is not None:
@@ -232,13 +233,23 @@ class TlsLayer:
             self.close(gently=False)
 
     def _encrypt(self) -> None:
-        """Make records of what is in `out`, and hand them to the transport."""
-        data = memoryview(b"".join(self.out))
-        self.out.clear()
+        """Make records of what is in `out`, and hand them to the transport: as one piece only what is one frame, as
+        it counts what waits behind a large one."""
+        outgoing = self._outgoing
+        below = self._below.out
         write = self._ssl.write
-        while data:
-            data = data[write(data) :]
-        self._below.out.append(self._outgoing.read())
+        try:
+            for frames in _groups(self.out):
+                data = memoryview(b"".join(frames))
+                while data:
+                    data = data[write(data) :]
+                if len(frames) == 1 or outgoing.pending < LARGE:
+                    below.append(outgoing.read())
+                else:
+                    while outgoing.pending:
+                        below.append(outgoing.read(LARGE - 1))
+        finally:
+            self.out.clear()
 
     def _send_answer(self) -> None:
         """Send what TLS itself has to say."""
@@ -294,6 +305,19 @@ class TlsLayer:
                 self._below.out.append(self._outgoing.read())
         self.out.clear()
         self._below.close(gently)
+
+
+def _groups(frames: list[bytes]) -> list[list[bytes]]:
+    """The frames in their order: each large one alone, those between them together."""
+    if max(map(len, frames)) < LARGE or len(frames) == 1:
+        return [frames]
+    groups: list[list[bytes]] = []
+    for large, run in itertools.groupby(frames, lambda frame: len(frame) >= LARGE):
+        if large:
+            groups += [[frame] for frame in run]
+        else:
+            groups.append(list(run))
+    return groups
 
 
 # --- what is said, and whom a certificate names ----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,9 +29,16 @@ class Client(Protocol):
     """Who is at the other end of a transport (broker.core.connection)."""
 
     def receive(self, data: bytes, now: float) -> None: ...
-    def congest(self, unsent: int) -> None: ...
-    def relieve(self) -> None: ...
-    def progress(self, now: float) -> None: ...
+
+    def congest(self, waiting: int) -> None:
+        """More waits than the limit. Told again whenever something is added."""
+
+    def relieve(self) -> None:
+        """No more waits than half the limit. Told again whenever something is sent."""
+
+    def progress(self, now: float) -> None:
+        """Some of what was unsent is sent."""
+
     def lost(self, why: str) -> None: ...
 
 
@@ -55,8 +63,8 @@ class Transport:
     """A TCP connection without blocking. `out` is filled by the client's side; `flush` sends it."""
 
     __slots__ = (
-        "_block", "_closed", "_events", "_loop", "_max_unsent", "_on_close", "_sock", "_unsent", "_unsent_size",
-        "client", "out", "peer",
+        "_block", "_closed", "_events", "_large", "_loop", "_max_unsent", "_on_close", "_sock", "_taken", "_unsent",
+        "_unsent_size", "client", "out", "peer",
     )  # fmt: skip
 
     #: Who the other end has proved to be: nothing is proved without TLS (broker.net.tls).
@@ -65,7 +73,8 @@ class Transport:
     def __init__(
         self, loop: Loop, sock: socket.socket, peer: str, max_unsent: int, on_close: Callable[[Transport], None]
     ) -> None:
-        """`max_unsent`: bytes that may wait before the client is told to hold back."""
+        """`max_unsent`: bytes that may wait before the client is told to hold back. One large frame does not count: the
+        one under way, or the next. So a frame alone is never too much, however large it is."""
         self._loop = loop
         self._sock = sock
         self._max_unsent = max_unsent
@@ -75,6 +84,9 @@ class Transport:
         self._events = READ
         self._unsent: list[bytes | memoryview] | None = None  # what the system did not take yet
         self._unsent_size = 0
+        # Where large frames lie among what is unsent: begin and end of each, as `_taken` counts.
+        self._large: deque[tuple[int, int]] | None = None
+        self._taken = 0  # bytes that the system has taken since something was unsent
         self.client: Client | None = None
         self.out: list[bytes] = []
         self.peer = peer
@@ -110,6 +122,7 @@ class Transport:
         if not out or self._closed:
             return
         if self._unsent is not None:
+            self._note_large(self._taken + self._unsent_size)
             data = b"".join(out)
             out.clear()
             self._unsent.append(data)
@@ -138,13 +151,17 @@ class Transport:
             out.clear()
             self._lose_soon(f"network error: {error.strerror or error}")
             return
-        out.clear()
         self._loop.bytes_sent += sent
         if sent < size:
+            self._note_large(0)
+            self._taken = sent
+            out.clear()
             self._unsent = [memoryview(data)[sent:]]
             self._unsent_size = size - sent
             self._watch(self._events | WRITE)
             self._check_congestion()
+        else:
+            out.clear()
 
     def _send_unsent(self) -> bool:
         """Send more of what is unsent. False if the connection was lost."""
@@ -159,6 +176,7 @@ class Transport:
             return False
         self._loop.bytes_sent += sent
         self._unsent_size -= sent
+        self._taken += sent
         done = 0
         for buffer in unsent:
             if sent < len(buffer):
@@ -171,14 +189,40 @@ class Transport:
                 unsent[0] = memoryview(unsent[0])[sent:]
         else:
             self._unsent = None
+            self._large = None
             self._watch(self._events & ~WRITE)
+        if self._waiting() <= self._max_unsent // 2:
             assert self.client is not None
             self.client.relieve()
         return True
 
+    # --- how much waits ---
+
+    def _note_large(self, begin: int) -> None:
+        """Note where the large frames in `out` come to lie, when its first byte lies at `begin`."""
+        least = min(LARGE, self._max_unsent)
+        for frame in self.out:
+            end = begin + len(frame)
+            if end - begin >= least:
+                if self._large is None:
+                    self._large = deque()
+                self._large.append((begin, end))
+            begin = end
+
+    def _waiting(self) -> int:
+        """Bytes that are unsent, but for what is left of the first large frame."""
+        large = self._large
+        while large:
+            begin, end = large[0]
+            if end > self._taken:
+                return self._unsent_size - (end - max(begin, self._taken))
+            large.popleft()
+        return self._unsent_size
+
     def _check_congestion(self) -> None:
-        if self._unsent_size > self._max_unsent and self.client is not None:
-            self.client.congest(self._unsent_size)
+        waiting = self._waiting()
+        if waiting > self._max_unsent and self.client is not None:
+            self.client.congest(waiting)
 
     # --- the client's side calls ---
 
@@ -202,7 +246,7 @@ class Transport:
                 self._loop.bytes_sent += self._sock.send(b"".join(self.out))
         self._closed = True
         self.out.clear()
-        self._unsent = None
+        self._unsent = self._large = None
         self._unsent_size = 0
         if self._events:
             self._loop.unregister(self._sock)

@@ -115,9 +115,9 @@ class WebSocket:
         if self._state in (OPEN, CLOSING):
             self._unpack(now)
 
-    def congest(self, unsent: int) -> None:
+    def congest(self, waiting: int) -> None:
         if self.client is not None:
-            self.client.congest(unsent)
+            self.client.congest(waiting)
 
     def relieve(self) -> None:
         if self.client is not None:

@@ -94,11 +94,18 @@ class FakeTransport:
         self.stuck = False
         self.closed = 0
         self.reading = True
+        self.congest: Callable[[int], None] = lambda waiting: None
 
     def flush(self) -> None:
         assert not (self.closed and self.out), "something was produced for a client that is gone"
-        (self.unsent if self.stuck else self.taken).extend(b"".join(self.out))
+        produced = b"".join(self.out)
         self.out.clear()
+        if self.stuck:
+            self.unsent += produced
+            if produced:
+                self.congest(len(self.unsent))
+        else:
+            self.taken += produced
 
     def close(self, gently: bool = True) -> None:
         if not self.closed:
@@ -335,6 +342,7 @@ class Client:
         self.connection = Connection(
             world.exchange, world.gatekeeper, self.transport, world.now, connect_timeout, max_packet_size
         )
+        self.transport.congest = self.connection.congest
         self._seen: list[Sent] = []
         world.clients.append(self)
 

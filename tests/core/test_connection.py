@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import connection as connection_module
-from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, PROGRESS, SLICE
+from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, MAX_OWED, PROGRESS, SLICE
 from broker.core.limits import Limits
 from broker.core.session import Session
 from broker.wire.codes import ReturnCode
@@ -525,7 +525,7 @@ def test_a_timer_goes_with_its_connection(world: World) -> None:
 # --- not reading -------------------------------------------------------------------------------------------------
 
 
-def test_a_client_that_takes_nothing_is_not_read_from_and_loses_qos_0(world: World) -> None:
+def test_a_client_that_takes_nothing_loses_qos_0(world: World) -> None:
     client = world.join("c")
     client.subscribe(("t", 0)).take()
     publisher = world.join("pub")
@@ -533,11 +533,11 @@ def test_a_client_that_takes_nothing_is_not_read_from_and_loses_qos_0(world: Wor
     client.connection.congest(1)  # to be told again changes nothing
     for n in range(5):
         publisher.publish("t", f"m{n}")
-    assert (client.is_read(), len(client.transport.unsent)) == (False, 0)
+    assert len(client.transport.unsent) == 0
     client.get_going()
     client.connection.relieve()
     publisher.publish("t", "now")
-    assert (client.is_read(), client.payloads()) == (True, ["now"])
+    assert client.payloads() == ["now"]
     stats = world.exchange.stats
     assert (stats.dropped, stats.publish_sent) == (5, 1)
     [fields] = world.log.fields("client reads too slowly: QoS 0 messages for it are dropped until it has caught up")
@@ -547,14 +547,97 @@ def test_a_client_that_takes_nothing_is_not_read_from_and_loses_qos_0(world: Wor
     brackets(world)
 
 
-def test_what_was_read_before_it_got_stuck_is_done_when_it_gets_going(world: World) -> None:
-    client = world.join("c")
+def test_a_client_that_does_not_read_while_it_publishes_what_it_subscribed_to_is_heard(world: World) -> None:
+    """Many a simple client is like that: were it not read from, it could never get to its reading."""
+    client = world.join("c", keep_alive=10)
+    client.subscribe(("t", 0)).take()
+    witness = world.join("witness")
+    witness.subscribe(("t", 0)).take()
     client.get_stuck()
+    for _ in range(20):
+        for _ in range(100):
+            client.publish("t", "x" * 1000)
+        world.advance(10.0)
+    assert (client.closed, client.is_read(), len(client.transport.unsent)) == (False, True, 0)
+    assert len(witness.take()) == 2000
+    client.get_going().publish("t", "now")
+    assert client.payloads() == ["now"]
+    brackets(world)
+
+
+#: What makes a broker answer, by Packet Identifier.
+ANSWERED: dict[str, Callable[[int], bytes]] = {
+    "PUBACK": lambda packet_id: publish(b"other", b"", qos=1, packet_id=packet_id),
+    "PUBREC": lambda packet_id: publish(b"other", b"", qos=2, packet_id=packet_id),
+    "PUBREL": lambda packet_id: packet(PUBREC, number(packet_id)),
+    "PUBCOMP": lambda packet_id: packet(PUBREL, number(packet_id)),
+    "PINGRESP": lambda packet_id: PINGREQ,
+    "SUBACK": lambda packet_id: subscribe(packet_id, (b"t", 0)),
+    "UNSUBACK": lambda packet_id: unsubscribe(packet_id, b"t"),
+}
+
+
+@pytest.mark.parametrize("answer", list(ANSWERED))
+def test_a_client_that_does_not_read_is_owed_only_so_many_answers(world: World, answer: str) -> None:
+    client = world.join("c", keep_alive=10)
+    client.get_stuck()
+    made = ANSWERED[answer]
+    sent = 0
+    while client.is_read():
+        assert sent < 100_000
+        client.send(*(made(packet_id) for packet_id in range(1, 1001)))
+        sent += 1000
+    owed = len(client.transport.unsent)
+    assert MAX_OWED < owed <= MAX_OWED + 6 * 1000
     client.feed(PINGREQ)
     world.settle()
-    assert len(client.transport.unsent) == 0
+    assert len(client.transport.unsent) == owed
     client.get_going()
-    assert client.take() == [("PINGRESP",)]
+    assert client.is_read()
+    assert client.take()[-1] == ("PINGRESP",)
+    brackets(world)
+
+
+def test_what_was_read_before_it_was_owed_too_much_is_done_when_it_gets_going(world: World) -> None:
+    client = world.join("c")
+    owe(client)
+    before = len(client.transport.unsent)
+    client.feed(publish(b"t", b"", qos=1, packet_id=7))
+    world.settle()
+    assert len(client.transport.unsent) == before
+    client.get_going()
+    assert client.take()[-1] == ("PUBACK", 7)
+
+
+def owe(client: Client) -> None:
+    """Make it a client that takes nothing, and is not read from therefore."""
+    client.get_stuck()
+    client.send(PINGREQ * (MAX_OWED // 2 + 1))
+    assert not client.is_read()
+
+
+def test_a_client_that_takes_nothing_of_what_it_is_owed_is_gone(world: World) -> None:
+    """It is not read from: so its silence cannot tell, but this can."""
+    client = world.join("c", keep_alive=10, will=("will", "", 0, False))
+    witness = world.join("witness")
+    witness.subscribe(("will", 0)).take()
+    owe(client)
+    world.advance(14.0)
+    client.connection.progress(world.now)
+    world.advance(14.0)
+    alive = not client.closed
+    world.advance(2.0)
+    assert (alive, client.closed, len(witness.take())) == (True, True, 1)
+    [fields] = world.log.fields("client disconnected")
+    assert fields["reason"] == "keep alive: for 15.0 s it has taken nothing of what it is owed"
+    brackets(world)
+
+
+def test_a_client_that_is_not_read_from_as_the_broker_ends_is_not_silent(world: World) -> None:
+    client = world.join("c", keep_alive=1)
+    client.connection.quiesce()
+    world.advance(100.0)
+    assert not client.closed
 
 
 def test_a_stuck_client_that_takes_a_little_now_and_then_is_alive(world: World) -> None:

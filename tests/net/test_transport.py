@@ -35,8 +35,8 @@ class Recorder:
         self.received.append(data)
         self.on_receive(data)
 
-    def congest(self, unsent: int) -> None:
-        self.congested.append(unsent)
+    def congest(self, waiting: int) -> None:
+        self.congested.append(waiting)
 
     def relieve(self) -> None:
         self.relieved += 1
@@ -213,10 +213,7 @@ def test_what_is_flushed_while_earlier_bytes_are_unsent_goes_behind_them(pair: P
 @pytest.mark.usefixtures("any_send")
 @pytest.mark.parametrize("frames", [[b"one"], [b"one", b"two"], [b"h", b"id", noise(LARGE)]], ids=["1", "2", "large"])
 def test_nothing_is_lost_when_the_system_takes_nothing_at_all(pair: Pair, frames: list[bytes]) -> None:
-    filled = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            filled += pair.sock.send(b"." * 1000)
+    filled = fill(pair)
     pair.flush(*frames)
     data = b"".join(frames)
     assert pair.transport.unsent == len(data)
@@ -236,23 +233,68 @@ def test_bytes_are_counted_while_they_are_unsent(pair: Pair) -> None:
 # --- a client that does not read ---
 
 
-def test_the_client_is_told_when_more_than_the_limit_is_unsent_and_when_all_of_it_is_gone(pair: Pair) -> None:
-    pair.flush(noise(1_000_000))
-    (unsent,) = pair.client.congested
-    assert MAX_UNSENT < unsent < 1_000_000
-    assert pair.client.relieved == 0
-    pair.read(1_000_000)
-    pair.until(lambda: pair.client.relieved == 1)
-    assert pair.transport.unsent == 0
-    assert pair.client.progressed >= 1
-
-
-def test_up_to_the_limit_nobody_is_told(pair: Pair) -> None:
+def fill(pair: Pair) -> int:
+    """Let the system be full; how many bytes the other end has to read before those that the transport sends."""
     filled = 0
     with contextlib.suppress(BlockingIOError):
         while True:
             filled += pair.sock.send(b"." * 1000)
-    pair.flush(b"x" * MAX_UNSENT)
+    return filled
+
+
+def test_one_large_frame_is_never_too_much_and_what_waits_behind_it_is_counted(pair: Pair) -> None:
+    pair.flush(noise(1_000_000))
+    assert pair.transport.unsent > MAX_UNSENT
+    half = b"x" * (MAX_UNSENT // 2)
+    pair.flush(half)
+    pair.flush(half)
+    assert pair.client.congested == []
+    pair.flush(b"y")
+    assert pair.client.congested == [MAX_UNSENT + 1]
+    pair.flush(b"z")  # told again, with what there is now
+    assert pair.client.congested == [MAX_UNSENT + 1, MAX_UNSENT + 2]
+    assert pair.read(1_000_000 + MAX_UNSENT + 2)[-2:] == b"yz"
+    pair.until(lambda: pair.client.relieved > 0)
+    assert pair.client.progressed >= 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_large_frame_behind_small_ones_does_not_count_but_a_second_one_does(pair: Pair, together: bool) -> None:
+    filled = fill(pair)
+    frames = [b"small", b"head", b"id", noise(500_000)]
+    for flushed in [frames] if together else [[frame] for frame in frames]:
+        pair.flush(*flushed)
+    assert pair.client.congested == []
+    pair.flush(noise(500_000))
+    assert pair.client.congested == [500_011]
+    pair.read(filled + 11 + 500_000)
+    pair.until(lambda: pair.client.relieved > 0)
+    pair.flush(b"x" * MAX_UNSENT)  # now it is the second that does not count
+    assert pair.client.congested == [500_011]
+    pair.read(500_000 + MAX_UNSENT)
+
+
+def test_small_frames_count_however_many_are_sent_together(pair: Pair) -> None:
+    filled = fill(pair)
+    frames = [b"x" * 1000] * (MAX_UNSENT // 1000 + 1)
+    pair.flush(*frames)
+    assert pair.client.congested == [MAX_UNSENT + 1000]
+    pair.read(filled + MAX_UNSENT + 1000)
+
+
+def test_the_client_is_relieved_when_half_of_the_limit_waits(pair: Pair) -> None:
+    filled = fill(pair)
+    pair.flush(*[b"x" * 1000] * (2 * MAX_UNSENT // 1000))
+    seen: list[int] = []
+    pair.client.relieve = lambda: seen.append(pair.transport.unsent)  # type: ignore[method-assign]
+    pair.read(filled + 2 * MAX_UNSENT)
+    pair.until(lambda: seen[-1:] == [0])
+    assert 0 < seen[0] <= MAX_UNSENT // 2
+
+
+def test_up_to_the_limit_nobody_is_told(pair: Pair) -> None:
+    filled = fill(pair)
+    pair.flush(*[b"x" * 1000] * (MAX_UNSENT // 1000))
     assert pair.client.congested == []
     pair.flush(b"y")
     assert pair.client.congested == [MAX_UNSENT + 1]
