@@ -30,7 +30,7 @@ class Vector(NamedTuple):
 
     @property
     def is_connect(self) -> bool:
-        return self.data[:1] == b"\x10"
+        return self.data[:1] != b"" and self.data[0] >> 4 == 1
 
 
 # --- an encoder for tests ----------------------------------------------------------------------------------------
@@ -284,9 +284,11 @@ def _connects() -> list[Vector]:
                 rest += fields[3]
             data = make(flags=flags, rest=rest)
             label = f"CONNECT: flags {flags:08b}" if version == MQTT_3_1_1 else f"3.1: CONNECT: flags {flags:08b}"
-            reserved = flags & 0x01  # [MQTT-3.1.2-3]
-            orphans = not flags & 0x04 and flags & 0x38  # [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-15]
-            qos_3 = flags & 0x18 == 0x18  # [MQTT-3.1.2-14]
+            # MQTT 3.1 does not use the first, and disregards the second without a will.
+            reserved = flags & 0x01 and version == MQTT_3_1_1  # [MQTT-3.1.2-3]
+            # [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-15]
+            orphans = not flags & 0x04 and flags & 0x38 and version == MQTT_3_1_1
+            qos_3 = flags & 0x18 == 0x18 and (flags & 0x04 or version == MQTT_3_1_1)  # [MQTT-3.1.2-14]
             nameless = flags & 0xC0 == 0x40  # [MQTT-3.1.2-22]
             if reserved or orphans or qos_3 or nameless:
                 rows.append(_bad(label, data, version=version))
@@ -560,14 +562,21 @@ def _first_bytes() -> list[Vector]:
             for flags in range(16):
                 if right.get(kind) == flags:
                     continue
-                data = packet(kind << 4 | flags, bodies.get(kind, b"\0\x01"))
+                first = kind << 4 | flags
+                data = packet(first, bodies.get(kind, b"\0\x01"))
                 name = f"{label}{names[kind]}: flags {flags:04b}"
-                if version == MQTT_3_1 and kind in (6, 8, 10) and flags == 0b1010:
-                    # MQTT 3.1 sends these again, with DUP.
-                    meanings = {6: (0x6A, 1), 8: (0x8A, 1, [(b"a", 0)]), 10: (0xAA, 1, [b"a"])}
-                    rows.append(_good(name, data, meanings[kind], version=version))
+                # MQTT 3.1 uses none of the flags on these, and on PUBREL, SUBSCRIBE and UNSUBSCRIBE only QoS 1.
+                unused = kind in (4, 5, 7, 12, 14) or (kind in (6, 8, 10) and flags & 0b0110 == 0b0010)
+                if version == MQTT_3_1 and unused:
+                    fields = {8: (1, [(b"a", 0)]), 10: (1, [b"a"]), 12: (), 14: ()}.get(kind, (1,))
+                    rows.append(_good(name, data, (first, *fields), version=version))
                 else:
                     rows.append(_bad(name, data, version=version))
+    for flags in range(1, 16):
+        data = packet(0x10 | flags, connect_3_1()[2:])
+        name = f"CONNECT of 3.1: header flags {flags:04b}"
+        # 0x16 is the first byte of TLS, and told as such.
+        rows.append(_bad(name, data) if flags == 6 else _good(name, data, (0x10 | flags, _connected(version=3)[1])))
     return rows
 
 

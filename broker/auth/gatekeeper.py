@@ -69,7 +69,10 @@ class Gatekeeper:
             # it could be taken for proved.
             anonymous = policy.allow_anonymous and policy.proof is None
             return self._known(connect) if anonymous else ReturnCode.NOT_AUTHORIZED
-        password = connect.password if connect.password is not None else b""
+        password = connect.password
+        if password is None:
+            # It has not said an empty one, which may be somebody's; and no user differs from another here.
+            return ReturnCode.BAD_USER_NAME_OR_PASSWORD
         if passwords.recall(username, password):
             return self._known(connect)
 

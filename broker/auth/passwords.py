@@ -116,6 +116,8 @@ class Passwords:
         """
         if self.recall(username, password):
             return True
+        if password.endswith(b"\0"):
+            return False  # HMAC fills its key up with NULs: any number of them behind the right password would pass
         entry = self._entries.get(username, self._nobody)
         # The same three calls with the same number of iterations altogether, for every kind of entry.
         plain = hashlib.sha512(password + entry.salt).digest()

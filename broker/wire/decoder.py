@@ -31,8 +31,14 @@ from .packets import Packet, parse_connect, parse_subscribe, parse_unsubscribe
 # The first bytes that a client may send, PUBLISH aside [MQTT-2.2.2-1]. PUBREL, SUBSCRIBE and UNSUBSCRIBE carry the
 # flags 0010 [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1], the others 0000.
 _FIRST_BYTES = frozenset({0x10, 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0, 0xE0})
-# MQTT 3.1 allowed a DUP flag on these three.
-_FIRST_BYTES_3_1 = _FIRST_BYTES | {0x6A, 0x8A, 0xAA}
+# MQTT 3.1 uses none of those flags where 3.1.1 asks for 0000, and on the other three QoS alone, which is 1: what else
+# is set there means nothing (DUP: it is sent again).
+_FIRST_BYTES_3_1 = frozenset(
+    [first | flags for first in (0x40, 0x50, 0x70, 0xC0, 0xE0) for flags in range(16)]
+    + [first | flags for first in (0x62, 0x82, 0xA2) for flags in (0, 1, 8, 9)]
+)
+# What a CONNECT may begin with, until it says whether it is of MQTT 3.1. One of these is the beginning of TLS.
+_CONNECTS = frozenset(range(0x10, 0x20)) - {0x16}
 
 # The beginning of most packets: first byte, a Remaining Length of one byte, then a topic's length or a Packet
 # Identifier.
@@ -179,7 +185,7 @@ class Decoder:
                     raise ProtocolError("PUBLISH with DUP at QoS 0")  # [MQTT-3.3.1-2]
             elif first & 6 == 6:
                 raise ProtocolError("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
-        elif first not in (_FIRST_BYTES if self.version != MQTT_3_1 else _FIRST_BYTES_3_1):
+        elif first not in (_FIRST_BYTES if self.version != MQTT_3_1 else _FIRST_BYTES_3_1) and first not in _CONNECTS:
             raise _bad_first_byte(first)
         if end > size:
             self._await(data, pos, end)
@@ -234,7 +240,10 @@ def _packet_id(kind: int, data: bytes, pos: int) -> int:
 
 def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Packet:
     if kind == CONNECT:
-        return first, parse_connect(data, body, end)
+        connect = parse_connect(data, body, end)
+        if first not in _FIRST_BYTES and connect.version != MQTT_3_1:
+            raise _bad_first_byte(first)
+        return first, connect
     if kind in (PINGREQ, DISCONNECT):
         if body != end:
             raise ProtocolError(f"{PACKET_NAMES[kind]} with a payload")

@@ -74,6 +74,10 @@ def parse_connect(data: bytes, pos: int, end: int) -> Connect:
     keep_alive = (data[pos + 2] << 8) | data[pos + 3]
     pos += 4
 
+    lenient = level == MQTT_3_1
+    if lenient:
+        # It says that bit 0 is not used, and that without a will the will's QoS and retain are disregarded.
+        flags &= 0xFE if flags & 0x04 else 0xC6
     if flags & 0x01:
         raise ProtocolError("CONNECT with the reserved flag set")  # [MQTT-3.1.2-3]
     will_qos = (flags >> 3) & 3
@@ -93,7 +97,6 @@ def parse_connect(data: bytes, pos: int, end: int) -> Connect:
         will = Will(will_topic, will_payload, will_qos, bool(flags & 0x20))
     username = password = None
     # An MQTT 3.1 client may set these two flags and leave the fields away: its remaining length takes precedence.
-    lenient = level == MQTT_3_1
     if flags & 0x80 and not (lenient and pos == end):
         username, pos = _text(data, pos, end, "user name")  # [MQTT-3.1.2-19] [MQTT-3.1.3-11]
     if flags & 0x40 and not (lenient and pos == end):

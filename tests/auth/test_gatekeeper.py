@@ -19,6 +19,7 @@ from broker.auth.passwords import Passwords, set_password
 from broker.core.ports import GIVEN_CLIENT_ID
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
+from tests.password_lines import pbkdf2_line, sha512_line
 
 PEER = "192.0.2.1:1000"
 
@@ -117,6 +118,21 @@ def test_a_password_is_checked_before_anything_that_concerns_the_user(
     known = passwords(tmp_path, ann="secret", bob="secret", eve="secret")
     policy = Policy(known, allow_anonymous=False, deny_users=("eve",), client_ids={"bob": ("b",)})
     assert verdict(Gatekeeper(policy, elsewhere.checks), elsewhere, packet) == code
+
+
+@pytest.mark.parametrize("line", [sha512_line, pbkdf2_line])
+@pytest.mark.parametrize(("password", "code"), [(b"", 0), (None, 4), (b"\0", 4)])
+def test_no_password_is_not_an_empty_one(
+    password: bytes | None, code: int, line: Callable[[str, bytes], str], elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    """Other programs write the hash of an empty password. Also not where it has been right before."""
+    path = tmp_path / "passwords"
+    path.write_text(line("ann", b""))
+    gatekeeper = Gatekeeper(Policy(Passwords.read(str(path))), elsewhere.checks)
+    asked = connect("c", "ann", password)
+    assert verdict(gatekeeper, elsewhere, asked) == code
+    assert verdict(gatekeeper, elsewhere, connect("c", "ann", b"")) == 0
+    assert verdict(gatekeeper, elsewhere, asked) == code
 
 
 def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_path: Path) -> None:

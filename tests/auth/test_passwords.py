@@ -141,6 +141,17 @@ def test_recall_knows_what_check_found_right(path: str) -> None:
     assert (before, checked, after) == (None, [True, False, False], [True, None, None, None])
 
 
+@pytest.mark.parametrize("password", [b"", b"one", b"x" * 127, b"x" * 128, b"x" * 129])
+@pytest.mark.parametrize("padding", [b"\0", b"\0" * 2, b"\0" * 125, b"\0" * 128])
+def test_nothing_may_stand_behind_a_password(path: str, password: bytes, padding: bytes) -> None:
+    """HMAC, within PBKDF2, pads a short key with NULs."""
+    known = Passwords.read(written(path, pbkdf2_line("bob", password) + sha512_line("al", password)))
+    assert [known.check(user, password) for user in ("bob", "al")] == [True, True]
+    assert [known.check(user, password + padding) for user in ("bob", "al")] == [False, False]
+    assert [known.check(user, padding + password) for user in ("bob", "al")] == [False, False]
+    assert known.recall("bob", password + padding) is None
+
+
 def test_another_reading_of_the_file_recalls_nothing_and_shares_no_digest(path: str) -> None:
     written(path, pbkdf2_line("bob", b"one"))
     first, second = Passwords.read(path), Passwords.read(path)
