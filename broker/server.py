@@ -67,7 +67,7 @@ class Server:
         self.loop = Loop(self.timers, self._bug)
         self._workers = Workers(self.loop, config.workers, "selectmq-worker")
         self._lane = Workers(self.loop, 1, "selectmq-store")
-        self.checks = Checks(self._workers.submit, config.workers)
+        self.checks = Checks(self._workers.submit, config.workers, self.loop.soon)
         self.handshakes = Handshakes(self.loop)
         self._entrances: list[Entrance] = []
         # What the authors of retained messages may do on each listener, until a reload.

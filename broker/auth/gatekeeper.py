@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..core.ports import GIVEN_CLIENT_ID, Rights
+from ..core.ports import GIVEN_CLIENT_ID, GiveUp, Rights
 from ..wire.codes import ReturnCode
 from ..wire.packets import Connect
 from .acl import Acl
@@ -51,7 +51,7 @@ class Gatekeeper:
 
     def admit(
         self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
-    ) -> ReturnCode | None:
+    ) -> ReturnCode | GiveUp:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id
@@ -75,20 +75,40 @@ class Gatekeeper:
             return ReturnCode.BAD_USER_NAME_OR_PASSWORD
         if passwords.recall(username, password):
             return self._known(connect)
+        return self._check(passwords, username, password, connect, peer, decided)
+
+    def _check(
+        self,
+        passwords: Passwords,
+        username: str,
+        password: bytes,
+        connect: Connect,
+        peer: str,
+        decided: Callable[[ReturnCode], None],
+    ) -> ReturnCode | GiveUp:
+        """The end of `admit`, where it takes a worker."""
+        policy = self.policy
 
         def checked(right: Any, error: Exception | None) -> None:
+            nonlocal give_up
             if error is not None:
                 raise error  # a bug: told as one by the loop
-            if self.policy is not policy:  # replaced meanwhile: what was checked may hold no more
-                code = self.admit(connect, peer, decided)
-                if code is not None:
-                    decided(code)
+            if self.policy is policy:
+                decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
                 return
-            decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
+            again = self.admit(connect, peer, decided)  # replaced meanwhile: what was checked may hold no more
+            if isinstance(again, ReturnCode):
+                decided(again)
+            else:
+                give_up = again
 
-        if self._checks.submit(lambda: passwords.check(username, password), checked, peer):
-            return None
-        return ReturnCode.SERVER_UNAVAILABLE
+        question = self._checks.submit(
+            (passwords, username, password), lambda: passwords.check(username, password), checked, peer, _size(connect)
+        )
+        if question is None:
+            return ReturnCode.SERVER_UNAVAILABLE
+        give_up = question.cancel
+        return lambda: give_up()
 
     def replace(self, policy: Policy) -> Stays:
         """Go by another policy from now on. Returns who of those that are in may stay."""
@@ -141,6 +161,12 @@ class Gatekeeper:
             return False
         patterns = policy.client_ids.get(username, policy.client_ids.get("*"))
         return patterns is None or any(_fits(pattern, username, client_id) for pattern in patterns)
+
+
+def _size(connect: Connect) -> int:
+    """Bytes that it holds."""
+    will = 0 if connect.will is None else len(connect.will.topic) + len(connect.will.payload)
+    return len(connect.client_id) + len(connect.username or "") + len(connect.password or b"") + will
 
 
 def _fits(pattern: str, username: str, client_id: str) -> bool:

@@ -36,7 +36,7 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from .exchange import MAX_TURN
-from .ports import Gatekeeper, Rights, Transport
+from .ports import Gatekeeper, GiveUp, Rights, Transport
 from .session import Discard, Session
 from .timers import Timer
 
@@ -72,6 +72,7 @@ class Connection:
         "_dripped",
         "_exchange",
         "_gatekeeper",
+        "_give_up",
         "_held",
         "_last_heard",
         "_max_packet_size",
@@ -104,6 +105,7 @@ class Connection:
         self._transport = transport
         self._decoder = Decoder(min(MAX_CONNECT, max_packet_size))
         self._max_packet_size = max_packet_size
+        self._give_up: GiveUp | None = None  # while others decide whether it may come in
         self._held = 0  # acknowledgements that wait for the store
         self._paused = 0
         self._most_waiting = 0  # bytes above which a congested client is not read from
@@ -247,15 +249,18 @@ class Connection:
             def decided(code: ReturnCode) -> None:
                 self._admitted(connect, code)
 
-            code = self._gatekeeper.admit(connect, self.peer, decided, identity is not None)
-            if code is not None:
-                self._admitted(connect, code)
+            answer = self._gatekeeper.admit(connect, self.peer, decided, identity is not None)
+            if isinstance(answer, ReturnCode):
+                self._admitted(connect, answer)
+            else:
+                self._give_up = answer
         if self.state == ADMITTING:
             self._paused |= _ADMISSION
 
     def _admitted(self, connect: Connect, code: ReturnCode) -> None:
         if self.state != ADMITTING:
             return  # it left meanwhile
+        self._give_up = None
         exchange = self._exchange
         if code != ReturnCode.ACCEPTED:
             self._refuse(code, _REASONS[code], connect)
@@ -580,6 +585,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._give_up is not None:
+            self._give_up()
+            self._give_up = None
         self._transport.close(gently)
 
     def _set_timer(self) -> None:

@@ -49,6 +49,10 @@ class Rights(Protocol):
 GIVEN_CLIENT_ID = "auto-"
 
 
+#: Tells who decides that nobody wants to know any more.
+GiveUp: TypeAlias = Callable[[], None]
+
+
 class Gatekeeper(Protocol):
     """Decides about a CONNECT: one for each listener."""
 
@@ -58,9 +62,9 @@ class Gatekeeper(Protocol):
 
     def admit(
         self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
-    ) -> ReturnCode | None:
-        """The return code, if it can be told without delay; else None, and `decided` is called later on the loop.
-        `peer`: see Transport. `proved`: the transport vouches for the user name."""
+    ) -> ReturnCode | GiveUp:
+        """The return code, if it can be told without delay; else `decided` is called later on the loop, unless what is
+        returned is called before. `peer`: see Transport. `proved`: the transport vouches for the user name."""
 
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if it was checked: only then it gives rights."""

@@ -14,7 +14,7 @@ from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
 from broker.core.limits import Limits
-from broker.core.ports import Rights, Store
+from broker.core.ports import GiveUp, Rights, Store
 from broker.core.session import Session
 from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
@@ -182,16 +182,17 @@ class FakeGatekeeper:
         self.slow = False
         self.asked: list[Connect] = []
         self.pending: list[Callable[[ReturnCode], None]] = []
+        self.given_up: list[Connect] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
 
     def admit(
         self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
-    ) -> ReturnCode | None:
+    ) -> ReturnCode | GiveUp:
         self.asked.append(connect)
         if not self.slow:
             return self.code
         self.pending.append(decided)
-        return None
+        return lambda: self.given_up.append(connect)
 
     def proven_name(self, username: str | None) -> str | None:
         return username

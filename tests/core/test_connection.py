@@ -259,6 +259,7 @@ def test_a_decision_that_comes_when_the_client_has_left_is_dropped(world: World)
     world.gatekeeper.slow = True
     client = world.dial().connect("c")
     client.drop()
+    assert [connect.client_id for connect in world.gatekeeper.given_up] == ["c"]
     world.gatekeeper.pending.pop()(ReturnCode.ACCEPTED)
     world.settle()
     assert (client.take(), world.exchange.sessions, world.exchange.connected) == ([], {}, 0)

@@ -1,0 +1,27 @@
+"""Addresses of clients: how they are written, and what counts as one place.
+
+Owns: that one place is a host in IPv4 and a network of 64 bits in IPv6, wherever something is shared out by address.
+Must not know: what is shared out.
+"""
+
+from ipaddress import IPv6Address
+
+
+def origin_of(peer: str) -> str:
+    """The place of a client. `peer` is an address, with or without a port ("192.0.2.1:1000", "[2001:db8::1]:1000",
+    "2001:db8::1"), or who is at a Unix socket ("unix:uid-1000:pid-4711": the place is the user)."""
+    if peer.startswith("unix:"):
+        return ":".join(peer.split(":")[:2])
+    if peer.startswith("["):
+        host = peer[1:].partition("]")[0]
+    else:
+        host = peer.partition(":")[0] if peer.count(":") == 1 else peer
+    if ":" not in host:
+        return host
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return address.packed[:8].hex(":", 2)
