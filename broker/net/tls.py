@@ -15,7 +15,8 @@ the very same bytes, as SSLSocket would want it. Memory: a block in, and out wha
 
 The longest step of a handshake is mostly the signature of the listener's key. Measured with OpenSSL 3.0 (TLS 1.3,
 medians): 0.15 ms with ECDSA P-256, 0.4 ms with RSA 2048, 3.6 ms with RSA 4096. Handshakes does a few of them a turn, so
-that a rush of clients does not hold up those who are connected. Who takes too long is the owner's to end, by `abort`.
+that a rush of clients does not hold up those who are connected, and lets addresses take turns. Who takes too long is the
+owner's to end, by `abort`.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..addresses import origin_of
 from .loop import Loop
 from .transport import LARGE, Below, Client
 
-#: Steps of handshakes in one turn.
+#: Steps of handshakes in one turn, and seconds after which no more are begun in it.
 STEPS = 8
+TURN = 0.004
 #: A record holds no more [RFC 8446, 5.1].
 RECORD = 16_384
 #: The first byte of a client's first record [RFC 8446, 5.1].
@@ -62,22 +65,32 @@ class Tls(NamedTuple):
 
 
 class Handshakes:
-    """Gives each handshake its turn."""
+    """Gives each handshake its turn: addresses take turns, so that one that asks for many delays only itself."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
+        # By origin, in the order of their turns; no queue is empty.
+        self._waiting: dict[str, deque[Callable[[], None]]] = {}
 
-    def add(self, step: Callable[[], None]) -> None:
+    def add(self, step: Callable[[], None], peer: str) -> None:
+        """Call `step` when it is the turn of `peer`, its address and port."""
         if not self._waiting:
             self._loop.soon(self._turn)
-        self._waiting.append(step)
+        self._waiting.setdefault(origin_of(peer), deque()).append(step)
 
     def _turn(self) -> None:
         waiting = self._waiting
+        end = time.monotonic() + TURN
         try:
-            for _ in range(min(STEPS, len(waiting))):
-                waiting.popleft()()
+            for _ in range(STEPS):
+                origin = next(iter(waiting))
+                queue = waiting.pop(origin)
+                step = queue.popleft()
+                if queue:
+                    waiting[origin] = queue  # behind all others
+                step()
+                if not waiting or time.monotonic() >= end:
+                    break
         finally:
             if waiting:
                 self._loop.soon(self._turn)
@@ -140,7 +153,7 @@ class TlsLayer:
         self._begun = True
         self._incoming.write(data)
         self._below.pause_reading()
-        self._handshakes.add(self._shake)
+        self._handshakes.add(self._shake, self._below.peer)
 
     def congest(self, waiting: int) -> None:
         if self.client is not None:

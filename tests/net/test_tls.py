@@ -7,7 +7,9 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ import pytest
 from broker.config.kinds import Choice
 from broker.config.options import OPTIONS
 from broker.net import tls as tls_module
-from broker.net.tls import STEPS, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
+from broker.net.tls import STEPS, TURN, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
 from tests.certificates import Authority
 from tests.net.running_loop import RunningLoop
 from tests.net.test_transport import MAX_UNSENT, Pair, noise
+
+PEER = "192.0.2.1:1000"
 
 
 @pytest.fixture(scope="module")
@@ -250,12 +254,47 @@ def test_only_some_handshakes_are_done_in_a_turn(running: RunningLoop) -> None:
 
     def rush() -> None:
         for _ in range(3 * STEPS + 1):
-            handshakes.add(step)
+            handshakes.add(step, PEER)
 
     running.call(rush)
     while len(turns) < 3 * STEPS + 1:
         running.next_turn()
     assert [turns.count(turn) for turn in sorted(set(turns))] == [STEPS, STEPS, STEPS, 1]
+
+
+def test_addresses_take_turns_at_handshakes(running: RunningLoop) -> None:
+    done: list[str] = []
+    handshakes = Handshakes(running.loop)
+
+    def rush() -> None:
+        for n in range(3):
+            for peer in (PEER, PEER.replace(":1000", ":2000"), "[2001:db8::1]:1", "[2001:db8::2:1]:1"):
+                handshakes.add(partial(done.append, f"{peer} {n}"), peer)
+        handshakes.add(partial(done.append, "late"), "192.0.2.9:1")
+
+    running.call(rush)
+    while len(done) < 13:
+        running.next_turn()
+    assert done.index("late") == 2
+    assert [step.startswith("[") for step in done[:7]] == [False, True, False, False, True, False, True]
+
+
+def test_steps_that_take_long_are_fewer_in_a_turn(running: RunningLoop) -> None:
+    turns: list[int] = []
+    handshakes = Handshakes(running.loop)
+
+    def step() -> None:
+        turns.append(running.turns)
+        time.sleep(TURN)  # what OpenSSL does with RSA 4096
+
+    def rush() -> None:
+        for _ in range(3):
+            handshakes.add(step, PEER)
+
+    running.call(rush)
+    while len(turns) < 3:
+        running.next_turn()
+    assert len(set(turns)) == 3
 
 
 def test_a_bug_in_one_handshake_leaves_the_others_their_turn(running: RunningLoop) -> None:
@@ -266,8 +305,8 @@ def test_a_bug_in_one_handshake_leaves_the_others_their_turn(running: RunningLoo
         raise ValueError("bug")
 
     def rush() -> None:
-        handshakes.add(bug)
-        handshakes.add(lambda: done.append(1))
+        handshakes.add(bug, PEER)
+        handshakes.add(lambda: done.append(1), PEER)
 
     running.call(rush)
     running.next_turn()
