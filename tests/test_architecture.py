@@ -65,6 +65,8 @@ ROOMS = {
     "broker.config.kinds": Room(()),
     "broker.config.toml_lines": Room(()),
     "broker.config.options": Room(("broker.config.kinds",)),
+    "broker.config.mosquitto_names": Room(()),
+    "broker.config.unknown": Room(("broker.config", "broker.program")),
     "broker.config.loading": Room(("broker.config",)),
     # What a listener is made of, up to the client's Connection.
     "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire.encoder")),

@@ -11,7 +11,6 @@ This module owns reading, merging and the rules between options; every mistake o
 It must not know any part of the broker: whether a password file is well-formed or an address is free shows later.
 """
 
-import difflib
 import os
 import re
 import tomllib
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from .kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
+from .mosquitto_names import MOSQUITTO, answer
 from .options import (
     GLOBAL_OPTIONS,
     LISTENER_OPTIONS,
@@ -33,6 +33,7 @@ from .options import (
     markdown_table,
 )
 from .toml_lines import Key, key_lines
+from .unknown import about_flag, about_key, about_word, plain
 
 __all__ = [
     "Change",
@@ -49,45 +50,6 @@ __all__ = [
 ]
 
 _LARGEST_FILE = 4 << 20  # bytes; nobody writes more by hand, and /dev/zero never ends
-
-_MOSQUITTO = {
-    "acl_file": "here it is 'acl'",
-    "autosave_interval": "it is not needed here, because what is acknowledged is already stored",
-    "autosave_on_changes": "it is not needed here, because what is acknowledged is already stored",
-    "bind_address": "here it is 'bind'",
-    "cafile": "here it is 'client_ca'",
-    "capath": "here it is 'client_ca', a file",
-    "certfile": "here it is 'certificate'",
-    "clientid_prefixes": "here it is 'client_id_prefixes', a list",
-    "crlfile": "here it is 'client_crl'",
-    "enable_proxy_protocol": "here it is 'proxy_protocol', a list of the proxies",
-    "keyfile": "here it is 'key'",
-    "listener": "here it is a [[listeners]] table with 'bind' and 'port', or 'unix'",
-    "log_type": "here it is 'log_level'",
-    "max_inflight_messages": "here it is 'max_inflight'",
-    "message_size_limit": "here it is 'max_packet_size'",
-    "password_file": "here it is 'passwords'",
-    "per_listener_settings": "it is not needed here, because each [[listeners]] table has its own",
-    "persistence": "here it is 'memory', which is true where persistence is false",
-    "persistence_file": "here it is 'data', a directory",
-    "persistence_location": "here it is 'data'",
-    "persistent_client_expiration": "here it is 'session_expiry'",
-    "protocol": "here it is 'websocket', true for the protocol websockets",
-    "require_certificate": "it is the default with 'client_ca'; false is client_certificates = 'optional'",
-    "set_tcp_nodelay": "it is not needed here, because it is always on",
-    "tls_version": "it is not needed here, because TLS 1.2 and later are spoken, and nothing older",
-    "use_identity_as_username": "here it is certificate_user = 'cn'",
-    "use_subject_as_username": "here it is certificate_user = 'subject'",
-    "websockets_origin": "here it is 'websocket_origins', a list",
-}
-# What also begins the lines of a mosquitto.conf, besides these and the names that we share.
-_MOSQUITTO_WORDS = {
-    "address", "allow_zero_length_clientid", "auth_plugin", "connection",
-    "connection_messages", "http_dir", "include_dir", "log_dest", "log_timestamp", "log_timestamp_format",
-    "max_inflight_bytes", "memory_limit", "pid_file", "plugin", "queue_qos0_messages", "retain_available",
-    "socket_domain", "topic", "upgrade_outgoing_qos", "user",
-}  # fmt: skip
-
 
 # Options that without another would do nothing, though somebody may rely on them.
 _NEEDS = {
@@ -193,22 +155,7 @@ def from_keywords(keywords: Mapping[str, object]) -> Overrides:
 def unknown_flag(flag: str, others: Iterable[str] = (), commands: Iterable[str] = ()) -> ConfigError:
     """The error for an argument that argparse does not know; `others` are flags that are not options ("--check"),
     `commands` what might have been meant by a word."""
-    if not flag.startswith("-"):
-        if flag in commands:
-            return ConfigError(f"{flag}: a command comes first, before all flags")
-        if meant := difflib.get_close_matches(flag, list(commands), 1, 0.7):
-            return ConfigError(f"{flag}: unknown command; did you mean '{meant[0]}'?")
-        return ConfigError(f"{flag}: unexpected argument; a configuration file is given as -c FILE")
-    word = flag.partition("=")[0]
-    name = _plain(word.lstrip("-"))
-    if name in OPTIONS and not OPTIONS[name].has_flag:
-        return ConfigError(f"{word}: has no flag; set '{name}' in the configuration file")
-    known = [row.flag for row in OPTIONS.values() if row.flag is not None] + list(others)
-    known += [f"--no-{row.flag[2:]}" for row in OPTIONS.values() if row.flag and isinstance(row.kind, Boolean)]
-    near = difflib.get_close_matches(f"--{name.replace('_', '-')}", known, 1, 0.7)
-    if name in _MOSQUITTO:
-        return ConfigError(f"{word}: unknown flag, a name of Mosquitto's; {_MOSQUITTO[name]}")
-    return ConfigError(f"{word}: unknown flag; " + (f"did you mean '{near[0]}'?" if near else "--help shows all flags"))
+    return ConfigError(about_flag(flag, others) if flag.startswith("-") else about_word(flag, commands))
 
 
 # Sources: how a place in the configuration is named ------------------------------------------------------------------
@@ -316,7 +263,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
 
 
 def _looks_like_mosquitto_conf(text: str) -> bool:
-    words = {*_MOSQUITTO, *_MOSQUITTO_WORDS, *OPTIONS}
+    words = {*MOSQUITTO, *OPTIONS}
     return any(word in words for word in re.findall(r"^[ \t]*([a-z_]+)[ \t]+[^\s=.]", text, re.MULTILINE))
 
 
@@ -390,20 +337,12 @@ def _raise_unknown(name: object, value: object, source: _Source, parent: Key) ->
         move = ": move it above the first [[listeners]]" if source.is_file else ""
         raise ConfigError(f"{source.where(key)} belongs at the top level, not to a listener{move}")
     unknown = source.unknown(key)
-    plain = _plain(text)
-    if plain in _MOSQUITTO:
-        raise ConfigError(f"{unknown}, a name of Mosquitto's; {_MOSQUITTO[plain]}")
-    if isinstance(value, Mapping) and any(_plain(str(inner)) in OPTIONS for inner in value):
+    is_section = isinstance(value, Mapping) and any(plain(str(inner)) in OPTIONS for inner in value)
+    if is_section and answer(plain(text)) is None:
         raise ConfigError(f"{unknown}: options stand at the top level, not in a table of their own")
-    near = difflib.get_close_matches(plain, [*OPTIONS, *(() if parent else ("listeners",))], 1, 0.7)
-    if not near:
-        raise ConfigError(f"{unknown}; the README lists all options")
-    place = " at the top level" if parent and near[0] in GLOBAL_OPTIONS else ""
-    raise ConfigError(f"{unknown}; did you mean '{near[0]}'{place}?")
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
+    if parent:
+        raise ConfigError(unknown + about_key(text, OPTIONS, top_level=GLOBAL_OPTIONS))
+    raise ConfigError(unknown + about_key(text, [*OPTIONS, "listeners"]))
 
 
 # Rules between options -----------------------------------------------------------------------------------------------
