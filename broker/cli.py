@@ -19,7 +19,7 @@ from . import logs, notify, program
 from .auth.errors import FileError
 from .commands import table
 from .config import loading
-from .config.options import Config, add_flags
+from .config.options import OPTIONS, Config, add_flags
 from .entrance import StartError, read_rules
 from .server import Server
 from .version import __version__
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [flags]\n       %(prog)s COMMAND ...",
         description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.\n\n"
         + table.overview(program.name()),
+        epilog=f"`{program.name()} options` shows all options; these stand only in FILE: {_without_flag()}.",
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
@@ -90,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"selectmq {__version__}")
     add_flags(parser)
     return parser
+
+
+def _without_flag() -> str:
+    return ", ".join(name for name, row in OPTIONS.items() if not row.has_flag)
 
 
 def _check(settings: Config) -> int:

@@ -85,7 +85,7 @@ ROOMS = {
         )
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
-    "broker.commands": Room(("broker.auth",)),
+    "broker.commands": Room(("broker.auth", "broker.config")),
     # Around it: how it is started.
     "broker.cli": Room(
         (

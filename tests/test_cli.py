@@ -132,7 +132,7 @@ MISTAKES = [
     pytest.param(["--max-inflght", "5"], "--max-inflght: unknown flag; did you mean '--max-inflight'?"),
     pytest.param(["--chek"], "--chek: unknown flag; did you mean '--check'?"),
     pytest.param(["--max-conn", "5"], "--max-conn: unknown flag"),
-    pytest.param(["--workers", "5"], "--workers: has no flag; set 'workers' in the configuration file"),
+    pytest.param(["--deny-users", "x"], "--deny-users: has no flag; set 'deny_users' in the configuration file"),
     pytest.param(["--port"], "argument -p/--port: expected one argument; --help shows all flags"),
     pytest.param(["-c"], "argument -c/--config: expected one argument; --help shows all flags"),
     pytest.param(["--memory=yes"], "ignored explicit argument 'yes'; --help shows all flags"),

@@ -67,6 +67,11 @@ class Kind(ABC):
 
     @property
     @abstractmethod
+    def example(self) -> str:
+        """A value as it stands in the file, where there is no default to show."""
+
+    @property
+    @abstractmethod
     def values(self) -> str:
         """What is allowed, as it goes on after "must be": "an integer from 1 to 64"."""
 
@@ -107,6 +112,10 @@ class Integer(Kind):
     bare = "-?[0-9]{1,30}"
 
     @property
+    def example(self) -> str:
+        return str(self.low)
+
+    @property
     def values(self) -> str:
         return f"an integer from {self.low} to {self.high}"
 
@@ -126,6 +135,10 @@ class Boolean(Kind):
 
     metavar = ""
     bare = "true|false"
+
+    @property
+    def example(self) -> str:
+        return "true"
 
     @property
     def values(self) -> str:
@@ -161,6 +174,10 @@ class Size(Kind):
     decimal: ClassVar[dict[str, int]] = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
     @property
+    def example(self) -> str:
+        return self.toml(self.low)
+
+    @property
     def values(self) -> str:
         return f"a size from {self.text(self.low)} to {self.text(self.high)}"
 
@@ -192,6 +209,10 @@ class Duration(Kind):
     units: ClassVar[dict[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
     @property
+    def example(self) -> str:
+        return self.toml(self.low)
+
+    @property
     def values(self) -> str:
         return f"a duration from {self.text(self.low)} to {self.text(self.high)}"
 
@@ -220,6 +241,10 @@ class Choice(Kind):
     metavar = "WORD"
 
     @property
+    def example(self) -> str:
+        return _toml_string(self.words[0])
+
+    @property
     def values(self) -> str:
         return "one of " + ", ".join(map(repr, self.words))
 
@@ -234,6 +259,10 @@ class Path(Kind):
     """A path of a file or directory; absolute once it is resolved."""
 
     metavar = "PATH"
+
+    @property
+    def example(self) -> str:
+        return '"PATH"'
 
     @property
     def values(self) -> str:
@@ -272,6 +301,10 @@ class Mode(Kind):
     metavar = "MODE"
 
     @property
+    def example(self) -> str:
+        return '"0660"'
+
+    @property
     def values(self) -> str:
         return 'a file mode in octal, such as "0660"'
 
@@ -286,6 +319,10 @@ class Address(Kind):
     """An IP address or a host name to listen on."""
 
     metavar = "ADDRESS"
+
+    @property
+    def example(self) -> str:
+        return '"0.0.0.0"'
 
     @property
     def values(self) -> str:
@@ -314,6 +351,10 @@ class Texts(Kind):
     metavar = "LIST"
 
     @property
+    def example(self) -> str:
+        return '["TEXT", "TEXT"]'
+
+    @property
     def values(self) -> str:
         return "a list of texts, none of them empty"
 
@@ -334,6 +375,10 @@ class Peers(Kind):
     """Who connects: IP addresses, networks, or UNIX for all that reach a Unix socket. A tuple without repetitions."""
 
     metavar = "LIST"
+
+    @property
+    def example(self) -> str:
+        return '["10.0.0.0/8"]'
 
     @property
     def values(self) -> str:
@@ -378,6 +423,10 @@ class UrlPath(Kind):
     metavar = "PATH"
 
     @property
+    def example(self) -> str:
+        return '"/mqtt"'
+
+    @property
     def values(self) -> str:
         return "the path of a URL"
 
@@ -396,6 +445,10 @@ class Origins(Kind):
     """Origins of web pages, as browsers write them: a tuple without repetitions."""
 
     metavar = "LIST"
+
+    @property
+    def example(self) -> str:
+        return '["https://example.com"]'
 
     @property
     def values(self) -> str:
@@ -428,6 +481,10 @@ class Patterns(Kind):
     """A table from a user's name (or "*") to ClientId patterns, in which `%u` and `*` have a meaning."""
 
     metavar = "TABLE"
+
+    @property
+    def example(self) -> str:
+        return '{ "USER" = ["PATTERN"] }'
 
     @property
     def values(self) -> str:

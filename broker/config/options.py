@@ -55,6 +55,13 @@ class Option:
         return "--" + self.name.replace("_", "-") if self.has_flag else None
 
     @property
+    def default_text(self) -> str:
+        """The default as a flag takes it, or what holds if it is not set."""
+        if isinstance(self.default, tuple | Mapping) and not self.default:
+            return "none"
+        return self.unset if self.default is None else self.kind.text(self.default)
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """All flags that argparse is to know; for a Boolean it adds the one with `--no-`."""
         return tuple(flag for flag in (self.short_flag, self.flag) if flag)
@@ -119,9 +126,10 @@ class ListenerConfig:
         None, Path(), "PEM file of the authorities of client certificates; with it, clients are asked for one",
         flag=True, reload=True))
     client_certificates: Literal["required", "optional"] = field(metadata=option(
-        "required", Choice(("required", "optional")), "whether clients need a certificate of client_ca", reload=True))
+        "required", Choice(("required", "optional")), "whether clients need a certificate of client_ca", flag=True,
+        reload=True))
     client_crl: str | None = field(metadata=option(
-        None, Path(), "PEM file of the revocation lists of client_ca", reload=True))
+        None, Path(), "PEM file of the revocation lists of client_ca", flag=True, reload=True))
     certificate_user: Literal["cn", "subject"] | None = field(metadata=option(
         None, Choice(("cn", "subject")), "what in a client's certificate is its user name, instead of those in CONNECT",
         flag=True, reload=True))
@@ -142,11 +150,12 @@ class ListenerConfig:
         (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
     # A ClientId of 23 bytes must be accepted [MQTT-3.1.3-5].
     max_client_id: int = field(metadata=option(
-        65535, Integer(23, 65535), "longest ClientId in characters (else return code 2)", reload=True))
+        65535, Integer(23, 65535), "longest ClientId in characters (else return code 2)", flag=True, reload=True))
     connect_timeout: float = field(metadata=option(
         10.0, Duration(0.1, 3600), "time from the connection to a complete CONNECT", flag=True, reload=True))
     max_keepalive: float = field(metadata=option(
-        0.0, Duration(0, 65535), "longest keep alive that a client may ask for; 0 is no limit", reload=True))
+        0.0, Duration(0, 65535), "longest keep alive that a client may ask for; 0 is no limit", flag=True,
+        reload=True))
     max_connections: int = field(metadata=option(
         10_000, Integer(1, _MANY), "connections at the same time on a listener", flag=True, reload=True))
     max_packet_size: int = field(metadata=option(
@@ -154,7 +163,8 @@ class ListenerConfig:
     websocket: bool = field(metadata=option(
         False, Boolean(), "speak MQTT over WebSocket; needs: pip install 'selectmq[websocket]'", flag=True))
     websocket_path: str | None = field(metadata=option(
-        None, UrlPath(), "the one path of the URL on which clients may connect", reload=True, unset="any"))
+        None, UrlPath(), "the one path of the URL on which clients may connect", flag=True, reload=True,
+        unset="any"))
     websocket_origins: tuple[str, ...] = field(metadata=option(
         (), Origins(), 'web pages that may connect besides those of the same host: "https://example.com", or "*" for '
         "any", reload=True))
@@ -217,12 +227,12 @@ class Config:
         "info", Choice(("error", "warning", "info", "debug")), "what is logged", flag=True, reload=True))
     log_format: Literal["text", "json"] = field(metadata=option(
         "text", Choice(("text", "json")), "how a line of the log is written", flag=True))
-    workers: int = field(metadata=option(4, Integer(1, 64), "worker threads for what blocks"))
+    workers: int = field(metadata=option(4, Integer(1, 64), "worker threads for what blocks", flag=True))
 
     max_topic_levels: int = field(metadata=option(
-        200, Integer(1, 65536), "levels of a Topic Name or Topic Filter", reload=True))
+        200, Integer(1, 65536), "levels of a Topic Name or Topic Filter", flag=True, reload=True))
     max_topic_length: int = field(metadata=option(
-        65535, Size(1, 65535), "bytes of a Topic Name or Topic Filter", reload=True))
+        65535, Size(1, 65535), "bytes of a Topic Name or Topic Filter", flag=True, reload=True))
     max_subscriptions: int = field(metadata=option(
         10_000, Integer(1, _MANY), "subscriptions of a session", flag=True, reload=True))
     max_inflight: int = field(metadata=option(
@@ -240,7 +250,7 @@ class Config:
     max_retained: int = field(metadata=option(
         100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
     max_retained_bytes: int = field(metadata=option(
-        256 * _MIB, Size(_KIB, _TIB), "bytes of all retained messages", reload=True))
+        256 * _MIB, Size(_KIB, _TIB), "bytes of all retained messages", flag=True, reload=True))
     max_connect_rate: int = field(metadata=option(
         1000, Integer(0, _MANY), "connection attempts per second from an address; 0 is no limit",
         flag=True, reload=True))
@@ -331,16 +341,12 @@ def add_flags(parser: ArgumentParser) -> None:
     """
     group = parser.add_argument_group("options", f"Each can stand in FILE too, with _ for -. {NOTATION}")
     for row in OPTIONS.values():
-        text = f"{row.help} (default: {_default_text(row)})".replace("%", "%%")
+        text = f"{row.help} (default: {row.default_text})".replace("%", "%%")
         if isinstance(row.kind, Boolean):
             group.add_argument(*row.flags, dest=row.name, action=BooleanOptionalAction, default=None, help=text)
         elif row.has_flag:
             metavar = "|".join(row.kind.words) if isinstance(row.kind, Choice) else row.kind.metavar
             group.add_argument(*row.flags, dest=row.name, metavar=metavar, default=None, help=text)
-
-
-def _default_text(row: Option) -> str:
-    return row.unset if row.default is None else row.kind.text(row.default)
 
 
 def markdown_table() -> str:
