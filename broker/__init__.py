@@ -8,7 +8,25 @@
         ...  # clients connect to 127.0.0.1, broker.port
 """
 
-from .embedded import Broker, StartError
+from typing import TYPE_CHECKING
+
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .embedded import Broker, StartError
+
 __all__ = ["Broker", "StartError", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the broker when it is asked for: every pytest on the machine imports this package for its plugin, and the
+    program must have its signal handlers before that."""
+    if name in ("Broker", "StartError"):
+        from . import embedded
+
+        return getattr(embedded, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """The command line: `python3 -m broker`, or `selectmq`.
 
-Owns: arguments, signals, exit codes. Must not know: how a broker works.
+Owns: arguments, exit codes, what the program does to its own process. Must not know: how a broker works.
 
 Exit codes: 0 ended as asked; 1 ended by a bug; 2 could not start (one line on standard error says what to do).
 """
@@ -9,13 +9,11 @@ import argparse
 import contextlib
 import gc
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import NoReturn
 
-from . import logs, notify, program
+from . import logs, notify, program, signals
 from .auth.errors import FileError
 from .commands import table
 from .config import loading
@@ -34,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python3 -m broker ARGUMENTS`, and return its exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if argv and argv[0] in table.COMMANDS:
+        signals.release()
         return table.run(argv[0], argv[1:], program.name())
     parser = _parser()
     try:
@@ -43,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = loading.from_args(given)
         settings = loading.load(given.config, overrides)
         if given.check:
+            signals.release()
             return _check(settings)
     except (loading.ConfigError, FileError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -118,7 +118,7 @@ def _serve(prog: str, settings: Config, reread: loading.Reload) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    with _signals(server):
+    with signals.obeyed(server.request):
         server.run()
     return 0
 
@@ -138,28 +138,3 @@ def _raise_descriptor_limit(settings: Config, log: logs.EventLog) -> None:
             soft = enough
     if soft != resource.RLIM_INFINITY and soft < wanted:
         log.warning("fewer connections than max_connections are possible: raise the limit (ulimit -n)", limit=soft)
-
-
-def _meanings() -> dict[int, str]:
-    meanings: dict[int, str] = {signal.SIGINT: "stop", signal.SIGTERM: "stop"}
-    if hasattr(signal, "SIGHUP"):
-        meanings[signal.SIGHUP] = "reload"
-    if hasattr(signal, "SIGBREAK"):
-        meanings[signal.SIGBREAK] = "stop"
-    return meanings
-
-
-@contextlib.contextmanager
-def _signals(server: Server) -> Iterator[None]:
-    """Let signals ask the server for what they mean, as long as this lasts."""
-    meanings = _meanings()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        server.request(meanings[number])
-
-    before = {number: signal.signal(number, handle) for number in meanings}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

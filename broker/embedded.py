@@ -1,19 +1,40 @@
 """The broker inside of a program: in a thread of its own, with the options as keyword arguments.
 
-Owns: that thread. Must not know: how a broker is built (server).
+Owns: that thread, and that nothing of a broker is left in the program when it has ended. Must not know: how a broker
+is built (server).
+
+It changes nothing that is the program's: no signal handler, no setting of the interpreter or the process. What it has
+for its time (threads, descriptors, a level of the log) it gives back.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import NamedTuple
 
-from . import logs
 from .config import loading
 from .entrance import StartError
+from .lent_log import lend
 from .logs import EventLog
 from .server import Server
+
+#: Seconds that clients get at `stop` to take what is on its way to them. Less than the program gives them, as the only
+#: client is often in the thread that stops the broker, and cannot read meanwhile.
+GRACE = 1.0
+
+
+class _Run(NamedTuple):
+    """From a start to the stop."""
+
+    server: Server
+    thread: threading.Thread
+    process: int  #: a fork has a copy of this object, and no broker
+    give_back_log: Callable[[], None]
+    stopped: threading.Lock  #: held once somebody has asked for it
 
 
 class Broker:
@@ -29,43 +50,66 @@ class Broker:
 
     def __init__(self, *, config_file: str | None = None, **options: object) -> None:
         """Check the options: raises ConfigError (a ValueError) for what is wrong with them."""
-        self._log_options = options.keys() & {"log_level", "log_format"}
-        self._restore_log: Callable[[], None] | None = None
+        log_options = options.keys() & {"log_level", "log_format"}
         if options.get("data") is None and options.get("memory") is None and config_file is None:
             options["memory"] = True
         overrides = loading.from_keywords(options)
         self._config = loading.load(config_file, overrides)
         self._reread = lambda: loading.load(config_file, overrides)
-        self._server: Server | None = None
-        self._thread: threading.Thread | None = None
+        self._level = self._config.log_level if log_options else None
+        self._format = self._config.log_format if "log_format" in log_options else None
+        self._run: _Run | None = None
 
     def start(self) -> Broker:
         """Bind and serve; when this returns, clients can connect. Raises StartError."""
-        if self._thread is not None:
-            raise RuntimeError("the broker runs already")
-        self._server = Server(self._config, EventLog(), self._reread)
-        if self._log_options:
-            self._restore_log = logs.restorer()
-            if "log_format" in self._log_options:
-                logs.configure(self._config.log_level, self._config.log_format)
+        if self._here is not None:
+            if self._here.thread.is_alive():
+                raise RuntimeError("the broker runs already")
+            self.stop()  # it was stopped on its own thread, where nobody could wait for it
+        give_back_log = lend(self._level, self._format)
+        try:
+            # The level is an argument here, or the program's own: no reload sets it.
+            server = Server(self._config, EventLog(), self._reread, set_level=lambda level: None)
+        except BaseException:
+            give_back_log()
+            raise
+        thread = threading.Thread(target=server.run, name="selectmq", daemon=True)
+        self._run = _Run(server, thread, os.getpid(), give_back_log, threading.Lock())
+        try:
+            thread.start()
+        except BaseException as error:  # also KeyboardInterrupt, when it may run already
+            if thread.ident is None:
+                self._run = None
+                server.close()
+                give_back_log()
             else:
-                logs.set_level(self._config.log_level)
-        self._thread = threading.Thread(target=self._server.run, name="selectmq", daemon=True)
-        self._thread.start()
+                self.stop()
+            if isinstance(error, RuntimeError):
+                raise StartError(f"this system has no more threads: {error}") from None
+            raise
+        atexit.register(self.stop)
         return self
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = GRACE) -> None:
         """End as on SIGTERM: clients get what is on its way to them, and what must be stored is stored.
 
-        May be called twice.
+        `timeout`: seconds that clients have for that, if they read; the store has what it needs. May be called twice,
+        from any thread and from signal handlers; on the broker's own thread (in a handler of the log) it does not wait
+        for the end. A program that ends without it stops the broker then.
         """
-        if self._server is not None and self._thread is not None:
-            self._server.request("stop")
-            self._thread.join()
-            self._thread = None
-            if self._restore_log is not None:
-                self._restore_log()
-                self._restore_log = None
+        run = self._here
+        if run is None:
+            return
+        if run.stopped.acquire(blocking=False):
+            run.server.grace = max(0.0, timeout)
+            run.server.request("stop")
+        if threading.current_thread() is run.thread:
+            return
+        run.thread.join()
+        run.give_back_log()
+        if self._run is run:
+            self._run = None
+            atexit.unregister(self.stop)
 
     def reload(self) -> None:
         """Read the configuration file, passwords and access control lists again, as on SIGHUP."""
@@ -87,10 +131,15 @@ class Broker:
         return self._running.addresses
 
     @property
+    def _here(self) -> _Run | None:
+        """The run, if it is one of this process."""
+        return self._run if self._run is not None and self._run.process == os.getpid() else None
+
+    @property
     def _running(self) -> Server:
-        if self._server is None or self._thread is None:
+        if self._here is None:
             raise RuntimeError("the broker does not run: use it in a `with` block, or call start()")
-        return self._server
+        return self._here.server
 
     def __enter__(self) -> Broker:
         return self.start()

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 NAME = "selectmq"
 
@@ -84,24 +84,16 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str, kind: str) -> None:
     """Send the log to standard error: `level` as the option log_level, `kind` "text" or "json"."""
     logger = logging.getLogger(NAME)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
-    logger.handlers = [handler]
+    logger.handlers = [stderr_handler(kind)]
     logger.propagate = False
     set_level(level)
 
 
-def restorer() -> Callable[[], None]:
-    """A function that undoes what is done to the logger from now on."""
-    logger = logging.getLogger(NAME)
-    level, handlers, propagate = logger.level, logger.handlers, logger.propagate
-
-    def restore() -> None:
-        logger.setLevel(level)
-        logger.handlers = handlers
-        logger.propagate = propagate
-
-    return restore
+def stderr_handler(kind: str) -> logging.Handler:
+    """Writes to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
+    return handler
 
 
 def set_level(level: str) -> None:

@@ -15,16 +15,20 @@ Both are stopped when the test ends, and nothing of them is left: no thread, no 
 scope is three lines of one's own, around `with Broker(port=0) as broker: yield broker`.
 
 Owns: the fixtures. Must not know: how a broker works. It is the one part of the package that imports something outside
-of the standard library, which is pytest.
+of the standard library, which is pytest. It loads the broker only for a test that asks for one: each pytest on the
+machine loads this module, most of them for nothing.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from .embedded import Broker
+if TYPE_CHECKING:
+    from .embedded import Broker
 
 
 class BrokerFactory(Protocol):
@@ -40,6 +44,8 @@ class BrokerFactory(Protocol):
 @pytest.fixture
 def mqtt_broker_factory() -> Iterator[BrokerFactory]:
     """Make MQTT brokers with options: `mqtt_broker_factory(max_connections=1)`. They end with the test."""
+    from .embedded import Broker
+
     with ExitStack() as brokers:
 
         def make(**options: object) -> Broker:

@@ -35,8 +35,10 @@ from .storage.memory import MemoryStore
 from .storage.sqlite import DataError, SqliteStore
 from .version import __version__
 
-#: Seconds that clients get to take what is unsent, and the store to write, before the broker ends without.
+#: Seconds that clients get to take what is unsent before the broker ends without.
 GRACE = 5.0
+#: Seconds that the store gets to write what clients have been promised.
+STORE_GRACE = 5.0
 #: Seconds between two looks for sessions that have expired.
 EXPIRY_CHECK = 10.0
 #: Authors of retained messages whose rights are remembered.
@@ -52,14 +54,16 @@ class Server:
         log: Log,
         reread: loading.Reload | None = None,
         notify: Callable[..., object] = lambda *lines: None,
+        set_level: Callable[[str], None] = logs.set_level,
     ) -> None:
         """Bind all listeners and open the store. Raises StartError, and leaves nothing open then.
 
         `reread` gives the configuration for a reload; without it, only the files that it names are read again.
-        `notify` hears such lines as "READY=1" (broker.notify).
+        `notify` hears such lines as "READY=1" (broker.notify). `set_level` gets the level of the log at a reload.
         """
         self.config = config
         self._notify = notify
+        self._set_level = set_level
         self._reread = reread or (lambda: self.config)
         self.log = log
         self.timers = Timers()
@@ -72,11 +76,13 @@ class Server:
         self._entrances: list[Entrance] = []
         # What the authors of retained messages may do on each listener, until a reload.
         self._authors: dict[tuple[str | None, str], list[Rights | None]] = {}
-        self._requests: deque[str] = deque()
+        self._requests: deque[tuple[str, str]] = deque()
+        self.grace = GRACE
         self._deadline: float | None = None  # of the end, once it has begun
         self._draining = False
         store: Store | None = None
         try:
+            self._start_lane()
             rules = [read_rules(listener) for listener in config.listeners]
             store = MemoryStore() if config.data is None else SqliteStore(config.data)
             self._store = store
@@ -115,6 +121,13 @@ class Server:
         capacity = self.loop.capacity
         return capacity is not None and sum(entrance.held for entrance in self._entrances) >= capacity
 
+    def _start_lane(self) -> None:
+        """Now, and not when it is needed: a program that is about to end starts no threads, and still has to store."""
+        try:
+            self._lane.start()
+        except RuntimeError as error:
+            raise StartError(f"this system has no more threads: {error}") from None
+
     # --- at work ---
 
     def run(self) -> None:
@@ -133,17 +146,18 @@ class Server:
         try:
             self.loop.run()
         finally:
-            self._close_all(self._store)
+            self.close()
             self.log.info("ended")
 
-    def request(self, what: str) -> None:
-        """Ask for "reload", "stop" or "abort". From any thread, and from signal handlers."""
-        self._requests.append(what)
+    def request(self, what: str, signal: str = "") -> None:
+        """Ask for "reload" or "stop" ("stop" again: at once), or tell of a `signal` that is there to "ignore". From
+        any thread, and from signal handlers."""
+        self._requests.append((what, signal))
         self.loop.wake()
 
     def _before_sleep(self) -> None:
         while self._requests:
-            self._obey(self._requests.popleft())
+            self._obey(*self._requests.popleft())
         exchange = self.exchange
         exchange.pump()  # may ask the journal for more
         exchange.journal.end_of_turn()
@@ -156,10 +170,12 @@ class Server:
         if self._deadline is not None:
             self._go_on_ending()
 
-    def _obey(self, what: str) -> None:
+    def _obey(self, what: str, signal: str) -> None:
         if what == "reload":
             self.reload()
-        elif what == "abort" or self._deadline is not None:
+        elif what == "ignore":
+            self.log.info("signal ignored: SIGHUP reloads, SIGTERM ends the broker", signal=signal)
+        elif self._deadline is not None:
             self.loop.stop()
         else:
             self._begin_ending()
@@ -200,7 +216,7 @@ class Server:
             return
         changes = self.config.changes(wanted)
         if config.log_level != self.config.log_level:
-            logs.set_level(config.log_level)
+            self._set_level(config.log_level)
         self.config = config
         for entrance, listener, rule in zip(self._entrances, config.listeners, rules, strict=True):
             entrance.replace(listener, rule)
@@ -249,11 +265,11 @@ class Server:
         self.log.info("ending", clients=self.exchange.connected)
         self.exchange.closing = True
         self._draining = True
-        self._deadline = time.monotonic() + GRACE
+        self._deadline = time.monotonic() + self.grace
         for entrance in self._entrances:
             for connection in entrance.connections.values():
                 connection.quiesce()
-        self.timers.after(GRACE, lambda now: None)  # wakes the loop
+        self.timers.at(self._deadline, lambda now: None)  # wakes the loop
 
     def _go_on_ending(self) -> None:
         assert self._deadline is not None
@@ -265,8 +281,8 @@ class Server:
             if waits and not late:
                 return
             self._draining = False
-            self._deadline = time.monotonic() + GRACE
-            self.timers.after(GRACE, lambda now: None)
+            self._deadline = time.monotonic() + STORE_GRACE
+            self.timers.at(self._deadline, lambda now: None)
             connections = [connection for entrance in self._entrances for connection in entrance.connections.values()]
             for connection in connections:
                 self.exchange.publish_will(connection)  # before anybody is gone who should get it
@@ -279,6 +295,10 @@ class Server:
         elif late:
             self.log.error("ending without the store: what was not acknowledged is lost")
             self.loop.stop()
+
+    def close(self) -> None:
+        """Free everything. `run` does so by itself."""
+        self._close_all(self._store)
 
     def _close_all(self, store: Store | None) -> None:
         for entrance in self._entrances:

@@ -30,7 +30,7 @@ from .target import SHAPE, Broker, Endpoint, TargetError, parse_url, single
 DEFAULT_TARGET = "mqtt://127.0.0.1:1883"
 
 #: Where a password may stand. Not among the arguments: every user of the machine could read it there.
-PASSWORD_VARIABLE = "CONFORMANCE_PASSWORD"
+PASSWORD_VARIABLE = "SELECTMQ_CONFORMANCE_PASSWORD"
 
 CERTIFIED, NOT_CERTIFIED, NOT_JUDGED = 0, 1, 2
 

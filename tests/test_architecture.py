@@ -61,6 +61,8 @@ ROOMS = {
     "broker.logs": Room(()),
     "broker.notify": Room(()),
     "broker.program": Room(()),
+    "broker.signals": Room(()),
+    "broker.lent_log": Room(("broker.logs",)),
     "broker.config": Room(()),
     "broker.config.kinds": Room(()),
     "broker.config.toml_lines": Room(()),
@@ -97,11 +99,14 @@ ROOMS = {
             "broker.notify",
             "broker.program",
             "broker.server",
+            "broker.signals",
             "broker.version",
         )
     ),
-    "broker.__main__": Room(("broker.cli",)),
-    "broker.embedded": Room(("broker.config", "broker.entrance", "broker.logs", "broker.server")),
+    "broker.__main__": Room(("broker.cli", "broker.signals")),
+    "broker.embedded": Room(
+        ("broker.config", "broker.entrance", "broker.lent_log", "broker.logs", "broker.server")
+    ),
     "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
     "broker": Room(("broker.embedded", "broker.version")),
 }
@@ -298,11 +303,21 @@ print(*sorted(set(sys.modules) - before))
     return set(run.stdout.split())
 
 
-@pytest.mark.parametrize("statement", ["import broker", "import broker.cli, broker.server, broker.__main__"])
+@pytest.mark.parametrize(
+    "statement", ["from broker import Broker", "import broker.cli, broker.server, broker.__main__"]
+)
 def test_a_fresh_interpreter_loads_the_standard_library_only(statement: str) -> None:
     loaded = loaded_by(statement)
     assert "broker.server" in loaded
     assert {name for name in loaded if name.partition(".")[0] not in {*sys.stdlib_module_names, "broker"}} == set()
+
+
+@pytest.mark.parametrize("statement", ["import broker", "import broker.__main__"])
+def test_what_every_pytest_and_the_program_load_first_is_little(statement: str) -> None:
+    """pytest loads the package for its plugin, whether a test wants a broker or not; the program must have its signal
+    handlers before it loads the rest."""
+    ours = {name for name in loaded_by(statement) if name.partition(".")[0] == "broker"}
+    assert ours <= {"broker", "broker.version", "broker.__main__", "broker.signals"}
 
 
 def test_each_module_can_be_loaded_first() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker, StartError, server
+from broker import Broker, StartError, embedded, server
 from broker.auth.passwords import set_password
 from broker.config.loading import ConfigError
 from broker.net import polling
@@ -172,7 +172,7 @@ def test_several_at_once_know_nothing_of_each_other(factory: BrokerFactory) -> N
 
 
 def test_it_ends_though_a_client_never_reads(factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "GRACE", 0.2)
+    monkeypatch.setattr(embedded, "GRACE", 0.2)
     broker = factory()
     deaf = RawClient.connected(address(broker), receive_buffer=4096).subscribe(("t", 0))
     with RawClient.connected(address(broker)) as client:

@@ -183,4 +183,7 @@ class Listener:
             self._loop.unregister(self._sock)
         if self._file is not None:
             self._file.remove()  # before another may find it without anybody who listens
+        # A process that was forked from this one has a copy, which close() would leave listening. macOS objects.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()

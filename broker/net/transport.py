@@ -251,12 +251,12 @@ class Transport:
         if self._events:
             self._loop.unregister(self._sock)
             self._events = 0
-        if gently:
+        with contextlib.suppress(OSError):
+            # Always: a process that was forked from this one has a copy of the socket, for which close() would wait.
+            self._sock.shutdown(socket.SHUT_WR if gently else socket.SHUT_RDWR)
             # Closing with unread data would reset the connection, and the client might lose what was sent just now.
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
-                if len(self._sock.recv(BLOCK)) == BLOCK:
-                    self._sock.recv(BLOCK)
+            if gently and len(self._sock.recv(BLOCK)) == BLOCK:
+                self._sock.recv(BLOCK)
         self._sock.close()
         self.client = None
         self._on_close(self)
