@@ -104,9 +104,7 @@ ROOMS = {
         )
     ),
     "broker.__main__": Room(("broker.cli", "broker.signals")),
-    "broker.embedded": Room(
-        ("broker.config", "broker.entrance", "broker.lent_log", "broker.logs", "broker.server")
-    ),
+    "broker.embedded": Room(("broker.config", "broker.entrance", "broker.lent_log", "broker.logs", "broker.server")),
     "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
     "broker": Room(("broker.embedded", "broker.version")),
 }

@@ -139,11 +139,11 @@ def test_wrong_path(secure: Secure, capsys: pytest.CaptureFixture[str]) -> None:
 def test_password_from_the_environment(
     secure: Secure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CONFORMANCE_PASSWORD", PASSWORD)
+    monkeypatch.setenv("SELECTMQ_CONFORMANCE_PASSWORD", PASSWORD)
     target = f"mqtts://localhost:{secure.ports['login']}"
     arguments = [target, "--cafile", secure.ca, "--username", "alice"]
     assert cli.main([*arguments, *SELECT]) == 0
-    monkeypatch.setenv("CONFORMANCE_PASSWORD", "wrong")
+    monkeypatch.setenv("SELECTMQ_CONFORMANCE_PASSWORD", "wrong")
     assert cli.main(arguments) == 2
     assert "does not take these credentials" in complaint(capsys)
 
@@ -176,12 +176,12 @@ def test_password_from_a_prompt(secure: Secure) -> None:
 
 
 def test_no_password(secure: Secure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.delenv("CONFORMANCE_PASSWORD", raising=False)
+    monkeypatch.delenv("SELECTMQ_CONFORMANCE_PASSWORD", raising=False)
     with open(os.devnull, encoding="utf-8") as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
         assert cli.main(["mqtts://localhost:1", "--username", "alice"]) == 2
     assert complaint(capsys) == (
-        "--username alice: put the password into the environment variable CONFORMANCE_PASSWORD"
+        "--username alice: put the password into the environment variable SELECTMQ_CONFORMANCE_PASSWORD"
     )
 
 
