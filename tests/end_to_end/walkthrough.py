@@ -51,7 +51,7 @@ from tests.broker_process import ROOT
 #: How long a block may take, or what keeps running may take to be ready.
 PATIENCE = 180.0
 PROGRAMS = ("sh", "python")
-LANGUAGES = (*PROGRAMS, "toml", "text", "ini", "haproxy", "nginx", "javascript")
+LANGUAGES = (*PROGRAMS, "toml", "text", "conf", "html")
 DIRECTIVE = re.compile(
     r"keeps running(?P<too> too)?(, ready when it prints (?P<ready>.+))?|types (?P<typed>.+)|not run: (?P<why>.+)"
 )
@@ -72,7 +72,7 @@ class Block(NamedTuple):
     @property
     def file(self) -> str | None:
         """Under which name the reader saves it."""
-        found = re.match(r"(?:#|//) ([\w.-]+\.\w+)\n", self.text)
+        found = re.match(r"(?:#|//|<!--) ([\w.-]+\.\w+)(?: -->)?\n", self.text)
         return found[1] if found and self.language not in ("sh", "text") else None
 
     @property
@@ -296,6 +296,8 @@ class Walk:
                     self._load(block)
                 elif block.language in PROGRAMS:
                     last = self._run(block)
+                else:
+                    raise Fault(f"{block.where}: is neither saved nor run: begin with a comment that names its file")
         finally:
             for command in self._running:
                 command.interrupt()
@@ -333,7 +335,7 @@ class Walk:
         file = self._directory / "loaded.toml"
         file.write_text(block.text)
         try:
-            loading.load(str(file), {})
+            loading.load(file)
         except loading.ConfigError as error:
             raise Fault(f"{block.where}: {error}") from None
 
