@@ -88,6 +88,7 @@ class Gatekeeper:
     ) -> ReturnCode | GiveUp:
         """The end of `admit`, where it takes a worker."""
         policy = self.policy
+        give_up: GiveUp
 
         def checked(right: Any, error: Exception | None) -> None:
             nonlocal give_up

@@ -6,14 +6,14 @@ A page is read from top to bottom, in a scratch directory that looks like a clon
 
 - ```sh is pasted into a shell. It must succeed.
 - ```text is what the block before it prints; `...` stands for anything.
-- ```python is run. ```toml is loaded as a configuration file, with its mistakes told. But if the first line is a comment
-  with a file's name, such as `# hello.py`, the block is only saved under that name, for a command below it.
+- ```python is run. ```toml is loaded as a configuration file, with its mistakes told. But if the first line is a
+  comment with a file's name, such as `# hello.py`, the block is only saved under that name, for a command below it.
 
 A comment just above a block says what else there is to know:
 
 - `<!-- test: keeps running -->`: the reader leaves it running in its terminal. It ends as by Ctrl-C before the next
-  such block, and at the end of the page. `<!-- test: keeps running, ready when it prints WORD -->`: else it is ready when
-  it prints "started". `<!-- test: keeps running too ... -->`: what runs already goes on.
+  such block, and at the end of the page. `<!-- test: keeps running, ready when it prints WORD -->`: else it is ready
+  when it prints "started". `<!-- test: keeps running too ... -->`: what runs already goes on.
 - `<!-- test: types WORD WORD -->`: typed at the block's prompts, each with Enter.
 - `<!-- test: not run: WHY -->`
 
