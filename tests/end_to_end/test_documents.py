@@ -1,4 +1,4 @@
-"""What the README and the pages tell their reader to do works as it stands there: walkthrough.py says how it is tried."""
+"""What the pages tell their reader to do works as it stands there: walkthrough.py says how it is tried."""
 
 from __future__ import annotations
 
