@@ -245,8 +245,8 @@ class Config:
         1000, Integer(1, _MANY), "waiting messages of a session that are held in memory: a persistent session keeps "
         "the rest on disk, one with CleanSession = 1 has no more", flag=True, reload=True))
     max_unsent: int = field(metadata=option(
-        _MIB, Size(_KIB, _TIB), "bytes not yet sent to a client; above it messages of QoS 0 are dropped",
-        flag=True, reload=True))
+        _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it messages of QoS 0 "
+        "for it are dropped", flag=True, reload=True))
     max_retained: int = field(metadata=option(
         100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
     max_retained_bytes: int = field(metadata=option(
