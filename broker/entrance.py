@@ -81,9 +81,10 @@ class Entrance:
     done; `_welcome` makes it a client.
     """
 
-    def __init__(self, server: Surroundings, config: ListenerConfig, rules: Rules) -> None:
+    def __init__(self, server: Surroundings, config: ListenerConfig, rules: Rules, name: str) -> None:
+        """`name`: see core.ports.Gatekeeper."""
         self.config = config
-        self.gatekeeper = Gatekeeper(rules.policy, server.checks)
+        self.gatekeeper = Gatekeeper(rules.policy, server.checks, name)
         self.connections: dict[Transport, Connection] = {}
         self._tls = rules.tls
         self._proxies = trusted(config)

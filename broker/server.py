@@ -9,19 +9,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from . import logs
 from .auth.checks import Checks
 from .auth.errors import FileError
 from .config import loading
-from .config.options import Config
+from .config.options import Config, ListenerConfig
 from .core.connection import CLOSED
 from .core.exchange import Exchange
 from .core.journal import Journal
 from .core.limits import Limits
-from .core.ports import Log, Rights, Store, StoreError
+from .core.ports import Log, RetainedRecord, Rights, Store, StoreError
 from .core.session import Session
 from .core.sys_topics import SysTopics
 from .core.timers import Timers
@@ -74,8 +74,8 @@ class Server:
         self.checks = Checks(self._workers.submit, config.workers, self.loop.soon)
         self.handshakes = Handshakes(self.loop)
         self._entrances: list[Entrance] = []
-        # What the authors of retained messages may do on each listener, until a reload.
-        self._authors: dict[tuple[str | None, str], list[Rights | None]] = {}
+        # What the authors of retained messages may do, until a reload.
+        self._authors: dict[tuple[str | None, str, str | None], list[Rights | None]] = {}
         self._requests: deque[tuple[str, str]] = deque()
         self.grace = GRACE
         self._deadline: float | None = None  # of the end, once it has begun
@@ -92,9 +92,9 @@ class Server:
             self.exchange.may_publish = self._may_publish
             self.exchange.proves_names = lambda: any(entrance.gatekeeper.proves_names for entrance in self._entrances)
             self._apply_limits()
-            for listener, rule in zip(config.listeners, rules, strict=True):
-                self._entrances.append(Entrance(self, listener, rule))
-            self.exchange.restore(snapshot, self._absent_rights)
+            for listener, rule, name in zip(config.listeners, rules, names(config.listeners), strict=True):
+                self._entrances.append(Entrance(self, listener, rule, name))
+            self.exchange.restore(snapshot, self._rights)
         except (FileError, DataError, StoreError, ListenError) as error:
             self._close_all(store)
             raise StartError(str(error)) from None
@@ -234,28 +234,36 @@ class Server:
         self._notify("READY=1", self._status)
 
     def _rights(self, session: Session) -> Rights | None:
-        if session.connection is None:
-            return self._absent_rights(session.proven_name, session.client_id)
-        return session.connection.current_rights()
+        """What a client may do; one that is away, by the rules of the listener that it came in through.
 
-    def _absent_rights(self, username: str | None, client_id: str) -> Rights | None:
-        """The rights by which messages are queued for a client that is away, if it has the same on all listeners. If
-        not, everything is queued; it is judged again when the client comes for it."""
-        if len({(entrance.config.acl, entrance.gatekeeper.proves_names) for entrance in self._entrances}) > 1:
+        If that one is not known, or there is none by its name any more, all listeners must have the same rules. Where
+        they have not, everything is queued; it is judged when the client comes for it.
+        """
+        if session.connection is not None:
+            return session.connection.current_rights()
+        judges = [entrance for entrance in self._entrances if entrance.gatekeeper.listener == session.listener]
+        if not judges and len({(one.config.acl, one.gatekeeper.proves_names) for one in self._entrances}) > 1:
             return None
-        return self._entrances[0].gatekeeper.rights(username, client_id)
+        return (judges or self._entrances)[0].gatekeeper.rights(session.proven_name, session.client_id)
 
-    def _may_publish(self, username: str | None, client_id: str, topic: bytes) -> bool:
-        """Does any listener let this client publish to the topic, though it may not be there now?"""
-        author = username, client_id
+    def _may_publish(self, record: RetainedRecord) -> bool:
+        """May the author of a retained message still publish it, by the rules of the listener that it came in through?
+
+        If there is none by its name any more, by those of each listener; if an older version did not note it, by those
+        of any.
+        """
+        author = record.username, record.client_id, record.listener
         known = self._authors.get(author)
         if known is None:
             if len(self._authors) >= MAX_AUTHORS:
                 self._authors.clear()
+            judges = [entrance for entrance in self._entrances if entrance.gatekeeper.listener == record.listener]
             known = self._authors[author] = [
-                entrance.gatekeeper.rights(username, client_id) for entrance in self._entrances
+                entrance.gatekeeper.rights(record.username, record.client_id) for entrance in judges or self._entrances
             ]
-        return any(rights is None or rights.may_publish(topic) for rights in known)
+        topic = record.message.topic
+        allowed = (rights is None or rights.may_publish(topic) for rights in known)
+        return any(allowed) if record.listener is None else all(allowed)
 
     # --- the end ---
 
@@ -308,6 +316,20 @@ class Server:
         if store is not None:
             store.close()
         self.loop.close()
+
+
+def names(listeners: Sequence[ListenerConfig]) -> list[str]:
+    """A name for each listener that it has after a restart, too, also if they stand in another order: its address as
+    configured. Those on port 0 of the same address are numbered."""
+    found: list[str] = []
+    for listener in listeners:
+        name = listener.address
+        number = 2
+        while name in found:
+            name = f"{listener.address} ({number})"
+            number += 1
+        found.append(name)
+    return found
 
 
 def _unguessable() -> str:

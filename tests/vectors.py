@@ -238,8 +238,9 @@ def _connected(
     username: str | None = None,
     password: bytes | None = None,
     version: int = MQTT_3_1_1,
+    bridge: bool = False,
 ) -> tuple[int, tuple[Any, ...]]:
-    return 0x10, (version, client_id, clean, keep_alive, will, username, password)
+    return 0x10, (version, client_id, clean, keep_alive, will, username, password, bridge)
 
 
 def _connects() -> list[Vector]:
@@ -259,7 +260,9 @@ def _connects() -> list[Vector]:
         _bad("CONNECT: level 5", connect(level=5), 1),
         _bad("CONNECT: level 6", connect(level=6), 1),
         _bad("CONNECT: level 255", connect(level=255), 1),
-        _bad("CONNECT: the level of a Mosquitto bridge", connect(level=0x84), 1),
+        _good("CONNECT: the level of a Mosquitto bridge", connect(level=0x84), _connected(bridge=True)),
+        _bad("CONNECT: level 5 of a Mosquitto bridge", connect(level=0x85), 1),
+        _bad("CONNECT: MQTT with the level of 3.1 of a Mosquitto bridge", connect(level=0x83), 1),
         _bad("CONNECT: MQIsdp with the level of 3.1.1", connect(name=b"MQIsdp", level=4), 1),
         # Nothing behind an unknown level is looked at: MQTT 5.0 lays it out differently [MQTT-3.1.2-2].
         _bad("CONNECT: MQTT 5.0", packet(0x10, string(b"MQTT") + b"\x05\x02\x00\x3c\x05\x11\0\0\0\x0a\0\0"), 1),
@@ -367,6 +370,12 @@ def _connects() -> list[Vector]:
         _bad("CONNECT: password without user name flag", connect_3_1(flags=0x42, rest=string(b"p"))),
         _bad("CONNECT: a field too much", connect_3_1(rest=string(b"u"))),
         _bad("CONNECT: level 2", connect(name=b"MQIsdp", level=2), 1),
+        _good(
+            "CONNECT: the level of a Mosquitto bridge",
+            connect(name=b"MQIsdp", level=0x83),
+            _connected(version=3, bridge=True),
+        ),
+        _bad("CONNECT: the level of a Mosquitto bridge of 3.1.1", connect(name=b"MQIsdp", level=0x84), 1),
     ]
     rows += [row._replace(name=f"3.1: {row.name}", version=MQTT_3_1) for row in old]
 

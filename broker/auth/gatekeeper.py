@@ -41,8 +41,9 @@ class Policy:
 class Gatekeeper:
     """Implements core.ports.Gatekeeper by a Policy, which may be replaced at any time."""
 
-    def __init__(self, policy: Policy, checks: Checks) -> None:
+    def __init__(self, policy: Policy, checks: Checks, listener: str = "") -> None:
         self.policy = policy
+        self.listener = listener
         self._checks = checks
 
     @property

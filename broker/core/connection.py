@@ -35,6 +35,7 @@ from ..wire.codes import (
 from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
+from . import bridges
 from .exchange import MAX_TURN
 from .ports import Gatekeeper, GiveUp, Rights, Transport
 from .session import Discard, Session
@@ -135,6 +136,11 @@ class Connection:
         session = self.session
         assert session is not None
         return self._gatekeeper.rights(session.username, session.client_id)
+
+    @property
+    def listener(self) -> str:
+        """Where it came in (see Gatekeeper)."""
+        return self._gatekeeper.listener
 
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if the listener has checked it."""
@@ -292,7 +298,7 @@ class Connection:
             user=connect.username,
             clean=connect.clean_session,
             keep_alive=connect.keep_alive,
-            version="3.1" if connect.version == MQTT_3_1 else "3.1.1",
+            version=("3.1" if connect.version == MQTT_3_1 else "3.1.1") + (", bridge" if connect.bridge else ""),
         )
 
     def accept(self, session_present: bool) -> None:
@@ -333,8 +339,8 @@ class Connection:
         exchange = self._exchange
         route = exchange.router.known(topic) or exchange.router.route(topic)
         rights = self.rights
-        allowed = not route.reserved and (rights is None or rights.may_publish(topic))
-        if first == 0x30 and allowed:
+        plain = route.plain and (rights is None or rights.may_publish(topic))
+        if first == 0x30 and plain:
             # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
             if route.size:
                 exchange.sent += route.size
@@ -345,7 +351,7 @@ class Connection:
             return
         session = self.session
         assert session is not None
-        if first == 0x32 and allowed and not route.granted0:
+        if first == 0x32 and plain and not route.granted0:
             # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
             message = Message(topic, frame[payload_at:], 1, False, frame[: payload_at - 2])
             for target in route.sessions:
@@ -363,7 +369,7 @@ class Connection:
             return
         qos = (first >> 1) & 3
         durable = False
-        if not allowed:
+        if not plain and not bridges.may_publish(session, topic, route):
             # [MQTT-3.3.5-2] It is acknowledged as any other, and goes nowhere.
             exchange.stats.denied += 1
             self.warn_once("publish refused: not authorised", topic)

@@ -15,6 +15,7 @@ from ..wire.codes import SUBSCRIBE_FAILURE, ProtocolError
 from ..wire.encoder import suback, unsuback
 from ..wire.message import Message
 from ..wire.packets import Connect
+from . import bridges, by_options
 from .journal import Journal
 from .limits import Limits
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
@@ -23,6 +24,7 @@ from .retained import Retained
 from .router import Route, Router, weight
 from .session import Discard, Session
 from .stats import Stats
+from .subscription import NO_LOCAL, QOS, SHARED
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ class Exchange:
         self.log = log
         self.scheduler = scheduler
         self.wall = wall
-        #: May a client, by its proven user name and its identifier, publish to this topic now, wherever it connects?
-        self.may_publish: Callable[[str | None, str, bytes], bool] = lambda username, client_id, topic: True
+        #: May the author of this retained message still publish it?
+        self.may_publish: Callable[[RetainedRecord], bool] = lambda record: True
         #: Is there still a listener on which a client can prove a user name?
         self.proves_names: Callable[[], bool] = lambda: True
         self.stats = Stats()
@@ -92,21 +94,22 @@ class Exchange:
         self._fed: dict[Session, int] = {}  # bytes of them that sessions were given in this turn
         self._retained_full = False
 
-    def restore(self, snapshot: Snapshot, rights: Callable[[str | None, str], Rights | None]) -> None:
-        """Begin with what the store holds."""
+    def restore(self, snapshot: Snapshot, rights: Callable[[Session], Rights | None]) -> None:
+        """Begin with what the store holds. `rights` of a session that is away."""
         newest = 0
         for stored in snapshot.sessions:
             record = stored.record
             newest = max(newest, record.id)
             session = Session(record.client_id, record.id, self.away)
             session.username = session.proven_name = record.username
-            session.rights = rights(record.username, record.client_id)
+            session.listener = record.listener
+            session.rights = rights(session)
             # A session that was connected when the broker died has been away since the restart at the latest.
             session.disconnected_at = record.disconnected_at or self.wall()
             session.received = set(stored.received) or None
             self.sessions[record.client_id] = session
-            for topic_filter, qos in stored.subscriptions.items():
-                self._enter(session, topic_filter, qos)
+            for topic_filter, options in stored.subscriptions.items():
+                self._enter(session, topic_filter, options)
             if stored.next_seq:
                 queue = session.queue or self._make_queue(session)
                 assert isinstance(queue, StoredQueue)
@@ -151,6 +154,8 @@ class Exchange:
         session.username = connect.username
         session.proven_name = connection.proven_name(connect.username)
         session.rights = rights
+        session.listener = connection.listener
+        session.bridge = connect.bridge
         connection.session = session
         self.connected += 1
         self.stats.connections += 1
@@ -207,7 +212,7 @@ class Exchange:
         except ProtocolError as error:  # a limit was lowered since it was accepted
             self.log.warning("will refused", client=session.client_id, topic=will.topic, reason=error.why)
             return
-        if route.reserved or (session.rights is not None and not session.rights.may_publish(will.topic)):
+        if not bridges.may_publish(session, will.topic, route):
             self.denied(session, "will", will.topic)
         else:
             self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
@@ -252,6 +257,7 @@ class Exchange:
             session.proven_name,
             session.disconnected_at,
             None if connected else (queue.sent_to if isinstance(queue, StoredQueue) else 0),
+            session.listener,
         )
 
     def new_client_id(self) -> str:
@@ -269,6 +275,7 @@ class Exchange:
         session = connection.session
         assert session is not None
         codes: list[int] = []
+        more = bridges.OPTIONS if session.bridge else 0
         for topic_filter, qos in wanted:
             refusal = self._refusal(session, topic_filter)
             if refusal is not None:
@@ -276,9 +283,9 @@ class Exchange:
                 connection.warn_once(refusal, topic_filter)
                 codes.append(SUBSCRIBE_FAILURE)
                 continue
-            self._enter(session, topic_filter, qos)
+            self._enter(session, topic_filter, qos | more)
             if session.store_id:
-                self.journal.subscription(session.store_id, topic_filter, qos)
+                self.journal.subscription(session.store_id, topic_filter, qos | more)
             codes.append(qos)
         connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
         granted = [one for one, code in zip(wanted, codes, strict=True) if code != SUBSCRIBE_FAILURE]
@@ -289,7 +296,7 @@ class Exchange:
                 # Who asks again before all has come gets all of it again [MQTT-3.8.4-3], but not as often as it asked:
                 # what is still to come would grow without end.
                 session.feeding.pop(topic_filter, None)
-                session.feeding[topic_filter] = self.retained.matching(topic_filter), qos
+                session.feeding[topic_filter] = self.retained.matching(topic_filter), qos | more
             if session.store_id:
                 self.journal.when_stored(self._feed_later, session)  # behind the SUBACK
             else:
@@ -300,6 +307,8 @@ class Exchange:
         held = session.subscriptions
         if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
             return "subscription refused: the filter is longer or deeper than the limit"
+        if topic_filter.startswith(SHARED):
+            return "subscription refused: this broker has no shared subscriptions"
         if held is not None and topic_filter not in held:
             room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
             if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:
@@ -308,15 +317,15 @@ class Exchange:
             return "subscription refused: not authorised"
         return None
 
-    def _enter(self, session: Session, topic_filter: bytes, qos: int) -> None:
+    def _enter(self, session: Session, topic_filter: bytes, options: int) -> None:
         if session.subscriptions is None:
             session.subscriptions = {}
         if topic_filter not in session.subscriptions:
             session.subscribed += weight(topic_filter)
-        session.subscriptions[topic_filter] = qos
-        if qos and session.queue is None:
+        session.subscriptions[topic_filter] = options
+        if options & QOS and session.queue is None:
             self._make_queue(session)
-        self.router.subscribe(session, topic_filter, qos)
+        self.router.subscribe(session, topic_filter, options)
 
     def _make_queue(self, session: Session) -> Queue:
         queue = session.queue = StoredQueue(self, session) if session.store_id else Queue(self, session)
@@ -372,18 +381,18 @@ class Exchange:
             self.feed_soon(session)
             return
         while feeding:
-            topic_filter, (records, granted) = next(iter(feeding.items()))
+            topic_filter, (records, options) = next(iter(feeding.items()))
             for record in records:
                 if record is None:  # many topics were looked at: others have their turn first
                     room = 0
                     break
                 message = record.message
-                if not self._may_be_fed(record, session):
+                if not self._may_be_fed(record, session, options):
                     room -= _FEED_STEP
                     if room <= 0:
                         break
                     continue
-                qos = min(message.qos, granted)
+                qos = min(message.qos, options & QOS)
                 if qos == 0:
                     session.sink.append(message.frame())
                     self.sent += 1
@@ -404,13 +413,15 @@ class Exchange:
             session.feeding = None
         self._fed[session] = FEED_SIZE - room
 
-    def _may_be_fed(self, record: RetainedRecord, session: Session) -> bool:
+    def _may_be_fed(self, record: RetainedRecord, session: Session, options: int) -> bool:
         """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not
         be delivered stays, as the right may come back."""
         topic = record.message.topic
         if session.rights is not None and not session.rights.may_receive(topic):
             return False
-        return not record.client_id or self.may_publish(record.username, record.client_id, topic)
+        if options & NO_LOCAL and record.client_id == session.client_id:
+            return False
+        return not record.client_id or self.may_publish(record)
 
     # --- publishing ---
 
@@ -425,7 +436,9 @@ class Exchange:
         durable = False
         if retain:
             durable = self._retain(topic, payload, qos, author)
-        if route.size:
+        if route.options is not None:
+            by_options.deliver(self, message, retain, route.options, author)
+        elif route.size:
             self.deliver(message, route)
         return (durable or route.durable) and qos > 0
 
@@ -458,7 +471,8 @@ class Exchange:
     def _retain(self, topic: bytes, payload: bytes, qos: int, author: Session | None) -> bool:
         """Keep the message for later subscribers [MQTT-3.3.1-5]. True if the store has to know."""
         retained = self.retained
-        stored = author is not None  # the broker's own topics are made anew after a start
+        # The broker's own topics are made anew after a start, also by the bridges that tell their state.
+        stored = author is not None and not topic.startswith(b"$SYS/")
         if not payload:
             if retained.remove(topic) and stored:  # [MQTT-3.3.1-10] [MQTT-3.3.1-11]
                 self.journal.retain(topic, None)
@@ -469,7 +483,7 @@ class Exchange:
         full = (old is None and retained.count >= limits.max_retained) or (
             retained.memory + added > limits.max_retained_bytes
         )
-        if full and stored:
+        if full and author is not None:
             self.stats.dropped += 1
             if not self._retained_full:
                 self._retained_full = True
@@ -482,13 +496,15 @@ class Exchange:
             if old is None:
                 return False
             retained.remove(topic)  # an old value would be wrong from now on
-            self.journal.retain(topic, None)
-            return True
+            if stored:
+                self.journal.retain(topic, None)
+            return stored
         self._retained_full = False
         record = RetainedRecord(
             Message(topic, payload, qos, retain=True),
             author.proven_name if author is not None else None,
             author.client_id if author is not None else "",
+            author.listener if author is not None else None,
         )
         retained.set(record)
         if stored:

@@ -85,9 +85,9 @@ class Journal:
         self._forgotten.append(session)
         self._sessions.pop(session, None)
 
-    def subscription(self, session: int, topic_filter: bytes, qos: int | None) -> None:
-        """Granted at `qos`, or removed (None)."""
-        self._subscriptions[session, topic_filter] = qos
+    def subscription(self, session: int, topic_filter: bytes, options: int | None) -> None:
+        """Entered with these options, or removed (None)."""
+        self._subscriptions[session, topic_filter] = options
 
     def received(self, session: Session) -> None:
         """The identifiers of QoS 2 messages that the session holds have changed."""

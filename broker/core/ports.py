@@ -56,6 +56,8 @@ GiveUp: TypeAlias = Callable[[], None]
 class Gatekeeper(Protocol):
     """Decides about a CONNECT: one for each listener."""
 
+    listener: str  #: its name, under which what is stored knows it after a restart, too
+
     @property
     def max_keepalive(self) -> float:
         """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
@@ -105,13 +107,14 @@ class SessionRecord(NamedTuple):
     username: str | None  #: whose it is, and whose rights hold for what is queued; None too if nobody had checked it
     disconnected_at: float | None  #: seconds since the epoch; None while it is connected
     sent_to: int | None  #: the first place in the queue that was never sent; None if that is not known
+    listener: str | None = None  #: where its client came in last; None if an older version wrote it
 
 
 class SessionSnapshot(NamedTuple):
     """A persistent session as the store knows it at the start."""
 
     record: SessionRecord
-    subscriptions: dict[bytes, int]  #: Topic Filter -> granted QoS
+    subscriptions: dict[bytes, int]  #: Topic Filter -> options (see broker.core.subscription)
     received: tuple[int, ...]  #: Packet Identifiers of QoS 2 messages that the client has not released
     released: tuple[int, ...]  #: places of messages that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4]
     first_seq: int  #: place of the first message queued; equal to next_seq if there is none
@@ -125,6 +128,7 @@ class RetainedRecord(NamedTuple):
     message: Message  #: its `retain` is True
     username: str | None  #: None too if nobody had checked it
     client_id: str  #: empty if it is the broker's own
+    listener: str | None = None  #: where they came in, whose rules they must keep to; None as in SessionRecord
 
 
 class Snapshot(NamedTuple):
@@ -151,7 +155,7 @@ class Batch(NamedTuple):
 
     forgotten: list[int]  #: ids of sessions of which nothing is to remain, whatever else the batch says of them
     sessions: dict[int, SessionRecord]
-    subscriptions: dict[tuple[int, bytes], int | None]  #: (session, Topic Filter) -> granted QoS, None: removed
+    subscriptions: dict[tuple[int, bytes], int | None]  #: (session, Topic Filter) -> options, None: removed
     received: dict[int, tuple[int, ...]]  #: session -> all Packet Identifiers that it now holds (see SessionSnapshot)
     queues: list[QueueChanges]
     retained: dict[bytes, RetainedRecord | None]  #: None: removed

@@ -9,13 +9,14 @@ remembered per topic until a subscription or a right changes, which is what make
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..wire.codes import ProtocolError
 from ..wire.packets import check_topic_name
 from .limits import Limits
+from .subscription import QOS, together
 
 if TYPE_CHECKING:
     from .session import Session
@@ -33,7 +34,10 @@ LEVEL = 250
 
 
 class Route:
-    """The sessions that get what is published to a topic, sorted by the QoS that they were granted."""
+    """The sessions that get what is published to a topic, sorted by the QoS that they were granted.
+
+    `plain`: any client that has the right may publish to the topic, and a QoS is all that the subscriptions ask for.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -42,6 +46,8 @@ class Route:
         "granted1",
         "granted2",
         "marked",
+        "options",
+        "plain",
         "reserved",
         "sessions",
         "size",
@@ -55,8 +61,11 @@ class Route:
         self.granted2: Sequence[Session] = ()
         #: Is any of those that get QoS 1 or 2 persistent, so that the publisher's acknowledgement waits for the store?
         self.durable = False
-        for qos in set(targets.values()):
-            granted = [session for session in self.sessions if targets[session] == qos]
+        #: What each subscription asks for, if any asks for more than a QoS.
+        self.options: Mapping[Session, int] | None = None
+        different = set(targets.values())
+        for qos in {options & QOS for options in different}:
+            granted = [session for session in self.sessions if targets[session] & QOS == qos]
             if qos == 0:
                 self.granted0 = granted
                 continue
@@ -67,6 +76,9 @@ class Route:
             self.durable = self.durable or any(session.store_id for session in granted)
         #: Is it the broker's own topic, to which no client may publish?
         self.reserved = reserved
+        if max(different, default=0) > QOS:
+            self.options = dict(targets)
+        self.plain = not reserved and self.options is None
         #: The turn in which its connections were last noted for flushing.
         self.marked = -1
 
@@ -90,15 +102,16 @@ class Router:
         self._exact: dict[bytes, dict[Session, int]] = {}
         self._tree = _Node()
         self._routes: dict[bytes, Route] = {}
-        # Most topics go where others go. Each key holds what its route does: (session, QoS) and whether it is reserved.
+        # Most topics go where others go. Each key holds what its route does: (session, options), and if it is reserved.
         self._shared: WeakValueDictionary[tuple[object, ...], Route] = WeakValueDictionary()
         self._targets = 0  # sessions in the routes, or a little more
         self.count = 0  #: subscriptions in all
         #: `known(topic)` is the route if it is remembered; such a topic is known to be a valid Topic Name.
         self.known = self._routes.get
 
-    def subscribe(self, session: Session, topic_filter: bytes, qos: int) -> bool:
-        """Enter a subscription, or replace the one with the same filter [MQTT-3.8.4-3]. True if it is new."""
+    def subscribe(self, session: Session, topic_filter: bytes, options: int) -> bool:
+        """Enter a subscription, or replace the one with the same filter [MQTT-3.8.4-3]. True if it is new.
+        `options`: see broker.core.subscription."""
         if b"+" in topic_filter or b"#" in topic_filter:
             holders = self._place(topic_filter)
             self.forget_routes()
@@ -106,7 +119,7 @@ class Router:
             holders = self._exact.setdefault(topic_filter, {})
             self._routes.pop(topic_filter, None)
         new = session not in holders
-        holders[session] = qos
+        holders[session] = options
         self.count += new
         return new
 
@@ -167,8 +180,8 @@ class Router:
             raise ProtocolError(f"a Topic Name of more than {limits.max_topic_levels} levels")
 
     def _match(self, topic: bytes) -> dict[Session, int]:
-        """The sessions with a filter that matches and the right to receive, each with its highest QoS
-        [MQTT-3.3.5-1]: who subscribed twice gets one message."""
+        """The sessions with a filter that matches and the right to receive, each with its options: who subscribed twice
+        gets one message."""
         found: list[dict[Session, int]] = []
         exact = self._exact.get(topic)
         if exact is not None:
@@ -178,15 +191,15 @@ class Router:
             self._match_tree(topic, found)
         if not found:
             return {}
-        targets = found[0] if len(found) == 1 else _highest(found)
+        targets = found[0] if len(found) == 1 else _each_once(found)
         for session in targets:
             if session.rights is not None:
                 break
         else:
             return targets
         return {
-            session: qos
-            for session, qos in targets.items()
+            session: options
+            for session, options in targets.items()
             if session.rights is None or session.rights.may_receive(topic)
         }
 
@@ -268,11 +281,13 @@ def weight(topic_filter: bytes) -> int:
     return size
 
 
-def _highest(found: list[dict[Session, int]]) -> dict[Session, int]:
-    """Each session once, with the highest QoS that it was granted."""
+def _each_once(found: list[dict[Session, int]]) -> dict[Session, int]:
     targets = dict(found[0])
     for holders in found[1:]:
-        for session, qos in holders.items():
-            if targets.get(session, -1) < qos:
-                targets[session] = qos
+        for session, options in holders.items():
+            held = targets.get(session)
+            if held is None:
+                targets[session] = options
+            elif held != options:
+                targets[session] = together(held, options)
     return targets

@@ -39,10 +39,12 @@ class Session:
     """The state of one client. What is seldom needed is made on demand: most clients are idle ones."""
 
     __slots__ = (
+        "bridge",
         "client_id",
         "connection",
         "disconnected_at",
         "feeding",
+        "listener",
         "proven_name",
         "queue",
         "received",
@@ -62,10 +64,12 @@ class Session:
         self.username: str | None = None
         self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None
+        self.listener: str | None = None  #: the one that it last connected to, whose rights are its; None: not known
+        self.bridge = False  #: is its client a broker, too?
         self.sink = sink  #: where frames of QoS 0 go
-        self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> granted QoS
+        self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> options
         self.subscribed = 0  #: what they take, as router.weight counts
         self.queue: Queue | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
         self.received: set[int] | None = None  #: identifiers of QoS 2 messages that it has not released [MQTT-4.3.3-2]
-        #: Retained messages on their way to it: by Topic Filter, the messages and the granted QoS.
+        #: Retained messages on their way to it: by Topic Filter, the messages and the options.
         self.feeding: OrderedDict[bytes, tuple[Iterator[RetainedRecord | None], int]] | None = None

@@ -42,12 +42,12 @@ class MemoryStore:
 
     def commit(self, batch: Batch) -> None:
         self._sessions.update(batch.sessions)
-        for (session, topic_filter), qos in batch.subscriptions.items():
+        for (session, topic_filter), options in batch.subscriptions.items():
             held = self._subscriptions.setdefault(session, {})
-            if qos is None:
+            if options is None:
                 held.pop(topic_filter, None)
             else:
-                held[topic_filter] = qos
+                held[topic_filter] = options
         self._received.update(batch.received)
         for changes in batch.queues:
             queue = self._queues.setdefault(changes.session, {})

@@ -37,7 +37,7 @@ from ..wire.message import Message
 FILE_NAME = "selectmq.db"
 #: "SMQ1": tells our files from other SQLite files.
 APPLICATION_ID = 0x534D5131
-VERSION = 1
+VERSION = 2
 
 #: Payloads of this size are kept once for all queues, not in each.
 LARGE = 16_384
@@ -59,10 +59,11 @@ CREATE TABLE session (
     disconnected_at REAL,           -- seconds since the epoch; NULL: connected
     sent_to INTEGER,                -- NULL: not known
     received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each (all such lists are little-endian)
-    released BLOB NOT NULL DEFAULT x''   -- places, 64 bits each
+    released BLOB NOT NULL DEFAULT x'',  -- places, 64 bits each
+    listener TEXT                   -- NULL: not known
 );
 CREATE TABLE subscription (
-    session INTEGER NOT NULL, filter BLOB NOT NULL, qos INTEGER NOT NULL,
+    session INTEGER NOT NULL, filter BLOB NOT NULL, options INTEGER NOT NULL,
     PRIMARY KEY (session, filter)
 ) WITHOUT ROWID;
 CREATE TABLE segment (
@@ -85,9 +86,19 @@ CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
     DELETE FROM body WHERE id = old.body AND NOT EXISTS (SELECT 1 FROM segment WHERE body = old.body);
 END;
 CREATE TABLE retained (
-    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, username TEXT, client_id TEXT NOT NULL
+    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, username TEXT, client_id TEXT NOT NULL,
+    listener TEXT
 );
 """
+
+#: By version: what makes the next one of it.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE session ADD COLUMN listener TEXT;
+ALTER TABLE retained ADD COLUMN listener TEXT;
+ALTER TABLE subscription RENAME COLUMN qos TO options;
+""",
+}
 
 
 class DataError(Exception):
@@ -154,6 +165,20 @@ class SqliteStore:
         problems = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
         if problems != ["ok"]:
             raise DataError(self._damaged(problems[0]))
+        if tables:
+            self._migrate(version)
+
+    def _migrate(self, version: int) -> None:
+        """Bring a file of an older version up to date, all of it or nothing."""
+        if version == VERSION:
+            return
+        db = self._db
+        db.execute("BEGIN")
+        for older in range(version, VERSION):
+            for statement in _statements(_MIGRATIONS[older]):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
 
     # --- core.ports.Store ---
 
@@ -169,16 +194,17 @@ class SqliteStore:
         # Never again one that a message still knows as its own, though its row may be gone.
         self._next_body = max(self._next_body, (body or 0) + 1)
         subscriptions: dict[int, dict[bytes, int]] = {}
-        for row in db.execute("SELECT session, filter, qos FROM subscription"):
-            session, topic_filter, qos = _typed(row, int, bytes, int)
-            subscriptions.setdefault(session, {})[topic_filter] = qos
+        for row in db.execute("SELECT session, filter, options FROM subscription"):
+            session, topic_filter, options = _typed(row, int, bytes, int)
+            subscriptions.setdefault(session, {})[topic_filter] = options
         sessions = []
         for row in db.execute(
-            "SELECT id, client_id, username, disconnected_at, sent_to, received, released FROM session"
+            "SELECT id, client_id, username, disconnected_at, sent_to, listener, received, released FROM session"
         ).fetchall():
-            id, client_id, username, disconnected_at, sent_to, received, released = _typed(
-                row, int, str, str | None, float | None, int | None, bytes, bytes
+            *record, received, released = _typed(
+                row, int, str, str | None, float | None, int | None, str | None, bytes, bytes
             )
+            id = record[0]
             first = db.execute(
                 "SELECT first, start FROM segment WHERE session = ? ORDER BY first LIMIT 1", (id,)
             ).fetchone()
@@ -190,7 +216,7 @@ class SqliteStore:
             self._queued[id] = end
             sessions.append(
                 SessionSnapshot(
-                    SessionRecord(id, client_id, username, disconnected_at, sent_to),
+                    SessionRecord(*record),
                     subscriptions.get(id, {}),
                     tuple(_unpack("H", received)),
                     tuple(_unpack("Q", released)),
@@ -200,10 +226,10 @@ class SqliteStore:
                 )
             )
         retained = [
-            RetainedRecord(Message(topic, payload, qos, retain=True), username, client_id)
-            for topic, payload, qos, username, client_id in (
-                _typed(row, bytes, bytes, int, str | None, str)
-                for row in db.execute("SELECT topic, payload, qos, username, client_id FROM retained")
+            RetainedRecord(Message(topic, payload, qos, retain=True), *author)
+            for topic, payload, qos, *author in (
+                _typed(row, bytes, bytes, int, str | None, str, str | None)
+                for row in db.execute("SELECT topic, payload, qos, username, client_id, listener FROM retained")
             )
         ]
         return Snapshot(sessions, retained)
@@ -272,9 +298,10 @@ class SqliteStore:
     def _write_sessions(self, batch: Batch, gone: set[int]) -> None:
         db = self._db
         db.executemany(
-            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to) VALUES (?, ?, ?, ?, ?)"
+            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to, listener)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET username = excluded.username, disconnected_at = excluded.disconnected_at,"
-            " sent_to = excluded.sent_to",
+            " sent_to = excluded.sent_to, listener = excluded.listener",
             [record for id, record in batch.sessions.items() if id not in gone],
         )
         db.executemany(
@@ -283,13 +310,13 @@ class SqliteStore:
         )
         removed = []
         granted = []
-        for (session, topic_filter), qos in batch.subscriptions.items():
-            if qos is None:
+        for (session, topic_filter), options in batch.subscriptions.items():
+            if options is None:
                 removed.append((session, topic_filter))
             elif session not in gone:
-                granted.append((session, topic_filter, qos))
+                granted.append((session, topic_filter, options))
         db.executemany("DELETE FROM subscription WHERE session = ? AND filter = ?", removed)
-        db.executemany("INSERT OR REPLACE INTO subscription (session, filter, qos) VALUES (?, ?, ?)", granted)
+        db.executemany("INSERT OR REPLACE INTO subscription (session, filter, options) VALUES (?, ?, ?)", granted)
 
     def _write_retained(self, batch: Batch) -> None:
         kept = []
@@ -298,10 +325,13 @@ class SqliteStore:
             if record is None:
                 removed.append((topic,))
             else:
-                kept.append((topic, record.message.payload, record.message.qos, record.username, record.client_id))
+                message, *author = record
+                kept.append((topic, message.payload, message.qos, *author))
         self._db.executemany("DELETE FROM retained WHERE topic = ?", removed)
         self._db.executemany(
-            "INSERT OR REPLACE INTO retained (topic, payload, qos, username, client_id) VALUES (?, ?, ?, ?, ?)", kept
+            "INSERT OR REPLACE INTO retained (topic, payload, qos, username, client_id, listener)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            kept,
         )
 
     def _write_queue(self, changes: QueueChanges, queued: dict[int, int]) -> None:

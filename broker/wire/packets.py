@@ -40,7 +40,8 @@ class Will(NamedTuple):
 
 
 class Connect(NamedTuple):
-    """A CONNECT that keeps to the format. `keep_alive` is in seconds, 0 for none."""
+    """A CONNECT that keeps to the format. `keep_alive` is in seconds, 0 for none; `bridge`: it is another broker, which
+    Mosquitto says by the highest bit of the protocol level."""
 
     version: int
     client_id: str
@@ -49,6 +50,7 @@ class Connect(NamedTuple):
     will: Will | None
     username: str | None
     password: bytes | None
+    bridge: bool = False
 
 
 def parse_connect(data: bytes, pos: int, end: int) -> Connect:
@@ -63,7 +65,8 @@ def parse_connect(data: bytes, pos: int, end: int) -> Connect:
         raise ProtocolError("CONNECT with an unknown protocol name")  # [MQTT-3.1.2-1]
     if pos >= end:
         raise ProtocolError("CONNECT ends before the protocol level")
-    if data[pos] != level:
+    bridge = bool(data[pos] & 0x80)
+    if data[pos] & 0x7F != level:
         # Nothing behind the level is read: a later version may lay it out differently.
         raise ProtocolError(
             f"CONNECT with protocol level {data[pos]}", ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION
@@ -103,7 +106,7 @@ def parse_connect(data: bytes, pos: int, end: int) -> Connect:
         password, pos = _field(data, pos, end, "password")  # [MQTT-3.1.2-21]
     if pos != end:
         raise ProtocolError("CONNECT with bytes after its last field")  # [MQTT-3.1.2-18] [MQTT-3.1.2-20]
-    return Connect(level, client_id, bool(flags & 0x02), keep_alive, will, username, password)
+    return Connect(level, client_id, bool(flags & 0x02), keep_alive, will, username, password, bridge)
 
 
 def parse_subscribe(data: bytes, pos: int, end: int) -> list[tuple[bytes, int]]:

@@ -14,7 +14,7 @@ from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
 from broker.core.limits import Limits
-from broker.core.ports import GiveUp, Rights, Store
+from broker.core.ports import GiveUp, RetainedRecord, Rights, Store
 from broker.core.session import Session
 from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
@@ -177,6 +177,7 @@ class FakeGatekeeper:
     """Implements core.ports.Gatekeeper: `code` is the answer; with `slow`, it comes when `decide` is called."""
 
     def __init__(self) -> None:
+        self.listener = "127.0.0.1:1883"
         self.max_keepalive = 0.0
         self.code = ReturnCode.ACCEPTED
         self.slow = False
@@ -200,10 +201,10 @@ class FakeGatekeeper:
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         return self.granted.get(username)
 
-    def may_publish(self, username: str | None, client_id: str, topic: bytes) -> bool:
+    def may_publish(self, record: RetainedRecord) -> bool:
         """For Exchange.may_publish."""
-        rights = self.rights(username, client_id)
-        return rights is None or rights.may_publish(topic)
+        rights = self.rights(record.username, record.client_id)
+        return rights is None or rights.may_publish(record.message.topic)
 
 
 class Forbidden:
@@ -254,7 +255,9 @@ class World:
 
     def restore(self) -> World:
         """Begin with what the store holds, as at a start."""
-        self.exchange.restore(self.store.load(), self.gatekeeper.rights)
+        self.exchange.restore(
+            self.store.load(), lambda session: self.gatekeeper.rights(session.proven_name, session.client_id)
+        )
         return self
 
     def crash(self) -> World:

@@ -55,8 +55,10 @@ def session(
     username: str | None = None,
     disconnected_at: float | None = None,
     sent_to: int | None = None,
+    listener: str | None = None,
 ) -> SessionRecord:
-    return SessionRecord(id, f"client-{id}" if client_id is None else client_id, username, disconnected_at, sent_to)
+    name = f"client-{id}" if client_id is None else client_id
+    return SessionRecord(id, name, username, disconnected_at, sent_to, listener)
 
 
 def changes(
@@ -78,9 +80,14 @@ def numbered(places: Iterable[int], size: int = 8) -> dict[int, Delivery]:
 
 
 def retained(
-    topic: bytes, payload: bytes, qos: int = 0, username: str | None = None, client_id: str = ""
+    topic: bytes,
+    payload: bytes,
+    qos: int = 0,
+    username: str | None = None,
+    client_id: str = "",
+    listener: str | None = None,
 ) -> RetainedRecord:
-    return RetainedRecord(Message(topic, payload, qos, retain=True), username, client_id)
+    return RetainedRecord(Message(topic, payload, qos, retain=True), username, client_id, listener)
 
 
 # --- views: plain values, so that they compare and print well ---
@@ -124,6 +131,7 @@ class KeptRetained(NamedTuple):
     retain: bool
     username: str | None
     client_id: str
+    listener: str | None = None
 
 
 def kept_sessions(snapshot: Snapshot) -> dict[int, Kept]:
@@ -137,10 +145,8 @@ def kept_sessions(snapshot: Snapshot) -> dict[int, Kept]:
 
 def kept_retained(snapshot: Snapshot) -> dict[bytes, KeptRetained]:
     found = {
-        record.message.topic: KeptRetained(
-            record.message.payload, record.message.qos, record.message.retain, record.username, record.client_id
-        )
-        for record in snapshot.retained
+        message.topic: KeptRetained(message.payload, message.qos, message.retain, username, client_id, listener)
+        for message, username, client_id, listener in snapshot.retained
     }
     assert len(found) == len(snapshot.retained)
     return found

@@ -78,7 +78,7 @@ def start(directory: Path) -> str | None:
         snapshot = store.load()
         timers, log, lane = Timers(), Lines(), Lane()
         exchange = Exchange(Journal(store, lane, timers, log), timers, Limits(), log, lane, lambda: 0.0, lambda: "x")
-        exchange.restore(snapshot, lambda username, client_id: None)
+        exchange.restore(snapshot, lambda session: None)
         for found in snapshot.sessions:
             store.fetch(found.record.id, 0, ALL, NO_LIMIT)
         store.commit(batch(sessions=[session(1_000_000)]))
@@ -186,7 +186,7 @@ CHANGES = [
     "UPDATE session SET received = 'text'",
     "UPDATE session SET username = x'ffff'",
     "UPDATE subscription SET filter = CAST(filter AS TEXT)",
-    "UPDATE subscription SET qos = 'one'",
+    "UPDATE subscription SET options = 'one'",
     "UPDATE retained SET topic = CAST(topic AS TEXT)",
     "UPDATE retained SET payload = 1",
     "UPDATE retained SET client_id = x'ff'",

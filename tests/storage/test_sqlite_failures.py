@@ -373,7 +373,7 @@ def test_a_batch_is_not_written_again_because_a_load_behind_it_failed(made: Path
     lane, timers, log = Lane(), Timers(), Lines()
     journal = Journal(store, lane, timers, log)
     exchange = Exchange(journal, timers, Limits(), log, lane, lambda: 0.0, lambda: "x")
-    exchange.restore(store.load(), lambda username, client_id: None)
+    exchange.restore(store.load(), lambda session: None)
     queue = exchange.sessions["client-1"].queue
     assert isinstance(queue, StoredQueue)
     answers: list[str] = []

@@ -53,9 +53,10 @@ def test_all_fields_of_a_session_are_kept(box: Box) -> None:
     names = ["a", "Ä€\U0001f989", "e\u0301", "\ufeff\uffff\x01\x7f", "\U0010ffff" * 16_000]
     usernames = [None, "", "user", "Ünï\U0001f511"]
     times = [(None, None), (0.0, 0), (1_800_000_000.123456, 1 << 40)]
+    listeners = [None, "[::1]:1883", "unix:/run/\u20ac"]
     records = [
-        session(id, f"{name}{id}", username=username, disconnected_at=disconnected_at, sent_to=sent_to)
-        for id, (name, username, (disconnected_at, sent_to)) in enumerate(product(names, usernames, times), 1)
+        session(id, f"{name}{id}", username=username, disconnected_at=away, sent_to=sent_to, listener=listener)
+        for id, (name, username, (away, sent_to), listener) in enumerate(product(names, usernames, times, listeners), 1)
     ]
     box.store.commit(batch(sessions=records))
     assert kept_sessions(box.reread().load()) == {record.id: Kept(record, {}, (), ()) for record in records}
@@ -484,7 +485,7 @@ def test_retained_messages_are_added_replaced_and_removed(box: Box) -> None:
         batch(
             retained={
                 b"a": retained(b"a", b"1", 0, None, "c1"),
-                b"A": retained(b"A", b"\0\xff", 2, "user", "\u20ac"),
+                b"A": retained(b"A", b"\0\xff", 2, "user", "\u20ac", "127.0.0.1:1883"),
                 b"b": retained(b"b", b"2", 1, "", ""),
             }
         )
@@ -494,7 +495,7 @@ def test_retained_messages_are_added_replaced_and_removed(box: Box) -> None:
     )
     assert kept_retained(box.reread().load()) == {
         b"a": KeptRetained(b"3", 1, True, "other", "c2"),
-        b"A": KeptRetained(b"\0\xff", 2, True, "user", "\u20ac"),
+        b"A": KeptRetained(b"\0\xff", 2, True, "user", "\u20ac", "127.0.0.1:1883"),
     }
 
 

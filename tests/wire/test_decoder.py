@@ -402,5 +402,5 @@ def test_connect_waits_for_all_of_it() -> None:
         decoder.feed(data[at : at + 1])
         assert decoder.decode(1) == []
     decoder.feed(data[-1:] + subscribe(1, (b"a", 0)) + packet(PUBACK, number(1)))
-    assert decoder.decode(1) == [(0x10, (4, "c", True, 60, None, "u", None))]
+    assert decoder.decode(1) == [(0x10, (4, "c", True, 60, None, "u", None, False))]
     assert decoder.decode(5) == [(0x82, 1, [(b"a", 0)]), (0x40, 1)]

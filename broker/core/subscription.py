@@ -1,0 +1,23 @@
+"""What a subscription asks for besides its Topic Filter, in one number; and which filters are not served.
+
+Owns: the bits of that number, and what several of one session come to. Must not know: sessions, messages, the network.
+
+The bits are those of MQTT 5.0's Subscription Options. A client of MQTT 3.1 and 3.1.1 can ask for a QoS alone, and its
+number is just that; what a bridge gets besides, it gets with each of its subscriptions.
+"""
+
+QOS = 3
+#: What the session itself publishes does not come back to it.
+NO_LOCAL = 4
+#: Messages come with the RETAIN flag that they were published with, so that they can be retained elsewhere too.
+RETAIN_AS_PUBLISHED = 8
+
+#: How the filters begin with which other brokers share messages out among several clients. To take them for the names
+#: that they are in MQTT 3.1.1 would be to promise messages that never come.
+SHARED = (b"$share/", b"$queue/")
+
+
+def together(one: int, other: int) -> int:
+    """What a session gets of a topic that two of its filters match: the higher QoS [MQTT-3.3.5-1], and nothing is
+    withheld from it that one of them alone would give."""
+    return max(one & QOS, other & QOS) | (one & other & NO_LOCAL) | ((one | other) & RETAIN_AS_PUBLISHED)
