@@ -187,7 +187,7 @@ _GOOD_FILTERS = {
     "a/+/b/#": b"a/+/b/#",
     "$SYS/#": b"$SYS/#",
     "$": b"$",
-    "$share/g/a": b"$share/g/a",  # an ordinary name in MQTT 3.1.1
+    "$share/g/a": b"$share/g/a",  # an ordinary name in MQTT 3.1.1: it is no matter of bytes that it is refused
 }
 
 _BAD_TOPICS = {

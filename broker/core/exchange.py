@@ -308,7 +308,7 @@ class Exchange:
         if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
             return "subscription refused: the filter is longer or deeper than the limit"
         if topic_filter.startswith(SHARED):
-            return "subscription refused: this broker has no shared subscriptions"
+            return "subscription refused: this broker has no shared subscriptions ($share/..., $queue/...)"
         if held is not None and topic_filter not in held:
             room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
             if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:

@@ -374,9 +374,10 @@ class Client:
         will: tuple[str, str, int, bool] | None = None,
         username: str | None = None,
         version: int = 4,
+        bridge: bool = False,
         behind: bytes = b"",
     ) -> Client:
-        """Send a CONNECT, and what stands `behind` it in the same block."""
+        """Send a CONNECT, and what stands `behind` it in the same block. `bridge`: the client says that it is one."""
         flags = 0x02 if clean else 0
         rest = b""
         if will is not None:
@@ -386,8 +387,11 @@ class Client:
         if username is not None:
             flags |= 0x80
             rest += vectors.string(username.encode())
-        make = vectors.connect if version == 4 else vectors.connect_3_1
-        return self.send(make(client_id.encode(), flags=flags, keep_alive=keep_alive, rest=rest) + behind)
+        name = b"MQTT" if version == 4 else b"MQIsdp"
+        level = version | (0x80 if bridge else 0)
+        identifier = client_id.encode()
+        first = vectors.connect(identifier, flags=flags, keep_alive=keep_alive, name=name, level=level, rest=rest)
+        return self.send(first + behind)
 
     def subscribe(self, *wanted: tuple[str, int], packet_id: int = 1) -> Client:
         return self.send(vectors.subscribe(packet_id, *((name.encode(), qos) for name, qos in wanted)))

@@ -671,6 +671,33 @@ def test_each_filter_of_a_subscribe_gets_its_retained_messages(world: World) -> 
     assert [(one[2], one[3]) for one in retained(client)] == [("b/1", 1), ("a/1", 0), ("a/2", 0), ("a/1", 1)]
 
 
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_shared_subscription_is_refused_as_it_would_get_nothing(world: World, version: int, clean: bool) -> None:
+    """In MQTT 3.1.1 these filters are names like others, but nobody means them so."""
+    client = world.join("c", version=version, clean=clean)
+    client.subscribe(("$share/group/t", 1), ("t", 1), ("$queue/t", 2), ("$share/", 0), ("$share/group", 0))
+    assert client.take() == [("SUBACK", 1, [0x80, 1, 0x80, 0x80, 0x80])]
+    [fields] = world.log.fields(
+        "subscription refused: this broker has no shared subscriptions ($share/..., $queue/...)"
+    )
+    assert (fields["client"], fields["topic"]) == ("c", b"$share/group/t")
+    assert world.session("c").subscriptions == {b"t": 1}
+    client.unsubscribe("$share/group/t", packet_id=2)
+    assert client.take() == [("UNSUBACK", 2)]
+    brackets(world)
+
+
+@pytest.mark.parametrize(
+    "name", ["$share", "$shared/t", "$queue", "$queues/t", "$SHARE/g/t", "share/g/t", "/$share/g", "$"]
+)
+def test_what_only_looks_like_one_is_a_name_as_any_other(world: World, name: str) -> None:
+    client = world.join("c")
+    client.subscribe((name, 1)).take()
+    client.publish(name, "x", 1, 1)
+    assert client.take() == [published(name, "x", 1, 1), ("PUBACK", 1)]
+
+
 def test_a_refused_filter_gets_no_retained_messages(world: World) -> None:
     world.join("pub").publish("a", "x", retain=True)
     world.gatekeeper.granted["u"] = Forbidden(subscribe=[b"#"])
