@@ -171,9 +171,11 @@ class Exchange:
         """The client has its CONNACK: from here on it gets messages."""
         connection = session.connection
         assert connection is not None
-        session.sink = connection.out
+        session.sink = Discard() if connection.congested else connection.out
         if session.queue is not None:
             session.queue.attach()
+            if connection.congested:
+                session.queue.congest()
 
     def close(self, connection: Connection, normal: bool) -> None:
         """The connection has ended; `normal`: by a DISCONNECT, so that its will is forgotten [MQTT-3.14.4-3]."""

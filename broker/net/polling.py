@@ -102,7 +102,9 @@ if sys.platform == "linux":
 
         def wait(self, timeout: float | None) -> list[tuple[Ready | None, int]]:
             handlers = self._handlers
-            return [(handlers[descriptor], _EVENTS[flags]) for descriptor, flags in self._epoll.poll(timeout)]
+            # All that are ready, and not the usual 1023: who is not heard in this turn may be called silent in it.
+            ready = self._epoll.poll(timeout, len(handlers) or 1)
+            return [(handlers[descriptor], _EVENTS[flags]) for descriptor, flags in ready]
 
         def close(self) -> None:
             self._epoll.close()

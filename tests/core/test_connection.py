@@ -566,6 +566,26 @@ def test_a_client_that_does_not_read_while_it_publishes_what_it_subscribed_to_is
     brackets(world)
 
 
+@pytest.mark.parametrize("clean", [False, True])
+def test_who_does_not_read_before_its_connect_is_held_back_from_then_on(world: World, clean: bool) -> None:
+    """A WebSocket's pongs may be unsent by then."""
+    if not clean:
+        world.join("c", clean=False).subscribe(("t", 1), ("u", 0)).drop()
+    client = world.dial().get_stuck()
+    client.connect("c", clean=clean)
+    if clean:
+        client.subscribe(("t", 1), ("u", 0))
+    before = len(client.transport.unsent)
+    world.join("pub").publish("t", "1", 1, 1).publish("u", "dropped")
+    assert len(client.transport.unsent) == before
+    client.get_going()
+    assert [one[2] for one in client.take() if one[0] == "PUBLISH"] == ["1"]
+    world.clients[-1].publish("u", "2")
+    assert client.payloads() == ["2"]
+    assert world.exchange.stats.dropped == 1
+    brackets(world)
+
+
 #: What makes a broker answer, by Packet Identifier.
 ANSWERED: dict[str, Callable[[int], bytes]] = {
     "PUBACK": lambda packet_id: publish(b"other", b"", qos=1, packet_id=packet_id),
