@@ -154,6 +154,12 @@ class Rights:
         wanted = topics.split_filter(topic_filter)
         return any(not self._is_denied(common) for common in self._readable(wanted))
 
+    @property
+    def effort(self) -> int:
+        """See core.ports.Rights."""
+        own = sum(tree.effort for tree in self._grants)
+        return own if self._shared is None else own + self._shared.effort
+
     def _decide(self, topic: bytes) -> int:
         """READ and WRITE as they are granted; _DENIED if they are denied."""
         answer = self._ask(topic)

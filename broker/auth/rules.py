@@ -63,12 +63,13 @@ class _Node:
 class Tree:
     """Filters that grant, or filters that deny."""
 
-    __slots__ = ("_denying", "_root", "empty")
+    __slots__ = ("_denying", "_root", "effort", "empty")
 
     def __init__(self, *, denying: bool) -> None:
         self._denying = denying
         self._root = _Node()
         self.empty = True
+        self.effort = 0  #: nodes that `common` has looked at, ever
 
     def add(self, topic_filter: str, bits: int, *, pattern: bool) -> None:
         """Enter a valid filter; in a `pattern`, %u and %c stand for names."""
@@ -150,6 +151,7 @@ class Tree:
         waiting: list[tuple[_Node, int, _Path]] = [(self._root, 0, None)]
         while waiting:
             node, at, path = waiting.pop()
+            self.effort += 1
             in_rest = deep and at >= depth - 1
             if node.rest & bit:
                 yield (*_levels(path), *(wanted[at:] if at < depth else (b"#",) * deep))

@@ -12,8 +12,8 @@ its CONNECT waits, in order. Until it has sent something, it is listened to, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from ..wire import encoder
 from ..wire.codes import (
@@ -36,7 +36,6 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from . import bridges
-from .exchange import MAX_TURN
 from .ports import Gatekeeper, GiveUp, Rights, Transport
 from .session import Discard, Session
 from .timers import Timer
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
+
+_T = TypeVar("_T")
 
 #: Packets decoded at a time: a flood is served in slices.
 SLICE = 256
@@ -59,6 +60,10 @@ MAX_OWED = 65_536
 
 # Why nothing is decoded, and but for _ADMISSION nothing read: bits.
 _TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND = 1, 2, 4, 8, 16, 32, 64
+
+
+class _Spent(Exception):
+    """The client has used up its share of the turn: what is left of its packets waits for its next one."""
 
 
 class _Finished(Exception):
@@ -76,6 +81,7 @@ class Connection:
         "_give_up",
         "_held",
         "_last_heard",
+        "_left",
         "_max_packet_size",
         "_most_waiting",
         "_patience",
@@ -83,6 +89,7 @@ class Connection:
         "_timer",
         "_transport",
         "_warned",
+        "_work",
         "congested",
         "out",
         "overload",
@@ -107,6 +114,8 @@ class Connection:
         self._decoder = Decoder(min(MAX_CONNECT, max_packet_size))
         self._max_packet_size = max_packet_size
         self._give_up: GiveUp | None = None  # while others decide whether it may come in
+        self._left: Iterator[Packet] | None = None  # packets that are decoded, and wait for its next turn
+        self._work: Iterator[None] | None = None  # a packet that is worked on over several turns
         self._held = 0  # acknowledgements that wait for the store
         self._paused = 0
         self._most_waiting = 0  # bytes above which a congested client is not read from
@@ -165,27 +174,42 @@ class Connection:
             self._pause(_BEHIND)
 
     def _process(self) -> None:
+        """Go on with what the client has sent, as far as its share of the turn reaches."""
+        if self._paused or self.state == CLOSED:
+            return
         exchange = self._exchange
+        account = exchange.account
+        exchange.begin()
         decoder = self._decoder
         stats = exchange.stats
+        pending = self._left or iter(())
         try:
+            if self._work is not None:
+                self._go_on()
+            for packet in pending:
+                _CONNECTED[packet[0] >> 4](self, packet)
             while self.state != CLOSED and not self._paused:
-                if exchange.sent + exchange.queued > MAX_TURN:
-                    # Let all that has been produced go out first, and others have their turn.
-                    self._pause(_TURN)
-                    exchange.scheduler.soon(self._next_turn)
-                    return
+                if exchange.over:
+                    raise _Spent
                 handlers = _HANDLERS[self.state]
                 slice = SLICE if self.state == CONNECTED else 1
                 packets = decoder.decode(slice)
                 if packets:
                     stats.messages_received += len(packets)
+                    account.spent += len(packets)
                     if self.state == CONNECTED:
                         self._last_heard = exchange.timers.now  # [MQTT-3.1.2-24]
-                for packet in packets:
+                pending = iter(packets)
+                for packet in pending:
                     handlers[packet[0] >> 4](self, packet)
                 if len(packets) < slice and decoder.error is None:
-                    return  # the next one is not whole yet
+                    break  # the next one is not whole yet
+            self._left = None
+        except _Spent:
+            self._left = pending
+            if self.state != CLOSED:
+                self._pause(_TURN)
+                exchange.scheduler.in_turn(self._next_turn)
         except _Finished:
             self.close("DISCONNECT", normal=True, gently=False)
         except ProtocolError as error:
@@ -205,6 +229,17 @@ class Connection:
 
     def _next_turn(self) -> None:
         self._resume(_TURN)
+
+    def _work_on(self, work: Iterator[None]) -> None:
+        """Do it, over as many turns as it takes: it yields where the client's share is used up."""
+        self._work = work
+        self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._work is not None
+        for _ in self._work:
+            raise _Spent
+        self._work = None
 
     # --- pausing ---
 
@@ -335,12 +370,12 @@ class Connection:
     # --- packets of a connected client ---
 
     def _on_publish(self, packet: Packet) -> None:
-        first, topic, frame, payload_at, packet_id = packet
+        first, topic, frame, payload_at, _ = packet
         exchange = self._exchange
         route = exchange.router.known(topic) or exchange.router.route(topic)
         rights = self.rights
-        plain = route.plain and (rights is None or rights.may_publish(topic))
-        if first == 0x30 and plain:
+        quick = route.plain and (rights is None or rights.may_publish(topic))
+        if first == 0x30 and quick:
             # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
             if route.size:
                 exchange.sent += route.size
@@ -349,9 +384,7 @@ class Connection:
                 for target in route.sessions:
                     target.sink.append(frame)
             return
-        session = self.session
-        assert session is not None
-        if first == 0x32 and plain and not route.granted0:
+        if first == 0x32 and quick and not route.granted0:
             # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
             message = Message(topic, frame[payload_at:], 1, False, frame[: payload_at - 2])
             for target in route.sessions:
@@ -367,9 +400,19 @@ class Connection:
                 exchange.acknowledged += 1
                 exchange.dirty.add(self)
             return
+        self._publish(packet, quick or bridges.may_publish(self.session, topic, route))
+        if exchange.over:
+            raise _Spent
+
+    def _publish(self, packet: Packet, allowed: bool) -> None:
+        """A PUBLISH that does not go the quick way."""
+        first, topic, frame, payload_at, packet_id = packet
+        exchange = self._exchange
+        session = self.session
+        assert session is not None
         qos = (first >> 1) & 3
         durable = False
-        if not plain and not bridges.may_publish(session, topic, route):
+        if not allowed:
             # [MQTT-3.3.5-2] It is acknowledged as any other, and goes nowhere.
             exchange.stats.denied += 1
             self.warn_once("publish refused: not authorised", topic)
@@ -440,11 +483,25 @@ class Connection:
 
     def _on_subscribe(self, packet: Packet) -> None:
         self._exchange.stats.other_received += 1
-        self._exchange.subscribe(self, packet[1], packet[2])
+        self._work_on(self._exchange.subscribe(self, packet[1], self._read(packet[2])))
 
     def _on_unsubscribe(self, packet: Packet) -> None:
         self._exchange.stats.other_received += 1
-        self._exchange.unsubscribe(self, packet[1], packet[2])
+        self._work_on(self._exchange.unsubscribe(self, packet[1], self._read(packet[2])))
+
+    def _read(self, filters: Iterable[_T]) -> Iterator[_T | None]:
+        """The Topic Filters of a packet; None where the client's share of the turn is used up. A long list is read to
+        its end before the first filter comes: where it is malformed, nothing of it is done."""
+        if not isinstance(filters, list):
+            account = self._exchange.account
+            read = []
+            for one in filters:
+                read.append(one)
+                account.spent += 1
+                if self._exchange.over:
+                    yield None
+            filters = read
+        yield from filters
 
     def _on_pingreq(self, packet: Packet) -> None:
         self._exchange.stats.other_received += 1
@@ -653,6 +710,8 @@ _HANDLERS: dict[int, list[_Handler]] = {
         },
     ),
 }
+
+_CONNECTED = _HANDLERS[CONNECTED]
 
 _REASONS = {
     ReturnCode.IDENTIFIER_REJECTED: "this Client Identifier is not permitted here",

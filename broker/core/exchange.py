@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..wire.codes import SUBSCRIBE_FAILURE, ProtocolError
@@ -16,6 +16,7 @@ from ..wire.encoder import suback, unsuback
 from ..wire.message import Message
 from ..wire.packets import Connect
 from . import bridges, by_options
+from .account import BRANCHES, COPIED, DELIVERIES, Account
 from .journal import Journal
 from .limits import Limits
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
@@ -30,8 +31,9 @@ from .timers import Timers
 if TYPE_CHECKING:
     from .connection import Connection
 
-#: Deliveries in one turn after which publishers wait for the next, so that all that was produced is sent first.
-MAX_TURN = 200_000
+#: Units of work that a Topic Filter is, and bytes of it that are a unit more.
+SUBSCRIBING = 3
+LETTERS = 32
 #: Retained messages that a client gets per turn for its new subscriptions.
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
@@ -74,8 +76,9 @@ class Exchange:
         self.proves_names: Callable[[], bool] = lambda: True
         self.stats = Stats()
         self.sessions: dict[str, Session] = {}
-        self.router = Router(limits)
-        self.retained = Retained()
+        self.account = Account()
+        self.router = Router(limits, self.account)
+        self.retained = Retained(self.account)
         self.connected = 0
         self.dirty: set[Connection] = set()
         self.turn = 0
@@ -90,7 +93,7 @@ class Exchange:
         self._unguessable = unguessable
         # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.
         self._leaving: dict[str, int] = {}
-        self._hungry: dict[Session, None] = {}  # sessions whose retained messages go on in the next turn
+        self._hungry: set[Session] = set()  # sessions whose retained messages go on when it is their turn
         self._fed: dict[Session, int] = {}  # bytes of them that sessions were given in this turn
         self._retained_full = False
 
@@ -272,13 +275,24 @@ class Exchange:
 
     # --- subscriptions ---
 
-    def subscribe(self, connection: Connection, packet_id: int, wanted: list[tuple[bytes, int]]) -> None:
-        """SUBSCRIBE: enter each filter as if it had come alone [MQTT-3.8.4-4], answer once, send what is retained."""
+    def subscribe(
+        self, connection: Connection, packet_id: int, wanted: Iterable[tuple[bytes, int] | None]
+    ) -> Iterator[None]:
+        """SUBSCRIBE: enter each filter as if it had come alone [MQTT-3.8.4-4], answer once, send what is retained.
+
+        It yields wherever its client has used up its share, and None in `wanted` is such a place, too."""
         session = connection.session
         assert session is not None
         codes: list[int] = []
+        granted: list[tuple[bytes, int]] = []
         more = bridges.OPTIONS if session.bridge else 0
-        for topic_filter, qos in wanted:
+        for one in wanted:
+            if self.over:
+                yield
+            if one is None:
+                continue
+            topic_filter, qos = one
+            self.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
             refusal = self._refusal(session, topic_filter)
             if refusal is not None:
                 self.stats.denied += 1
@@ -289,8 +303,8 @@ class Exchange:
             if session.store_id:
                 self.journal.subscription(session.store_id, topic_filter, qos | more)
             codes.append(qos)
+            granted.append(one)
         connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
-        granted = [one for one, code in zip(wanted, codes, strict=True) if code != SUBSCRIBE_FAILURE]
         if granted and self.retained.count:
             if session.feeding is None:
                 session.feeding = OrderedDict()
@@ -315,8 +329,13 @@ class Exchange:
             room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
             if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:
                 return "subscription refused: the session has as many as it may"
-        if session.rights is not None and not session.rights.may_subscribe(topic_filter):
-            return "subscription refused: not authorised"
+        rights = session.rights
+        if rights is not None:
+            before = rights.effort
+            allowed = rights.may_subscribe(topic_filter)
+            self.account.spent += (rights.effort - before) // BRANCHES
+            if not allowed:
+                return "subscription refused: not authorised"
         return None
 
     def _enter(self, session: Session, topic_filter: bytes, options: int) -> None:
@@ -338,12 +357,17 @@ class Exchange:
                 queue.congest()
         return queue
 
-    def unsubscribe(self, connection: Connection, packet_id: int, filters: list[bytes]) -> None:
-        """UNSUBSCRIBE: what was queued is still delivered [MQTT-3.10.4-3]."""
+    def unsubscribe(self, connection: Connection, packet_id: int, filters: Iterable[bytes | None]) -> Iterator[None]:
+        """UNSUBSCRIBE: what was queued is still delivered [MQTT-3.10.4-3]. It yields as `subscribe` does."""
         session = connection.session
         assert session is not None
         held = session.subscriptions
         for topic_filter in filters:
+            if self.over:
+                yield
+            if topic_filter is None:
+                continue
+            self.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
             if held is not None and held.pop(topic_filter, None) is not None:
                 session.subscribed -= weight(topic_filter)
                 self.router.unsubscribe(session, topic_filter)
@@ -357,19 +381,19 @@ class Exchange:
 
     def feed_soon(self, session: Session) -> None:
         """The session has room for more of its retained messages."""
-        if not self._hungry:
-            self.scheduler.soon(self._feed_hungry)  # one call for all: a second one would feed all of them again
-        self._hungry[session] = None
+        if session not in self._hungry:
+            self._hungry.add(session)
+            self.scheduler.in_turn(lambda: self._feed_hungry(session))
 
     def _feed_later(self, session: Session) -> None:
         if session.feeding:
             self._feed(session)
 
-    def _feed_hungry(self) -> None:
-        hungry, self._hungry = self._hungry, {}
-        for session in hungry:
-            if session.feeding:
-                self._feed(session)
+    def _feed_hungry(self, session: Session) -> None:
+        self._hungry.remove(session)
+        if session.feeding:
+            self.begin()
+            self._feed(session)
 
     def _feed(self, session: Session) -> None:
         """Send a slice of the retained messages that a new subscription is owed [MQTT-3.3.1-6]."""
@@ -383,8 +407,12 @@ class Exchange:
             self.feed_soon(session)
             return
         while feeding:
+            if self.over:
+                self.feed_soon(session)
+                break
             topic_filter, (records, options) = next(iter(feeding.items()))
             for record in records:
+                self.account.spent += 1
                 if record is None:  # many topics were looked at: others have their turn first
                     room = 0
                     break
@@ -446,6 +474,7 @@ class Exchange:
 
     def deliver(self, message: Message, route: Route) -> None:
         """Hand a message to the sessions of a route, each at the QoS that it was granted at most [MQTT-3.8.4-6]."""
+        self.account.spent += route.size * len(message.payload) // COPIED
         qos = message.qos
         at_most_once = route.sessions if qos == 0 else route.granted0
         if at_most_once:
@@ -532,6 +561,20 @@ class Exchange:
 
     # --- the turn ---
 
+    @property
+    def _delivered(self) -> int:
+        """What was delivered in this turn, in units of work."""
+        return self.sent // DELIVERIES + self.queued
+
+    def begin(self) -> None:
+        """Somebody is served: their share of the turn begins (see account)."""
+        self.account.begin(self._delivered)
+
+    @property
+    def over(self) -> bool:
+        """Has who is served used up their share?"""
+        return self.account.spent + self._delivered >= self.account.until
+
     def pump(self) -> None:
         """Let the queues send for which something has changed in this turn."""
         while self.thirsty:
@@ -549,4 +592,5 @@ class Exchange:
             stats.other_sent += self.acknowledged
             stats.other_received += self.acknowledgements
             self.away.count = self.sent = self.queued = self.acknowledged = self.acknowledgements = 0
+        self.account.end_of_turn()
         self.turn += 1

@@ -44,6 +44,10 @@ class Rights(Protocol):
     def may_receive(self, topic: bytes) -> bool: ...
     def may_subscribe(self, topic_filter: bytes) -> bool: ...
 
+    @property
+    def effort(self) -> int:
+        """Branches that were looked at for its answers up to now: by the difference, a question tells what it cost."""
+
 
 #: How the Client Identifiers begin that the broker gives to clients without one.
 GIVEN_CLIENT_ID = "auto-"
@@ -80,6 +84,9 @@ class Scheduler(Protocol):
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call `function` in the next turn, after other clients had theirs."""
+
+    def in_turn(self, function: Callable[[], None]) -> None:
+        """Call `function` when all who have waited longer had their turn: it goes on with work that is long."""
 
 
 class Log(Protocol):

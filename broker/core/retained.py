@@ -6,6 +6,7 @@ stored.
 
 from collections.abc import Iterator
 
+from .account import BRANCHES, Account
 from .ports import RetainedRecord
 
 #: Bytes of memory that a branch takes, with its first topic.
@@ -22,7 +23,8 @@ _Branch = dict[bytes, "_Branch | RetainedRecord"]
 class Retained:
     """The retained messages by topic."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account | None = None) -> None:
+        self._account = account or Account()
         self._tree: _Branch = {}
         self.count = 0
         self.size = 0  #: bytes of their topics and payloads
@@ -87,8 +89,9 @@ class Retained:
         return True
 
     def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord | None]:
-        """The messages whose topics match, and None now and then, when many were looked at. Others may be set and
-        removed while it is consumed slowly; it then yields what is there when it comes by."""
+        """The messages whose topics match, and None now and then, when many were looked at; all that is looked at is
+        charged. Others may be set and removed while it is consumed slowly; it then yields what is there when it comes
+        by."""
         levels = topic_filter.split(b"/")
         last = len(levels) - 1
         # A stack of our own: topics may be deeper than Python likes to recurse.
@@ -96,7 +99,9 @@ class Retained:
         looked = 0
         while stack:
             looked += 1
-            if looked % LOOK == 0:
+            if looked == LOOK:
+                self._account.spent += LOOK // BRANCHES
+                looked = 0
                 yield None
             step = next(stack[-1], None)
             if step is None:
@@ -113,6 +118,7 @@ class Retained:
                     yield own
             elif found is not None and (everything or depth == last or levels[depth + 1 :] == [b"#"]):
                 yield found  # `sport/#` matches `sport` too
+        self._account.spent += 1 + looked // BRANCHES
 
 
 def _names(branch: _Branch, level: bytes, at_top: bool) -> Iterator[tuple[_Branch, bytes]]:

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from ..wire.codes import ProtocolError
 from ..wire.packets import check_topic_name
+from .account import BRANCHES, DELIVERIES, Account
 from .limits import Limits
 from .subscription import QOS, together
 
@@ -27,8 +28,12 @@ MAX_ROUTES = 10_000
 MAX_TARGETS = 1_000_000
 #: Sessions in a route that may be that of many topics: it has to be looked up by all of them.
 MOST_SHARED = 8
+#: Deliveries of one message that cost no more than the packet itself.
+FEW = 32
 #: Bytes of the longest topic that is remembered: anybody can publish to as many as they like.
 LONGEST_REMEMBERED = 500
+#: Units of work that it takes to ask for the rights of one session.
+ASKED = 2
 #: Bytes of memory that a level of a filter with wildcards takes.
 LEVEL = 250
 
@@ -78,7 +83,8 @@ class Route:
         self.reserved = reserved
         if max(different, default=0) > QOS:
             self.options = dict(targets)
-        self.plain = not reserved and self.options is None
+        #: May what is published to it take the quick way, on which nothing is charged but the packet?
+        self.plain = not reserved and self.options is None and self.size <= FEW
         #: The turn in which its connections were last noted for flushing.
         self.marked = -1
 
@@ -97,8 +103,9 @@ class _Node:
 class Router:
     """Subscriptions, and the routes that follow from them."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, account: Account | None = None) -> None:
         self._limits = limits
+        self._account = account or Account()
         self._exact: dict[bytes, dict[Session, int]] = {}
         self._tree = _Node()
         self._routes: dict[bytes, Route] = {}
@@ -192,11 +199,13 @@ class Router:
         if not found:
             return {}
         targets = found[0] if len(found) == 1 else _each_once(found)
+        self._account.spent += sum(map(len, found)) // DELIVERIES
         for session in targets:
             if session.rights is not None:
                 break
         else:
             return targets
+        self._account.spent += ASKED * len(targets)
         return {
             session: options
             for session, options in targets.items()
@@ -205,6 +214,7 @@ class Router:
 
     def _match_tree(self, topic: bytes, found: list[dict[Session, int]]) -> None:
         nodes = [self._tree]
+        looked = 0
         # A filter that begins with a wildcard has no part in topics that begin with `$` [MQTT-4.7.2-1].
         wildcard = not topic.startswith(b"$")
         for level in topic.split(b"/"):
@@ -219,10 +229,14 @@ class Router:
                     child = node.children.get(b"+")
                     if child is not None:
                         below.append(child)
+            looked += len(below)
             if not below:
-                return
+                break
             nodes = below
             wildcard = True
+        self._account.spent += looked // BRANCHES
+        if not below:
+            return
         for node in nodes:
             if node.here is not None:
                 found.append(node.here)

@@ -2,8 +2,9 @@
 
 Owns: the wake-up, the order of things within a turn. Must not know: MQTT, or what its callbacks do.
 
-A turn: wait; every ready socket; what other threads posted; what is due; `before_sleep` (where the program sends what
-it has produced). `post` is the one door for other threads.
+A turn: wait; every ready socket; what other threads posted; those who go on where they had to stop, as far as there is
+time; what is due; `before_sleep` (where the program sends what it has produced). `post` is the one door for other
+threads.
 """
 
 import contextlib
@@ -23,6 +24,10 @@ SLICE = 256
 #: Bytes that the C library keeps for the next block to be read. At first it gets blocks of 128 KiB and more from the
 #: system, and gives each back at once, which costs more than all the copying; but it learns from one that is freed.
 KEPT = 4 << 20
+
+
+#: Seconds of a turn for those who go on where they had to stop; one of them goes on in any case.
+ROUND = 0.004
 
 
 #: Seconds that it waits at the most: some systems refuse to wait for weeks.
@@ -55,6 +60,7 @@ class Loop:
         self._wake_writer.setblocking(False)
         self._poller.register(self._wake_reader, READ, None)
         self._soon: list[Callable[[], None]] = []
+        self._round: deque[Callable[[], None]] = deque()
         self._stopping = False
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
         self.before_sleep: Callable[[], None] = lambda: None
@@ -80,6 +86,12 @@ class Loop:
     def soon(self, function: Callable[[], None]) -> None:
         """Call `function` in the next turn."""
         self._soon.append(function)
+
+    def in_turn(self, function: Callable[[], None]) -> None:
+        """Call `function` when all who have waited longer had their turn: it goes on with long work, and may ask again.
+
+        All of them together get ROUND seconds of a turn, so however many there are, others are served in time."""
+        self._round.append(function)
 
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function(*args)` on the loop's thread. From any thread."""
@@ -114,7 +126,7 @@ class Loop:
         deadlines = self._deadlines
         monotonic = time.monotonic
         while not self._stopping:
-            if self._soon or self._posted:
+            if self._soon or self._posted or self._round:
                 timeout: float | None = 0.0
             else:
                 due = deadlines.next_due()
@@ -140,10 +152,21 @@ class Loop:
                 soon, self._soon = self._soon, []
                 for function in soon:
                     self._call(function)
+            if self._round:
+                self._go_round()
             due = deadlines.next_due()
             if due is not None and due <= now:
                 self._call(deadlines.run, now)
             self._call(self.before_sleep)
+
+    def _go_round(self) -> None:
+        """Let those go on who wait for their turn, each once at the most, until the time is up."""
+        waiting = self._round
+        end = time.monotonic() + ROUND
+        for _ in range(len(waiting)):
+            self._call(waiting.popleft())
+            if time.monotonic() >= end:
+                return
 
     def _run_posted(self) -> None:
         with self._lock:

@@ -8,8 +8,8 @@ PUBLISH, because creating one costs more than all the rest of its decoding:
 
     PUBLISH                        (first, topic, frame, payload_at, packet_id)     packet_id is 0 at QoS 0
     PUBACK PUBREC PUBREL PUBCOMP   (first, packet_id)
-    SUBSCRIBE                      (first, packet_id, [(filter, qos), ...])
-    UNSUBSCRIBE                    (first, packet_id, [filter, ...])
+    SUBSCRIBE                      (first, packet_id, [(filter, qos), ...])         a long one: Subscriptions
+    UNSUBSCRIBE                    (first, packet_id, [filter, ...])                a long one: Unsubscriptions
     CONNECT                        (first, Connect)
     PINGREQ DISCONNECT             (first,)
 
@@ -17,6 +17,7 @@ PUBLISH, because creating one costs more than all the rest of its decoding:
 as it is. A topic is bytes; whether it is a valid Topic Name is checked by whoever looks it up first.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from . import topics
@@ -24,8 +25,10 @@ from .codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReturnCode
 
 Packet: TypeAlias = tuple[Any, ...]
 
-#: Topic Filters in one packet: each is worked on before anybody else has a turn.
+#: Topic Filters in one packet.
 MAX_FILTERS = 65_536
+#: Bytes of Topic Filters in one packet that are read at once. Of more, reading is a part of the work on them.
+LONG = 4096
 
 _LEVELS = {b"MQTT": MQTT_3_1_1, b"MQIsdp": MQTT_3_1}
 
@@ -109,38 +112,86 @@ def parse_connect(data: bytes, pos: int, end: int) -> Connect:
     return Connect(level, client_id, bool(flags & 0x02), keep_alive, will, username, password, bridge)
 
 
-def parse_subscribe(data: bytes, pos: int, end: int) -> list[tuple[bytes, int]]:
-    """Read the payload of a SUBSCRIBE: Topic Filters with the QoS that each asks for, in order."""
-    wanted: list[tuple[bytes, int]] = []
-    while pos < end:
-        topic_filter, pos = _field(data, pos, end, "Topic Filter")
-        _check_filter(topic_filter)
-        if pos >= end:
-            raise ProtocolError("SUBSCRIBE ends before the QoS of a Topic Filter")
-        qos = data[pos]
-        if qos > 2:
-            raise ProtocolError("SUBSCRIBE with a QoS above 2 or reserved bits set")  # [MQTT-3.8.3-4]
-        pos += 1
-        wanted.append((topic_filter, qos))
-        if len(wanted) > MAX_FILTERS:
-            raise ProtocolError(f"SUBSCRIBE with more than {MAX_FILTERS} Topic Filters")
-    if not wanted:
-        raise ProtocolError("SUBSCRIBE without a Topic Filter")  # [MQTT-3.8.3-3]
-    return wanted
+class Filters:
+    """The payload of a SUBSCRIBE or an UNSUBSCRIBE: iterating reads it, and raises ProtocolError where it is malformed.
+
+    It may be as large as a packet can be, so whoever reads it decides when to pause.
+    """
+
+    __slots__ = ("_data", "_end", "_pos")
+
+    name = "UNSUBSCRIBE"
+
+    def __init__(self, data: bytes, pos: int, end: int) -> None:
+        self._data = data
+        self._pos = pos
+        self._end = end
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, Filters) and self._bytes == other._bytes
+
+    def __hash__(self) -> int:
+        return hash(self._bytes)
+
+    @property
+    def _bytes(self) -> bytes:
+        return self._data[self._pos : self._end]
+
+    def _filters(self, behind: int) -> Iterator[tuple[bytes, int]]:
+        """Each Topic Filter, with where it ends; `behind`: bytes that follow each."""
+        data, pos, end = self._data, self._pos, self._end
+        if pos == end:
+            raise ProtocolError(f"{self.name} without a Topic Filter")  # [MQTT-3.8.3-3] [MQTT-3.10.3-2]
+        count = 0
+        while pos < end:
+            topic_filter, pos = _field(data, pos, end, "Topic Filter")
+            _check_filter(topic_filter)
+            count += 1
+            if count > MAX_FILTERS:
+                raise ProtocolError(f"{self.name} with more than {MAX_FILTERS} Topic Filters")
+            yield topic_filter, pos
+            pos += behind
 
 
-def parse_unsubscribe(data: bytes, pos: int, end: int) -> list[bytes]:
-    """Read the payload of an UNSUBSCRIBE: Topic Filters in order."""
-    filters: list[bytes] = []
-    while pos < end:
-        topic_filter, pos = _field(data, pos, end, "Topic Filter")
-        _check_filter(topic_filter)
-        filters.append(topic_filter)
-        if len(filters) > MAX_FILTERS:
-            raise ProtocolError(f"UNSUBSCRIBE with more than {MAX_FILTERS} Topic Filters")
-    if not filters:
-        raise ProtocolError("UNSUBSCRIBE without a Topic Filter")  # [MQTT-3.10.3-2]
-    return filters
+class Unsubscriptions(Filters):
+    """Topic Filters in order."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for topic_filter, _ in self._filters(0):
+            yield topic_filter
+
+
+class Subscriptions(Filters):
+    """Topic Filters with the QoS that each asks for, in order."""
+
+    __slots__ = ()
+
+    name = "SUBSCRIBE"
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        for topic_filter, pos in self._filters(1):
+            if pos >= self._end:
+                raise ProtocolError("SUBSCRIBE ends before the QoS of a Topic Filter")
+            qos = self._data[pos]
+            if qos > 2:
+                raise ProtocolError("SUBSCRIBE with a QoS above 2 or reserved bits set")  # [MQTT-3.8.3-4]
+            yield topic_filter, qos
+
+
+def parse_subscribe(data: bytes, pos: int, end: int) -> list[tuple[bytes, int]] | Subscriptions:
+    """The payload of a SUBSCRIBE. Raises ProtocolError if it is malformed; a long one does when it is read."""
+    if end - pos > LONG:
+        return Subscriptions(data[pos:end], 0, end - pos)
+    return list(Subscriptions(data, pos, end))
+
+
+def parse_unsubscribe(data: bytes, pos: int, end: int) -> list[bytes] | Unsubscriptions:
+    """The payload of an UNSUBSCRIBE, likewise."""
+    if end - pos > LONG:
+        return Unsubscriptions(data[pos:end], 0, end - pos)
+    return list(Unsubscriptions(data, pos, end))
 
 
 def check_topic_name(topic: bytes) -> None:

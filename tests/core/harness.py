@@ -216,6 +216,7 @@ class Forbidden:
         self.publish = set(publish)
         self.receive = set(receive)
         self.subscribe = set(subscribe)
+        self.effort = 0
 
     def may_publish(self, topic: bytes) -> bool:
         return topic not in self.publish
@@ -269,6 +270,9 @@ class World:
     # --- core.ports.Scheduler ---
 
     def soon(self, function: Callable[[], None]) -> None:
+        self._soon.append(function)
+
+    def in_turn(self, function: Callable[[], None]) -> None:
         self._soon.append(function)
 
     # --- the turns, in the order of net.loop and server ---

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.core import connection as connection_module
+from broker.core import account
+from broker.core.account import DELIVERIES, LEAST, SHARE, TURN
 from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, MAX_OWED, PROGRESS, SLICE
 from broker.core.limits import Limits
 from broker.core.session import Session
@@ -689,21 +690,20 @@ def test_a_stuck_client_that_leaves_is_counted_right(world: World) -> None:
 # --- floods ------------------------------------------------------------------------------------------------------
 
 
-def test_a_flood_is_served_in_slices(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When much has been produced, what was produced goes out before more is read."""
-    monkeypatch.setattr(connection_module, "MAX_TURN", 1_000)
+def test_a_flood_is_served_in_shares(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has used up their share of a turn goes on when others had theirs."""
+    monkeypatch.setattr(account, "SHARE", 500)
     clients = [world.join(f"c{i}") for i in range(10)]
     for client in clients:
         client.subscribe(("t", 0)).take()
     publisher, other = world.join("pub"), world.join("other")
     publisher.feed(publish(b"t", b"x") * 2_000)
     assert not publisher.is_read()
-    world.turn()
-    first = [len(client.take()) for client in clients]
     other.feed(PINGREQ)
     world.turn()
-    second = [len(client.take()) for client in clients]
-    assert (first, second, other.take()) == ([SLICE] * 10, [SLICE] * 10, [("PINGRESP",)])
+    first = [len(client.take()) for client in clients]
+    # 256 packets are 256 units, and their 2,560 deliveries another 320.
+    assert (first, other.take()) == ([SLICE * 2] * 10, [("PINGRESP",)])
     world.settle()
     assert [len(client.take()) for client in clients] == [2_000 - 2 * SLICE] * 10
     assert publisher.is_read()
@@ -711,7 +711,7 @@ def test_a_flood_is_served_in_slices(world: World, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_flood_of_queued_messages_counts_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "MAX_TURN", 1_000)
+    monkeypatch.setattr(account, "SHARE", 500)
     for i in range(10):
         world.join(f"c{i}", clean=False).subscribe(("t", 1)).drop()
     publisher = world.join("pub")
@@ -726,13 +726,84 @@ def test_a_flood_of_queued_messages_counts_too(world: World, monkeypatch: pytest
 def test_a_client_that_leaves_in_the_middle_of_its_flood_does_no_harm(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "MAX_TURN", 100)
+    monkeypatch.setattr(account, "SHARE", 100)
     client = world.join("c")
     client.subscribe(("t", 0)).take()
     publisher = world.join("pub")
     publisher.feed(publish(b"t", b"x") * 2_000)
     publisher.drop()
     assert 0 < len(client.take()) < 2_000
+    brackets(world)
+
+
+def test_a_message_to_a_crowd_ends_a_share_between_two_packets(world: World) -> None:
+    """The packets behind it wait, and none is lost or comes twice."""
+    readers = [world.join(f"c{i}") for i in range(100)]
+    for reader in readers:
+        reader.subscribe(("t", 0)).take()
+    publisher = world.join("pub")
+    publisher.feed(b"".join(publish(b"t", b"%d" % each) for each in range(1_000)) + PINGREQ)
+    assert not publisher.is_read()
+    world.turn()
+    assert (publisher.take(), publisher.is_read()) == ([], False)
+    shares = len(readers[0].take()) * 100 / DELIVERIES / SHARE
+    assert 1 < shares < 2
+    world.settle()
+    assert readers[99].payloads() == [str(each) for each in range(1_000)]
+    assert publisher.take() == [("PINGRESP",)]
+    brackets(world)
+
+
+def test_a_crowd_gets_little_each_and_whoever_comes_last_is_served(world: World) -> None:
+    """However many have much to do in a turn, the turn stays short."""
+    crowd = [world.join(f"c{i}") for i in range(20)]
+    last = world.join("last")
+    for client in crowd:
+        client.feed(PINGREQ * 10_000)
+    last.feed(PINGREQ)
+    assert world.exchange.account.spent <= TURN + SHARE + 20 * max(LEAST, SLICE)
+    world.turn()
+    assert last.take() == [("PINGRESP",)]
+    world.settle()
+    assert [len(client.take()) for client in crowd] == [10_000] * 20
+    brackets(world)
+
+
+def test_a_long_subscribe_is_worked_on_over_several_turns(world: World) -> None:
+    """Others have theirs meanwhile; it is answered once, and what comes behind it waits."""
+    client, other = world.join("c"), world.join("other")
+    filters = [(b"a/%d/+" % each, each % 2) for each in range(5_000)]
+    client.feed(subscribe(7, *filters) + PINGREQ)
+    assert (client.is_read(), client.take()) == (False, [])
+    other.feed(PINGREQ)
+    world.turn()
+    assert (other.take(), client.take()) == ([("PINGRESP",)], [])
+    turns = world.turns
+    world.settle()
+    assert world.turns - turns > 3
+    assert client.take() == [("SUBACK", 7, [qos for _, qos in filters]), ("PINGRESP",)]
+    assert len(world.session("c").subscriptions or ()) == 5_000
+    client.feed(unsubscribe(8, *(topic_filter for topic_filter, _ in filters)))
+    assert (client.is_read(), client.take()) == (False, [])
+    world.settle()
+    assert (client.take(), world.session("c").subscriptions) == ([("UNSUBACK", 8)], {})
+    brackets(world)
+
+
+def test_of_a_long_subscribe_that_is_malformed_nothing_is_done(world: World) -> None:
+    client = world.join("c", clean=False)
+    client.feed(subscribe(7, *((b"a/%d/+" % each, 0) for each in range(5_000)), (b"a/#/b", 0)))
+    world.settle()
+    assert (client.closed, world.session("c").subscriptions) == (True, None)
+    brackets(world)
+
+
+def test_who_leaves_in_the_middle_of_a_long_subscribe_does_no_harm(world: World) -> None:
+    client = world.join("c")
+    client.feed(subscribe(7, *((b"a/%d/+" % each, 0) for each in range(5_000))))
+    client.drop()
+    world.settle()
+    assert ("c" in world.exchange.sessions, world.exchange.router.count) == (False, 0)
     brackets(world)
 
 

@@ -654,7 +654,7 @@ def test_a_queue_that_begins_while_its_client_is_congested_waits_too() -> None:
     client = world.join("sub")
     publisher = world.join("pub")
     client.get_stuck()
-    world.exchange.subscribe(client.connection, 1, [(b"t", 1)])
+    assert list(world.exchange.subscribe(client.connection, 1, [(b"t", 1)])) == []
     send(publisher, 1)
     client.get_going()
     assert client.take() == [("SUBACK", 1, [1]), published("t", "m0", 1, 1)]
