@@ -372,7 +372,10 @@ class Connection:
     def _on_publish(self, packet: Packet) -> None:
         first, topic, frame, payload_at, _ = packet
         exchange = self._exchange
-        route = exchange.router.known(topic) or exchange.router.route(topic)
+        route = exchange.router.known(topic)
+        if route is None:
+            self._publish(packet)
+            return
         rights = self.rights
         quick = route.plain and (rights is None or rights.may_publish(topic))
         if first == 0x30 and quick:
@@ -400,16 +403,16 @@ class Connection:
                 exchange.acknowledged += 1
                 exchange.dirty.add(self)
             return
-        self._publish(packet, quick or bridges.may_publish(self.session, topic, route))
-        if exchange.over:
-            raise _Spent
+        self._publish(packet)
 
-    def _publish(self, packet: Packet, allowed: bool) -> None:
-        """A PUBLISH that does not go the quick way."""
+    def _publish(self, packet: Packet) -> None:
+        """A PUBLISH that does not go the quick way. Raises _Spent when it is done, if it was too much."""
         first, topic, frame, payload_at, packet_id = packet
         exchange = self._exchange
         session = self.session
         assert session is not None
+        route = exchange.router.known(topic) or exchange.router.route(topic)
+        allowed = bridges.may_publish(session, topic, route)
         qos = (first >> 1) & 3
         durable = False
         if not allowed:
@@ -437,6 +440,8 @@ class Connection:
             )  # [MQTT-3.3.4-1]
             if durable and exchange.journal.full:
                 self._wait_for_store()
+        if exchange.over:
+            raise _Spent
 
     def _wait_for_store(self) -> None:
         """So much has gathered that this publisher has to wait until it is being written."""

@@ -7,7 +7,7 @@ of packets, sockets, what kind of store there is.
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from ..wire.encoder import suback, unsuback
 from ..wire.message import Message
 from ..wire.packets import Connect
 from . import bridges, by_options
-from .account import BRANCHES, COPIED, DELIVERIES, Account
+from .account import BRANCHES, COPIED, DELIVERIES, TURN, Account
 from .journal import Journal
 from .limits import Limits
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
@@ -93,6 +93,7 @@ class Exchange:
         self._unguessable = unguessable
         # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.
         self._leaving: dict[str, int] = {}
+        self._wills: deque[tuple[Connection, Session]] = deque()  # of clients that have gone, to be published
         self._hungry: set[Session] = set()  # sessions whose retained messages go on when it is their turn
         self._fed: dict[Session, int] = {}  # bytes of them that sessions were given in this turn
         self._retained_full = False
@@ -200,8 +201,21 @@ class Exchange:
             self.discard(session)
         if normal:
             connection.will = None
-        else:
-            self._publish_will(connection, session)
+        elif connection.will is not None:
+            if self._wills or self.crowded:
+                # Many clients have gone at once: their wills are published one after the other, others in between.
+                if not self._wills:
+                    self.scheduler.in_turn(self._publish_wills)
+                self._wills.append((connection, session))
+            else:
+                self._publish_will(connection, session)
+
+    def _publish_wills(self) -> None:
+        self.begin()
+        while self._wills and not self.over:
+            self._publish_will(*self._wills.popleft())
+        if self._wills:
+            self.scheduler.in_turn(self._publish_wills)
 
     def publish_will(self, connection: Connection) -> None:
         """Publish the will of a client that is about to be closed with all others, so that they still get it."""
@@ -569,6 +583,11 @@ class Exchange:
     def begin(self) -> None:
         """Somebody is served: their share of the turn begins (see account)."""
         self.account.begin(self._delivered)
+
+    @property
+    def crowded(self) -> bool:
+        """Has so much been done in this turn that what can wait should?"""
+        return self.account.spent + self._delivered >= TURN
 
     @property
     def over(self) -> bool:

@@ -26,6 +26,8 @@ SLICE = 256
 KEPT = 4 << 20
 
 
+#: Seconds after which a turn is late: from then on, those who could take much should take little.
+LATE = 0.005
 #: Seconds of a turn for those who go on where they had to stop; one of them goes on in any case.
 ROUND = 0.004
 
@@ -92,6 +94,11 @@ class Loop:
 
         All of them together get ROUND seconds of a turn, so however many there are, others are served in time."""
         self._round.append(function)
+
+    @property
+    def late(self) -> bool:
+        """Does this turn take long already?"""
+        return time.monotonic() - self._deadlines.now > LATE
 
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function(*args)` on the loop's thread. From any thread."""

@@ -37,9 +37,15 @@ SHAKING_HANDS, OPEN, CLOSING, CLOSED = range(4)
 MAX_REQUEST = 32_768
 #: Bytes of a frame from a client that has not been answered yet: nobody knows it.
 MAX_FIRST_FRAME = 524_288
-#: Bytes that the core gets at a time, and frames after which others have their turn: a flood is served in slices.
+#: Frames after which others have their turn: a flood is served in slices. A frame takes the core some ten microseconds.
+#: In a turn that takes long already, the slices are smaller.
+SLICE = 128
+SMALL_SLICE = 16
+#: Bytes that the core gets at a time: few where there may be many frames in them, for they are all looked at.
 PIECE = 8_192
-SLICE = 256
+SMALL_PIECE = 512
+#: Frames in a piece that are many.
+MANY = 16
 #: Seconds that a client gets to answer our close.
 LINGER = 3.0
 
@@ -50,6 +56,13 @@ _SILENT = logging.Logger("websockets", logging.CRITICAL + 1)
 class Scheduler(Protocol):
     def soon(self, function: Callable[[], None]) -> None:
         """Call `function` in the next turn."""
+
+    def in_turn(self, function: Callable[[], None]) -> None:
+        """Call `function` when all who have waited longer had their turn."""
+
+    @property
+    def late(self) -> bool:
+        """Does this turn take long already?"""
 
 
 class Rules(NamedTuple):
@@ -236,18 +249,21 @@ class WebSocket:
         core = self._core
         data, self._backlog = self._backlog, b""
         position = frames = 0
+        slice = SMALL_SLICE if self._scheduler.late else SLICE
+        piece = SMALL_PIECE
         while position < len(data) and self._state != CLOSED:
             if self._held:
                 self._backlog = data[position:]  # until `resume_reading`
                 return
-            if frames >= SLICE:
+            if frames >= slice:
                 self._backlog = data[position:]
                 self._transport.pause_reading()
-                self._scheduler.soon(self._go_on)
+                self._scheduler.in_turn(self._go_on)
                 return
-            core.receive_data(data[position : position + PIECE])
-            position += PIECE
+            core.receive_data(data[position : position + piece])
+            position += piece
             events = core.events_received()
+            piece = PIECE if len(events) < MANY else SMALL_PIECE
             if events:
                 frames += len(events)
                 self._pass_on([frame for frame in events if isinstance(frame, Frame)], now)

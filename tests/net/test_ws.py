@@ -89,6 +89,11 @@ class Side:
         self.speaker = self.layer.client = Speaker()
         self.core = ClientProtocol(parse_uri("ws://host/mqtt"), subprotocols=[Subprotocol("mqtt")], max_size=None)
 
+    late = False
+
+    def in_turn(self, function: Callable[[], None]) -> None:
+        self.soon(function)
+
     def soon(self, function: Callable[[], None]) -> None:
         self.calls.append(function)
 
