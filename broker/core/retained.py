@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from .account import BRANCHES, Account
 from .ports import RetainedRecord
+from .slow_reading import SlowReading
 
 #: Bytes of memory that a branch takes, with its first topic.
 BRANCH = 200
@@ -17,7 +18,8 @@ LOOK = 512
 # A branch of the tree: what stands under each level. A leaf is the record itself, as most topics have none below them;
 # where a topic has a message and others below it, its message stands under _SELF, which no level can be called.
 _SELF = b"/"
-_Branch = dict[bytes, "_Branch | RetainedRecord"]
+# None: a name that was removed while somebody reads the branch (slow_reading).
+_Branch = dict[bytes, "_Branch | RetainedRecord | None"]
 
 
 class Retained:
@@ -26,6 +28,7 @@ class Retained:
     def __init__(self, account: Account | None = None) -> None:
         self._account = account or Account()
         self._tree: _Branch = {}
+        self._reading = SlowReading()
         self.count = 0
         self.size = 0  #: bytes of their topics and payloads
         self._branches = 0  # below the first
@@ -80,13 +83,22 @@ class Retained:
         assert isinstance(found, RetainedRecord)
         self.count -= 1
         self.size -= found.message.size
+        self._unlink(path)
+        return True
+
+    def _unlink(self, path: list[tuple[_Branch, bytes]]) -> None:
+        """Remove the last name of a path, and the branches that nobody needs any more."""
         while path:
             branch, level = path.pop()
-            del branch[level]
-            if branch or not path:
+            if not self._reading.remove(branch, level) or branch or not path:
                 break
             self._branches -= 1
-        return True
+
+    def _prune(self, above: list[tuple[_Branch, bytes]]) -> None:
+        """A branch was empty when it was read to its end: `above` is the way to it."""
+        if above and above[-1][0].get(above[-1][1]) == {}:
+            self._branches -= 1
+            self._unlink(above)
 
     def matching(self, topic_filter: bytes) -> Iterator[RetainedRecord | None]:
         """The messages whose topics match, and None now and then, when many were looked at; all that is looked at is
@@ -95,7 +107,8 @@ class Retained:
         levels = topic_filter.split(b"/")
         last = len(levels) - 1
         # A stack of our own: topics may be deeper than Python likes to recurse.
-        stack = [_names(self._tree, levels[0], True)]
+        above: list[tuple[_Branch, bytes]] = []  # the way to the branch that is looked at
+        stack = [self._names(self._tree, levels[0], above)]
         looked = 0
         while stack:
             looked += 1
@@ -106,6 +119,8 @@ class Retained:
             step = next(stack[-1], None)
             if step is None:
                 stack.pop()
+                if above:
+                    above.pop()
                 continue
             branch, name = step
             depth = len(stack) - 1
@@ -113,22 +128,28 @@ class Retained:
             found = branch.get(name)
             if isinstance(found, dict):
                 if everything or depth < last:
-                    stack.append(_names(found, levels[min(depth + 1, last)], False))
+                    above.append(step)
+                    stack.append(self._names(found, levels[min(depth + 1, last)], above))
                 elif isinstance(own := found.get(_SELF), RetainedRecord):
                     yield own
             elif found is not None and (everything or depth == last or levels[depth + 1 :] == [b"#"]):
                 yield found  # `sport/#` matches `sport` too
         self._account.spent += 1 + looked // BRANCHES
 
+    def _names(
+        self, branch: _Branch, level: bytes, above: list[tuple[_Branch, bytes]]
+    ) -> Iterator[tuple[_Branch, bytes]]:
+        """Where to look in a branch for what a level of a filter matches."""
+        if level not in (b"#", b"+"):
+            return iter([(branch, level)])
+        return self._all_names(branch, level, list(above))
 
-def _names(branch: _Branch, level: bytes, at_top: bool) -> Iterator[tuple[_Branch, bytes]]:
-    """Where to look in a branch for what a level of a filter matches."""
-    if level == b"#":
-        names = list(branch)
-    elif level == b"+":
-        names = [name for name in branch if name != _SELF]
-    else:
-        names = [level]
-    if at_top and level in (b"#", b"+"):
-        names = [name for name in names if not name.startswith(b"$")]  # [MQTT-4.7.2-1]
-    return iter([(branch, name) for name in names])
+    def _all_names(
+        self, branch: _Branch, level: bytes, above: list[tuple[_Branch, bytes]]
+    ) -> Iterator[tuple[_Branch, bytes]]:
+        for name in self._reading.keys(branch, lambda: self._prune(above)):
+            if level == b"+" and name == _SELF:
+                continue
+            if not above and name.startswith(b"$"):
+                continue  # [MQTT-4.7.2-1]
+            yield branch, name

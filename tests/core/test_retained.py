@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -194,3 +195,23 @@ def test_nothing_is_looked_at_before_it_is_asked_for() -> None:
     for i in range(2, 1_000):
         retained.remove(b"t/%d" % i)
     assert found(reader) == []
+
+
+def test_a_large_branch_may_change_while_it_is_read() -> None:
+    """What stays comes once, what is removed is gone, and a branch that becomes empty is forgotten with its reader."""
+    retained = filled(*(f"t/{i}" for i in range(2_000)))
+    reader = retained.matching(b"t/+")
+    first = list(islice((one for one in reader if one is not None), 10))
+    for i in range(0, 2_000, 2):
+        assert retained.remove(b"t/%d" % i)
+    retained.set(record("t/4"))
+    rest = {one.message.topic for one in reader if one is not None}
+    assert {b"t/%d" % i for i in range(11, 2_000, 2)} <= rest
+    assert not {one.message.topic for one in first} & rest
+    assert (retained.count, len(found(retained.matching(b"#")))) == (1_001, 1_001)
+    reader = retained.matching(b"#")
+    assert next(reader) is not None
+    for topic in found(retained.matching(b"#")):
+        assert retained.remove(topic.encode())
+    del reader
+    assert (retained.count, retained.size, retained.memory, retained._tree) == (0, 0, 0, {})
