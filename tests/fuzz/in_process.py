@@ -286,7 +286,7 @@ class Play:
         left = {name: value for name, value in vars(self.store).items() if value}
         assert left == {}, "something is left in the store"
         journal = world.journal
-        assert (journal.touched, journal._fetches, journal._paused, exchange._hungry) == (set(), {}, [], {})
+        assert (journal.touched, journal._fetches, journal._paused, exchange._hungry) == (set(), {}, [], set())
         assert len(world.timers) == 0
         brackets(world)
 

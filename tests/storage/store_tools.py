@@ -279,6 +279,9 @@ class Lane:
     def soon(self, function: Callable[[], None]) -> None:
         self._results.append(function)
 
+    def in_turn(self, function: Callable[[], None]) -> None:
+        self._results.append(function)
+
     def run(self) -> None:
         while self._results:
             self._results.pop(0)()
