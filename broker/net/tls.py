@@ -21,7 +21,6 @@ the owner's to end, by `abort`.
 
 from __future__ import annotations
 
-import itertools
 import ssl
 import time
 from collections import deque
@@ -30,11 +29,15 @@ from typing import Any, NamedTuple
 
 from ..addresses import origin_of
 from .loop import Loop
-from .transport import LARGE, Below, Client
+from .transport import Below, Client
+from .unsent import Unsent
 
 #: Steps of handshakes in one turn, and seconds after which no more are begun in it.
 STEPS = 8
 TURN = 0.004
+#: Bytes that are encrypted before the system takes them; and in one go, before others have their turn.
+AHEAD = 65_536
+GO = 1 << 20
 #: A record holds no more [RFC 8446, 5.1].
 RECORD = 16_384
 #: The first byte of a client's first record [RFC 8446, 5.1].
@@ -101,7 +104,8 @@ class TlsLayer:
 
     __slots__ = (
         "_begun", "_below", "_closed", "_end", "_established", "_failed", "_handshakes", "_held", "_incoming", "_loop",
-        "_now", "_open", "_outgoing", "_ssl", "_tls", "certified", "client", "identity", "out", "peer",
+        "_now", "_open", "_outgoing", "_plain", "_ssl", "_tls", "certified", "client", "identity", "max_unsent", "out",
+        "peer",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +128,8 @@ class TlsLayer:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = tls.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._plain: Unsent | None = None  # what is not encrypted yet, as the system does not take it
+        self.max_unsent = below.max_unsent
         self._begun = False
         self._closed = False
         self._open = False  # is the handshake over?
@@ -160,10 +166,13 @@ class TlsLayer:
             self.client.congest(waiting)
 
     def relieve(self) -> None:
-        if self.client is not None:
+        if self.client is not None and (self._plain is None or self._plain.waiting <= self.max_unsent // 2):
             self.client.relieve()
 
     def progress(self, now: float) -> None:
+        if self._plain is not None:
+            self._go_on()
+            self.relieve()
         if self.client is not None:
             self.client.progress(now)
 
@@ -245,24 +254,41 @@ class TlsLayer:
             self.client.lost(self._end)
             self.close(gently=False)
 
-    def _encrypt(self) -> None:
-        """Make records of what is in `out`, and hand them to the transport: as one piece only what is one frame, as
-        it counts what waits behind a large one."""
-        outgoing = self._outgoing
-        below = self._below.out
-        write = self._ssl.write
-        try:
-            for frames in _groups(self.out):
-                data = memoryview(b"".join(frames))
-                while data:
-                    data = data[write(data) :]
-                if len(frames) == 1 or outgoing.pending < LARGE:
-                    below.append(outgoing.read())
-                else:
-                    while outgoing.pending:
-                        below.append(outgoing.read(LARGE - 1))
-        finally:
-            self.out.clear()
+    def _encrypt(self, data: bytes | memoryview) -> None:
+        """Make records of it, and hand them to the transport."""
+        left = memoryview(data)
+        while left:
+            left = left[self._ssl.write(left) :]
+        self._below.out.append(self._outgoing.read())
+
+    def _go_on(self) -> None:
+        """Encrypt what waits, as far as the system takes it: a record belongs to one client, and what waits may be
+        shared by many."""
+        plain = self._plain
+        below = self._below
+        done = 0
+        while plain is not None and below.unsent < AHEAD and not self._closed:
+            if done >= GO:
+                self._loop.in_turn(self._go_on)
+                return
+            [first] = plain.first(1)
+            part = first[:AHEAD]
+            try:
+                self._encrypt(part)
+            except ssl.SSLError as error:
+                self._break_off(error)
+                return
+            plain.take(len(part))
+            done += len(part)
+            if not plain.size:
+                self._plain = plain = None
+            below.flush()
+
+    def _break_off(self, error: ssl.SSLError) -> None:
+        # As in Transport.flush, the consequences wait for the next turn.
+        self._plain = None
+        why = f"TLS error: {explain(error)}"
+        self._loop.soon(lambda: self.lost(why))
 
     def _send_answer(self) -> None:
         """Send what TLS itself has to say."""
@@ -275,20 +301,32 @@ class TlsLayer:
     @property
     def unsent(self) -> int:
         """Bytes that the system has not taken yet."""
-        return self._below.unsent
+        return self._below.unsent + (0 if self._plain is None else self._plain.size)
 
     def flush(self) -> None:
         """Send what is in `out`, as far as the system takes it."""
-        if not self.out or self._closed:
+        out = self.out
+        if not out or self._closed:
             return
-        try:
-            self._encrypt()
-        except ssl.SSLError as error:
-            # As in Transport.flush, the consequences wait for the next turn.
-            why = f"TLS error: {explain(error)}"
-            self._loop.soon(lambda: self.lost(why))
-            return
-        self._below.flush()
+        if self._plain is None and self._below.unsent < AHEAD:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            if len(data) <= AHEAD:
+                out.clear()
+                try:
+                    self._encrypt(data)
+                except ssl.SSLError as error:
+                    self._break_off(error)
+                    return
+                self._below.flush()
+                return
+        plain = self._plain
+        if plain is None:
+            plain = self._plain = Unsent(self.max_unsent)
+        plain.add(out)
+        out.clear()
+        self._go_on()
+        if self._plain is not None and plain.waiting > self.max_unsent and self.client is not None:
+            self.client.congest(plain.waiting)
 
     def pause_reading(self) -> None:
         self._held = True
@@ -309,28 +347,17 @@ class TlsLayer:
         self.client = None
         if self._open:
             try:
-                if self.out:
-                    self._encrypt()
-                self._ssl.unwrap()
+                if self._plain is None:
+                    if self.out:
+                        self._encrypt(b"".join(self.out))
+                    self._ssl.unwrap()
             except ssl.SSLError:
                 pass  # it wants to wait for the client's farewell, which we do not; or all is broken already
             if self._outgoing.pending:
                 self._below.out.append(self._outgoing.read())
         self.out.clear()
+        self._plain = None
         self._below.close(gently)
-
-
-def _groups(frames: list[bytes]) -> list[list[bytes]]:
-    """The frames in their order: each large one alone, those between them together."""
-    if max(map(len, frames)) < LARGE or len(frames) == 1:
-        return [frames]
-    groups: list[list[bytes]] = []
-    for large, run in itertools.groupby(frames, lambda frame: len(frame) >= LARGE):
-        if large:
-            groups += [[frame] for frame in run]
-        else:
-            groups.append(list(run))
-    return groups
 
 
 # --- what is said, and whom a certificate names ----------------------------------------------------------------------

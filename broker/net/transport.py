@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from .loop import Loop
 from .polling import READ, WRITE
+from .unsent import LARGE, Unsent
 
 #: Bytes read at a time; and from a client that fills that, as large packets are copied less often then.
 BLOCK = 65_536
 BIG_BLOCK = 262_144
-#: Frames of this size are not copied together before they are sent.
-LARGE = 8_192
 #: Buffers that one system call takes (IOV_MAX is 1024 on Linux and macOS).
 VECTOR = 512
 
@@ -48,6 +46,7 @@ class Below(Protocol):
     client: Client | None
     out: list[bytes]
     peer: str
+    max_unsent: int  #: bytes that may wait before the client is told to hold back
 
     @property
     def identity(self) -> str | None: ...
@@ -63,8 +62,7 @@ class Transport:
     """A TCP connection without blocking. `out` is filled by the client's side; `flush` sends it."""
 
     __slots__ = (
-        "_block", "_closed", "_events", "_large", "_loop", "_max_unsent", "_on_close", "_sock", "_taken", "_unsent",
-        "_unsent_size", "client", "out", "peer",
+        "_block", "_closed", "_events", "_loop", "_on_close", "_sock", "_unsent", "client", "max_unsent", "out", "peer",
     )  # fmt: skip
 
     #: Who the other end has proved to be: nothing is proved without TLS (broker.net.tls).
@@ -73,20 +71,15 @@ class Transport:
     def __init__(
         self, loop: Loop, sock: socket.socket, peer: str, max_unsent: int, on_close: Callable[[Transport], None]
     ) -> None:
-        """`max_unsent`: bytes that may wait before the client is told to hold back. One large frame does not count: the
-        one under way, or the next. So a frame alone is never too much, however large it is."""
+        """`max_unsent`: bytes that may wait before the client is told to hold back (Unsent.waiting)."""
         self._loop = loop
         self._sock = sock
-        self._max_unsent = max_unsent
+        self.max_unsent = max_unsent
         self._on_close = on_close
         self._block = BLOCK
         self._closed = False
         self._events = READ
-        self._unsent: list[bytes | memoryview] | None = None  # what the system did not take yet
-        self._unsent_size = 0
-        # Where large frames lie among what is unsent: begin and end of each, as `_taken` counts.
-        self._large: deque[tuple[int, int]] | None = None
-        self._taken = 0  # bytes that the system has taken since something was unsent
+        self._unsent: Unsent | None = None  # what the system did not take yet
         self.client: Client | None = None
         self.out: list[bytes] = []
         self.peer = peer
@@ -98,10 +91,8 @@ class Transport:
         client = self.client
         if client is None:
             return
-        if events & WRITE and self._unsent is not None:
-            before = self._unsent_size
-            if self._send_unsent() and self._unsent_size < before:
-                client.progress(now)
+        if events & WRITE and self._unsent is not None and self._send_unsent():
+            client.progress(now)
         if events & READ and self._events & READ:
             try:
                 data = self._sock.recv(self._block)
@@ -122,12 +113,9 @@ class Transport:
         if not out or self._closed:
             return
         if self._unsent is not None:
-            self._note_large(self._taken + self._unsent_size)
-            data = b"".join(out)
+            self._unsent.add(out)
             out.clear()
-            self._unsent.append(data)
-            self._unsent_size += len(data)
-            self._check_congestion()
+            self._check_congestion(self._unsent)
             return
         try:
             if len(out) == 1:
@@ -137,15 +125,12 @@ class Transport:
             elif _HAS_SENDMSG and len(out[-1]) >= LARGE and len(out) <= VECTOR:
                 size = sum(map(len, out))
                 sent = self._sock.sendmsg(out)
-                if sent < size:
-                    data = b"".join(out)
             else:
                 data = b"".join(out)
                 size = len(data)
                 sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
-            data = b"".join(out)
-            size = len(data)
+            size = sum(map(len, out))
             sent = 0
         except OSError as error:
             out.clear()
@@ -153,75 +138,37 @@ class Transport:
             return
         self._loop.bytes_sent += sent
         if sent < size:
-            self._note_large(0)
-            self._taken = sent
-            out.clear()
-            self._unsent = [memoryview(data)[sent:]]
-            self._unsent_size = size - sent
+            self._unsent = Unsent(self.max_unsent)
+            self._unsent.add(out)
+            self._unsent.take(sent)
             self._watch(self._events | WRITE)
-            self._check_congestion()
-        else:
-            out.clear()
+            self._check_congestion(self._unsent)
+        out.clear()
 
     def _send_unsent(self) -> bool:
-        """Send more of what is unsent. False if the connection was lost."""
+        """Send more of what is unsent. False if nothing was sent, or the connection was lost."""
         unsent = self._unsent
         assert unsent is not None
         try:
-            sent = self._sock.sendmsg(unsent[:VECTOR]) if _HAS_SENDMSG else self._sock.send(unsent[0])
+            sent = self._sock.sendmsg(unsent.first(VECTOR)) if _HAS_SENDMSG else self._sock.send(unsent.first(1)[0])
         except (BlockingIOError, InterruptedError):
-            return True
+            return False
         except OSError as error:
             self._lose(f"network error: {error.strerror or error}")
             return False
         self._loop.bytes_sent += sent
-        self._unsent_size -= sent
-        self._taken += sent
-        done = 0
-        for buffer in unsent:
-            if sent < len(buffer):
-                break
-            sent -= len(buffer)
-            done += 1
-        del unsent[:done]
-        if unsent:
-            if sent:
-                unsent[0] = memoryview(unsent[0])[sent:]
-        else:
+        unsent.take(sent)
+        if not unsent.size:
             self._unsent = None
-            self._large = None
             self._watch(self._events & ~WRITE)
-        if self._waiting() <= self._max_unsent // 2:
+        if unsent.waiting <= self.max_unsent // 2:
             assert self.client is not None
             self.client.relieve()
-        return True
+        return sent > 0
 
-    # --- how much waits ---
-
-    def _note_large(self, begin: int) -> None:
-        """Note where the large frames in `out` come to lie, when its first byte lies at `begin`."""
-        least = min(LARGE, self._max_unsent)
-        for frame in self.out:
-            end = begin + len(frame)
-            if end - begin >= least:
-                if self._large is None:
-                    self._large = deque()
-                self._large.append((begin, end))
-            begin = end
-
-    def _waiting(self) -> int:
-        """Bytes that are unsent, but for what is left of the first large frame."""
-        large = self._large
-        while large:
-            begin, end = large[0]
-            if end > self._taken:
-                return self._unsent_size - (end - max(begin, self._taken))
-            large.popleft()
-        return self._unsent_size
-
-    def _check_congestion(self) -> None:
-        waiting = self._waiting()
-        if waiting > self._max_unsent and self.client is not None:
+    def _check_congestion(self, unsent: Unsent) -> None:
+        waiting = unsent.waiting
+        if waiting > self.max_unsent and self.client is not None:
             self.client.congest(waiting)
 
     # --- the client's side calls ---
@@ -229,7 +176,7 @@ class Transport:
     @property
     def unsent(self) -> int:
         """Bytes that the system has not taken yet."""
-        return self._unsent_size
+        return 0 if self._unsent is None else self._unsent.size
 
     def pause_reading(self) -> None:
         self._watch(self._events & ~READ)
@@ -246,8 +193,7 @@ class Transport:
                 self._loop.bytes_sent += self._sock.send(b"".join(self.out))
         self._closed = True
         self.out.clear()
-        self._unsent = self._large = None
-        self._unsent_size = 0
+        self._unsent = None
         if self._events:
             self._loop.unregister(self._sock)
             self._events = 0

@@ -81,7 +81,7 @@ class WebSocket:
 
     __slots__ = (
         "_answered", "_backlog", "_core", "_held", "_later", "_refused", "_rules", "_scheduler", "_state", "_transport",
-        "client", "out", "peer",
+        "client", "max_unsent", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +112,7 @@ class WebSocket:
         self.client: Client | None = None
         self.out: list[bytes] = []
         self.peer = transport.peer
+        self.max_unsent = transport.max_unsent
         transport.client = self
 
     @property

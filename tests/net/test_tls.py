@@ -17,7 +17,7 @@ import pytest
 from broker.config.kinds import Choice
 from broker.config.options import OPTIONS
 from broker.net import tls as tls_module
-from broker.net.tls import STEPS, TURN, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
+from broker.net.tls import AHEAD, STEPS, TURN, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
 from tests.certificates import Authority
 from tests.net.running_loop import RunningLoop
 from tests.net.test_transport import MAX_UNSENT, Pair, noise
@@ -154,6 +154,20 @@ def test_what_waits_behind_one_large_frame_is_counted_in_records_too(pair: TlsPa
     data = b"".join([b"head", large, *small, *small])
     assert pair.read(len(data)) == data
     pair.until(lambda: pair.client.relieved > 0)
+
+
+def test_what_the_system_does_not_take_is_not_encrypted_ahead(pair: TlsPair) -> None:
+    """A payload that many do not read stands in memory once, and not once for each of them as records."""
+    payload = noise(3_000_000)
+    pair.flush(b"head", payload)
+    waiting = pair.layer._plain
+    assert waiting is not None
+    [first] = waiting.first(1)
+    assert isinstance(first, memoryview)
+    assert first.obj is payload
+    assert pair.transport.unsent < 2 * AHEAD
+    assert pair.read(3_000_004) == b"head" + payload
+    pair.until(lambda: pair.layer.unsent == 0)
 
 
 # --- the end ---

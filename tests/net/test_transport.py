@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from broker.net import transport as transport_module
-from broker.net.transport import BIG_BLOCK, BLOCK, LARGE, VECTOR, Transport
+from broker.net.transport import BIG_BLOCK, BLOCK, VECTOR, Transport
+from broker.net.unsent import LARGE
 from tests.net.running_loop import DEADLINE, RunningLoop
 
 MAX_UNSENT = 100_000

@@ -29,6 +29,7 @@ class Wire:
         self.peer = "the peer"
         self.identity: str | None = "ann"
         self.unsent = 0
+        self.max_unsent = 100_000
         self.sent: list[bytes] = []  # one for each flush
         self.closed: list[bool] = []
         self.reading = True

@@ -1,0 +1,84 @@
+"""What one side has produced, and the other has not taken yet: in order, and large frames by reference.
+
+Owns: the buffers that wait, and how much of them counts. Must not know: who takes them.
+
+A large frame that goes to many stands in memory once, however many of them do not read. Small ones are copied together,
+as each would cost more than its bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby, islice
+
+#: Frames of this size are not copied together.
+LARGE = 8_192
+
+Buffer = bytes | memoryview
+
+
+class Unsent:
+    """Frames that wait. `size`: bytes of all of them."""
+
+    __slots__ = ("_buffers", "_large", "_least", "_taken", "size")
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: bytes that may wait. A frame of that size, too, is a large one."""
+        self._least = min(LARGE, limit)
+        self._buffers: deque[Buffer] = deque()
+        # Where large frames lie: begin and end of each, as `_taken` counts.
+        self._large: deque[tuple[int, int]] = deque()
+        self._taken = 0  # bytes that were taken up to now
+        self.size = 0
+
+    def add(self, frames: Sequence[bytes]) -> None:
+        """Frames that wait behind all others."""
+        end = self._taken + self.size
+        for frame in frames:
+            begin, end = end, end + len(frame)
+            if end - begin >= self._least:
+                self._large.append((begin, end))
+        self.size = end - self._taken
+        self._buffers += together(frames)
+
+    def take(self, size: int) -> None:
+        """The first bytes are taken."""
+        self.size -= size
+        self._taken += size
+        buffers = self._buffers
+        while size:
+            first = buffers.popleft()
+            if len(first) > size:
+                buffers.appendleft(memoryview(first)[size:])
+                return
+            size -= len(first)
+
+    def first(self, count: int) -> list[Buffer]:
+        """So many buffers, at the most, of those that are next."""
+        return list(islice(self._buffers, count))
+
+    @property
+    def waiting(self) -> int:
+        """How much waits behind the frame under way: all bytes, but for what is left of the first large frame. So one
+        frame alone is never too much, however large it is."""
+        large = self._large
+        while large:
+            begin, end = large[0]
+            if end > self._taken:
+                return self.size - (end - max(begin, self._taken))
+            large.popleft()
+        return self.size
+
+
+def together(frames: Sequence[bytes]) -> list[Buffer]:
+    """The frames in their order: large ones as they are, those between them copied together."""
+    if max(map(len, frames)) < LARGE:
+        return [b"".join(frames)]
+    buffers: list[Buffer] = []
+    for large, run in groupby(filter(None, frames), lambda frame: len(frame) >= LARGE):
+        if large:
+            buffers += run
+        else:
+            buffers.append(b"".join(run))
+    return buffers
