@@ -360,4 +360,4 @@ def _entry(block: Block, listener: Listener, access: Access, local: bool) -> Non
 
 
 def remarks(blocks: Iterable[Block]) -> list[Remark]:
-    return [remark for block in blocks for remark in block.remarks]
+    return [remark for block in blocks for remark in block.in_order()]

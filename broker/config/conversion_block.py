@@ -98,9 +98,6 @@ class Block:
 
     def set_path(self, option: str, line: Line) -> None:
         path = self.text(line)
-        if not path:
-            self.wrong(line, "must have a path")
-            return
         self.settings[option] = self.absolute(path)
         if not os.path.isabs(path):
             text = f"a relative path, taken from {self.directory}: Mosquitto's working directory"
@@ -184,10 +181,12 @@ class Block:
 
     # --- the text ---
 
+    def in_order(self) -> list[Remark]:
+        return sorted(self.remarks, key=lambda remark: (not remark.lines, remark.lines[:1]))
+
     def toml(self) -> str:
         lines = [self.title] if self.title else []
-        in_order = sorted(self.remarks, key=lambda remark: (not remark.lines, remark.lines[:1]))
-        lines += [f"# {remark}" for remark in in_order]
+        lines += [f"# {remark}" for remark in self.in_order()]
         lines += [f"{name} = {OPTIONS[name].kind.toml(value)}" for name, value in self.settings.items()]
         return "\n".join(lines) + "\n" if lines else ""
 

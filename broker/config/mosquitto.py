@@ -96,7 +96,7 @@ class _Reader:
         self._default = Listener(None)
         self._each = False  # per_listener_settings
         lines = list(_lines(path))
-        _check(path, lines)
+        _check(lines)
         self._take(lines, main=True)
         if any(line.name not in ("acl_file", "allow_anonymous", "tls_version") for line in self._default.lines):
             self.conf.listeners.insert(0, self._default)
@@ -136,7 +136,9 @@ class _Reader:
         # A before a, before B: as Mosquitto loads them.
         for name in sorted(names, key=lambda name: [(letter.upper(), letter) for letter in name]):
             path = os.path.join(line.value, name)
-            self._take(list(_lines(path, self._directory)), main=False)
+            lines = list(_lines(path, self._directory))
+            _check(lines)
+            self._take(lines, main=False)
 
 
 def _lines(path: str, directory: str = "") -> Iterator[Line]:
@@ -167,19 +169,26 @@ def _text(path: str, place: str) -> str:
         raise NotMosquitto(f"{path}:{number}: is not UTF-8, which Mosquitto wants too: save it as UTF-8") from None
 
 
-def _check(path: str, lines: list[Line]) -> None:
-    """Is it a mosquitto.conf? Not if Mosquitto knows fewer than half of the names in it."""
+def _check(lines: list[Line]) -> None:
+    """Is it a mosquitto.conf? Not if Mosquitto knows fewer than half of the names in it. Raises NotMosquitto."""
+    for line in lines:
+        if line.value.startswith("=") or "=" in line.name or line.name.startswith("["):
+            raise NotMosquitto(f"{line.place}: this is no mosquitto.conf but TOML or INI: {_brief(line)!r}")
+        known = mosquitto(line.name)
+        # In a bridge's `topic # both` it is the value.
+        if known is not None and (not line.value or (known.options and line.value.startswith("#"))):
+            why = "has no value, with which Mosquitto does not start: give it one"
+            raise NotMosquitto(f"{line.place}: {line.name} {why}")
     unknown = [line for line in lines if mosquitto(line.name) is None]
-    if 2 * len(unknown) <= len(lines):
-        return
-    first = unknown[0]
-    if any(line.value.startswith("=") or line.name.startswith("[") for line in unknown):
-        raise NotMosquitto(f"{first.place}: this is no mosquitto.conf but TOML or INI: {_brief(first)!r}")
-    raise NotMosquitto(f"{first.place}: this is no mosquitto.conf: Mosquitto has no option {_brief(first)!r}")
+    if 2 * len(unknown) > len(lines):
+        first = unknown[0]
+        raise NotMosquitto(f"{first.place}: this is no mosquitto.conf: Mosquitto has no option {_brief(first)!r}")
 
 
 def _brief(line: Line) -> str:
-    return line.name if len(line.name) <= 40 else line.name[:37] + "..."
+    """Its name; no more than that if it is a line of a password file."""
+    name = line.name.partition(":")[0]
+    return name if len(name) <= 40 else name[:37] + "..."
 
 
 def nearest(name: str) -> str:
