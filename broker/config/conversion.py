@@ -257,6 +257,12 @@ def _address(block: Block, listener: Listener, local: bool) -> None:
         block.settings["unix_mode"] = "0660"  # as Mosquitto makes it
         return
     block.set("bind", host or ("localhost" if local else everywhere), source)
+    if block.settings.get("bind") == _ANY and domain is not None:
+        block.remark(domain, "'::' is all of IPv4, too, unless another listener has that port in IPv4")
+    elif block.settings.get("bind") == _ANY and not host:
+        block.remark(
+            source, "'::' is all of IPv6 and IPv4; without IPv6 on this machine write '0.0.0.0'", needless=True
+        )
     block.set("port", int(number), source)
     if local:
         block.remark(

@@ -43,6 +43,7 @@ def test_the_file_goes_to_standard_output_and_what_is_lost_to_standard_error(
         '1000000 (1000), max_packet_size = "16 MiB" (2.0: no limit, 2.1: 2000000)\n'
         "\n"
         "[[listeners]]\n"
+        f"# {conf}:3: listener: '::' is all of IPv6 and IPv4; without IPv6 on this machine write '0.0.0.0'\n"
         f"# {conf}:4: password_file: a relative path, taken from {tmp_path}: Mosquitto's working directory\n"
         "# allow_anonymous is not set, and so false in Mosquitto 2 (in 1.6 it was true without passwords)\n"
         'bind = "::"\n'

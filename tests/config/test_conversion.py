@@ -22,8 +22,9 @@ class Converted:
         blocks = convert(conf, str(directory))
         self.toml = "\n".join(block.toml() for block in blocks)
         self.prefix = f"{directory}/mosquitto.conf:"
-        self.remarks = [str(remark).removeprefix(self.prefix) for remark in remarks(blocks) if remark.lines]
-        self.lost = {line.number for remark in remarks(blocks) if not remark.needless for line in remark.lines}
+        told = [remark for remark in remarks(blocks) if remark.lines and not remark.needless]
+        self.remarks = [str(remark).removeprefix(self.prefix) for remark in told]
+        self.lost = {line.number for remark in told for line in remark.lines}
         (directory / "selectmq.toml").write_text(self.toml)
         self.config: Config = load(directory / "selectmq.toml")
         self.settings: dict[str, Any] = tomllib.loads(self.toml)
