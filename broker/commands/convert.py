@@ -41,7 +41,7 @@ def run(argv: list[str], prog: str) -> int:
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode())  # TOML is UTF-8, whatever the terminal is
     sys.stdout.buffer.flush()
-    told = [remark for remark in remarks(blocks) if remark.lines and not remark.needless]
+    told = [remark for remark in remarks(blocks) if not remark.needless]
     for remark in told:
         print(remark, file=sys.stderr)
     whole = sum(1 for _ in conf.lines())

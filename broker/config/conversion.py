@@ -24,6 +24,9 @@ _BESIDE_PAYLOAD = 65_535 + 2 + 2 + 5
 
 _UNITS = {"s": 1, "h": 3600, "d": 86400, "w": 7 * 86400, "m": 30 * 86400, "y": 365 * 86400}
 
+#: What in a client's certificate is its user name; the first counts.
+_NAMED_BY_CERTIFICATE = {"use_identity_as_username": "cn", "use_subject_as_username": "subject"}
+
 #: Plugins of Mosquitto 2.1 that do what is built in here, and the option of each that names the file.
 _BUILT_IN = {
     "password_file": ("passwords", "plugin_opt_password_file"),
@@ -72,16 +75,25 @@ def _storage(block: Block) -> None:
     file = block.take("persistence_file")
     if "data" in block.settings:  # of a plugin
         return
-    if persistence is False:
-        block.settings["memory"] = True
-    elif persistence is None:
-        block.remark(None, "Mosquitto stores nothing where persistence is not set; here 'memory = true' does that")
-    elif place is not None:
-        block.set_path("data", place)
-        block.remark(place, "what Mosquitto has stored there (mosquitto.db) is not read: sessions begin anew")
-    else:
-        where = os.path.join(block.directory, os.path.dirname(file.value) if file else "")
-        block.settings["data"] = os.path.abspath(where)
+    if not persistence:
+        if persistence is False:
+            block.settings["memory"] = True
+        else:
+            block.note("Mosquitto stores nothing where persistence is not set; here 'memory = true' does that")
+        for line in (place, file):
+            if line is not None:
+                block.remark(line, "it has no meaning without persistence true", needless=True)
+        return
+    folder = block.text(place) if place is not None else os.path.dirname(file.value) if file is not None else ""
+    _data(block, folder, place or file)
+
+
+def _data(block: Block, folder: str, line: Line | None) -> None:
+    path = block.absolute(folder)
+    if os.path.basename(path) == "mosquitto":  # it belongs to Mosquitto's user
+        path = os.path.join(os.path.dirname(path), "selectmq")
+    block.settings["data"] = path
+    block.remark(line, "what Mosquitto has stored is not read, and stays where it is: sessions begin anew")
 
 
 def _limits(block: Block) -> None:
@@ -93,29 +105,39 @@ def _limits(block: Block) -> None:
         block.set_limit(ours, theirs, unlimited=lambda number: number <= 0)
     for name in ("max_keepalive", "sys_interval"):
         block.set_limit(name, name)
-    whole, payload = block.number("max_packet_size"), block.number("message_size_limit")
-    sizes = [(number, line) for number, line in (whole,) if line is not None and number > 0]
-    if payload[1] is not None and payload[0] > 0:
-        sizes.append((payload[0] + _BESIDE_PAYLOAD, payload[1]))
-        block.remark(
-            payload[1], "it counts the payload, and max_packet_size all of it; a larger one ends the connection"
-        )
-    if sizes:
-        block.set("max_packet_size", *min(sizes))
-    elif whole[1] is not None or payload[1] is not None:
-        block.settings["max_packet_size"] = block.highest("max_packet_size")  # what MQTT allows
-    expiry = block.take("persistent_client_expiration")
-    if expiry is not None:
-        number, unit = expiry.word[:-1], expiry.word[-1:]
-        if not number.isascii() or not number.isdigit() or unit not in _UNITS or int(number) == 0:
-            block.wrong(expiry, "must be a number with h, d, w, m or y, such as 14d")
-        else:
-            block.set("session_expiry", float(int(number) * _UNITS[unit]), expiry)
+    _packet_size(block)
+    _expiry(block)
     prefix = block.take("clientid_prefixes")
     if prefix is not None:
         block.settings["client_id_prefixes"] = (block.text(prefix),)
-    if (size := block.number("max_inflight_bytes"))[1] is not None and size[0] > 0:
-        block.lost(size[1])
+    inflight, line = block.number("max_inflight_bytes")
+    if line is not None and inflight > 0:
+        block.lost(line)
+
+
+def _packet_size(block: Block) -> None:
+    whole, line = block.number("max_packet_size")
+    payload, payload_line = block.number("message_size_limit")
+    sizes = [(whole, line)] if line is not None and whole > 0 else []
+    if payload_line is not None and payload > 0:
+        sizes.append((payload + _BESIDE_PAYLOAD, payload_line))
+        why = "it counts the payload, and max_packet_size all of it; a larger one ends the connection"
+        block.remark(payload_line, why)
+    if sizes:
+        block.set("max_packet_size", *min(sizes))
+    elif line is not None or payload_line is not None:
+        block.settings["max_packet_size"] = block.highest("max_packet_size")  # what MQTT allows
+
+
+def _expiry(block: Block) -> None:
+    line = block.take("persistent_client_expiration")
+    if line is None:
+        return
+    number, unit = line.word[:-1], line.word[-1:]
+    if number.isascii() and number.isdigit() and int(number) > 0 and unit in _UNITS:
+        block.set("session_expiry", float(int(number) * _UNITS[unit]), line)
+    else:
+        block.wrong(line, "must be a number with h, d, w, m or y, such as 14d")
 
 
 def _log(block: Block) -> None:
@@ -148,7 +170,7 @@ def _defaults(block: Block) -> None:
         if name not in block.settings
     ]
     if said:
-        block.remark(None, f"not set, and other than Mosquitto's defaults (in brackets): {', '.join(said)}")
+        block.note(f"not set, and other than Mosquitto's defaults (in brackets): {', '.join(said)}")
 
 
 # Who may connect -----------------------------------------------------------------------------------------------------
@@ -169,9 +191,7 @@ def _plugins(block: Block) -> Mapping[str, Access]:
         ours, option = _BUILT_IN.get(kind or "", ("", ""))
         file = next((each for each in options if each.name == option), None)
         if kind == "persist_sqlite":
-            if file is not None:
-                block.settings["data"] = os.path.abspath(os.path.join(block.directory, os.path.dirname(file.value)))
-            block.remark(line, "what it has stored is not read: sessions begin anew")
+            _data(block, os.path.dirname(file.value) if file is not None else "", line)
         elif kind is not None and file is not None:
             found[name] = access._replace(passwords=file) if ours == "passwords" else access._replace(acl=file)
         else:
@@ -222,8 +242,7 @@ def _listener(listener: Listener, general: Access, plugins: Mapping[str, Access]
         _websocket(block, protocol)
     elif protocol is not None and protocol.word != "mqtt":
         block.shut(protocol, "there is no such protocol")
-    if block.take("enable_proxy_protocol", keep=True):
-        line = block.take("enable_proxy_protocol")
+    if (line := block.take("enable_proxy_protocol")) is not None:
         block.settings["proxy_protocol"] = ("unix",) if "unix" in block.settings else ("127.0.0.1", "::1")
         block.remark(line, "write the addresses of your proxies into proxy_protocol: nobody else can connect there")
     block.set_limit("max_connections", "max_connections", unlimited=lambda number: number <= 0)
@@ -265,9 +284,7 @@ def _address(block: Block, listener: Listener, local: bool) -> None:
         )
     block.set("port", int(number), source)
     if local:
-        block.remark(
-            None, "no line names a listener: Mosquitto 2 then serves this machine alone, and 1.6 all the network"
-        )
+        block.note("no line names a listener: Mosquitto 2 then serves this machine alone, and 1.6 all the network")
     if interface is not None and interface.word != "lo":
         block.shut(interface, f"write the address of {interface.word} into bind")
     elif interface is not None:
@@ -275,40 +292,44 @@ def _address(block: Block, listener: Listener, local: bool) -> None:
 
 
 def _tls(block: Block) -> None:
-    psk, engine = block.take("psk_hint"), block.take("tls_engine")
-    keyform = block.take("tls_keyform")
-    certificate, key = block.take("certfile"), block.take("keyfile")
-    authorities, folder, crl = block.take("cafile"), block.take("capath"), block.take("crlfile")
-    required = block.flag("require_certificate")
-    cn, subject = block.flag("use_identity_as_username"), block.flag("use_subject_as_username")
-    keyform = keyform if keyform is not None and keyform.word != "pem" else None
-    version = block.take("tls_version")
+    version, keyform = block.take("tls_version"), block.take("tls_keyform")
     if version is not None and version.word != "tlsv1.2":
         block.remark(version, "TLS 1.2 and 1.3 are spoken, whatever it says")
-    for line in (psk, engine, keyform):
-        if line is not None:
-            block.shut(line, None)
-    if psk or engine or keyform or certificate is None:
-        for line in (key, authorities, folder, crl):
-            if line is not None:
-                block.remark(line, "it has no meaning without certfile")
+    keyform = None if keyform is not None and keyform.word == "pem" else keyform
+    kept_out = [line for line in (block.take("psk_hint"), block.take("tls_engine"), keyform) if line is not None]
+    for line in kept_out:
+        block.shut(line, None)
+    certificate = block.take("certfile")
+    if kept_out or certificate is None:
+        for name in ("keyfile", "cafile", "capath", "crlfile", "require_certificate", *_NAMED_BY_CERTIFICATE):
+            found = block.take(name)
+            if found is not None and found.word not in ("false", "0"):
+                block.remark(found, "it has no meaning without certfile")
         return
+    key = block.take("keyfile")
     block.set_path("certificate", certificate)
     if key is not None:
         block.set_path("key", key)
-    known = authorities or folder
-    if authorities is not None and folder is not None:
+    _clients_certificates(block, certificate)
+
+
+def _clients_certificates(block: Block, certificate: Line) -> None:
+    file, folder, crl = block.take("cafile"), block.take("capath"), block.take("crlfile")
+    known = file or folder
+    if file is not None and folder is not None:
         block.remark(folder, "one file or directory can be named, and cafile is: copy what is missing into it")
-    if required and known is None:
+    required = block.flag("require_certificate")
+    names = [value for name, value in _NAMED_BY_CERTIFICATE.items() if block.flag(name)]
+    if not required:
+        _without_certificates(block, certificate, known, crl, bool(names))
+    elif known is None:
         block.shut(certificate, "require_certificate lets nobody in without cafile or capath")
-    elif required and known is not None:
+    else:
         block.set_path("client_ca", known)
         if crl is not None:
             block.set_path("client_crl", crl)
-        if cn or subject:
-            block.settings["certificate_user"] = "cn" if cn else "subject"
-    else:
-        _without_certificates(block, certificate, known, crl, bool(cn or subject))
+        if names:
+            block.settings["certificate_user"] = names[0]
 
 
 def _without_certificates(block: Block, certificate: Line, known: Line | None, crl: Line | None, named: bool) -> None:
@@ -344,9 +365,7 @@ def _entry(block: Block, listener: Listener, access: Access, local: bool) -> Non
     if anonymous is None:
         anonymous = local and access.plugin is None
         word = "true" if anonymous else "false"
-        block.remark(
-            None, f"allow_anonymous is not set, and so {word} in Mosquitto 2 (in 1.6 it was true without passwords)"
-        )
+        block.note(f"allow_anonymous is not set, and so {word} in Mosquitto 2 (in 1.6 it was true without passwords)")
     elif anonymous and (access.plugin is not None or named):
         anonymous = False
         block.remark(None, "allow_anonymous: what its plugin or use_username_as_clientid held back, nothing does here")

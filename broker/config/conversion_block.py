@@ -51,13 +51,12 @@ class Block:
 
     # --- taking lines ---
 
-    def take(self, *names: str, keep: bool = False) -> Line | None:
+    def take(self, *names: str) -> Line | None:
         """The line with one of these names. Where there are several, the last one counts."""
         found = [line for line in self._lines if line.name in names]
-        if not keep:
-            self._lines = [line for line in self._lines if line.name not in names]
-            for line in found[:-1]:
-                self.remark(line, f"line {found[-1].number} says it again, and counts")
+        self._lines = [line for line in self._lines if line.name not in names]
+        for line in found[:-1]:
+            self.remark(line, f"line {found[-1].number} says it again, and counts")
         self.last = found[-1] if found else None
         return self.last
 
@@ -140,6 +139,10 @@ class Block:
             self.remarks[-1] = before._replace(lines=(*before.lines, line))
             return
         self.remarks.append(Remark(lines, text, needless))
+
+    def note(self, text: str) -> None:
+        """What is to be known though no line says it."""
+        self.remarks.append(Remark((), text, needless=True))
 
     def wrong(self, line: Line, why: str) -> None:
         """A value that Mosquitto does not take either."""

@@ -106,7 +106,7 @@ def test_debian_s_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out, err = converted(capsys, str(main_file))
     (tmp_path / "c.toml").write_text(out)
     config = load(tmp_path / "c.toml")
-    assert config.data == "/var/lib/mosquitto"
+    assert config.data == "/var/lib/selectmq"
     assert config.listeners[0].passwords == f"{copy}/pwfile.example"
     assert re.findall(r"^\S+:\d+: (\w+)", err, re.M) == ["pid_file", "persistence_location", "log_dest"]
 

@@ -22,7 +22,7 @@ class Converted:
         blocks = convert(conf, str(directory))
         self.toml = "\n".join(block.toml() for block in blocks)
         self.prefix = f"{directory}/mosquitto.conf:"
-        told = [remark for remark in remarks(blocks) if remark.lines and not remark.needless]
+        told = [remark for remark in remarks(blocks) if not remark.needless]
         self.remarks = [str(remark).removeprefix(self.prefix) for remark in told]
         self.lost = {line.number for remark in told for line in remark.lines}
         (directory / "selectmq.toml").write_text(self.toml)
@@ -67,7 +67,8 @@ MAX = 1_000_000_000
         ("persistent_client_expiration 200y", {"session_expiry": "36500d"}),
         ("persistence false", {"memory": True}),
         ("persistence 1", {"data": "/cwd"}),
-        ("persistence true\npersistence_location /var/lib/mosquitto/", {"data": "/var/lib/mosquitto"}),
+        ("persistence true\npersistence_location /var/lib/mosquitto/", {"data": "/var/lib/selectmq"}),
+        ("persistence true\npersistence_location /srv/mqtt", {"data": "/srv/mqtt"}),
         ("persistence true\npersistence_location store", {"data": "/cwd/store"}),
         ("persistence true\npersistence_file sub/mosquitto.db", {"data": "/cwd/sub"}),
         ("plugin /usr/lib/mosquitto_persist_sqlite.so\nplugin_opt_db_file /var/lib/m/x.db", {"data": "/var/lib/m"}),
@@ -276,6 +277,7 @@ def test_nothing_is_lost_by_what_is_so_anyway(line: str, tmp_path: Path) -> None
             "that is not possible here: a retained message is delivered only while its author may still publish it",
         ),
         ("listener 1884 0.0.0.0\ntls_version tlsv1.3", "TLS 1.2 and 1.3 are spoken, whatever it says"),
+        ("require_certificate true", "it has no meaning without certfile"),
         ("crlfile /crl", "it has no meaning without certfile"),
         (f"{TLS}crlfile /crl", "it has no meaning without require_certificate true"),
         ("acl_file /acl", "no user name is checked without passwords, so that lines below 'user' hold for nobody"),
