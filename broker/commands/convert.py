@@ -42,8 +42,8 @@ def run(argv: list[str], prog: str) -> int:
     sys.stdout.buffer.write(text.encode())  # TOML is UTF-8, whatever the terminal is
     sys.stdout.buffer.flush()
     told = [remark for remark in remarks(blocks) if not remark.needless]
-    for remark in told:
-        print(remark, file=sys.stderr)
+    for text in dict.fromkeys(map(str, told)):  # what holds for all listeners is said once
+        print(text, file=sys.stderr)
     whole = sum(1 for _ in conf.lines())
     lines = {line for remark in told for line in remark.lines}
     print(f"{prog}: {whole} options, {len(lines)} with a remark: see the comments in what was printed", file=sys.stderr)
