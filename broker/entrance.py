@@ -23,10 +23,11 @@ from .core.connection import Connection
 from .core.exchange import Exchange
 from .core.ports import Log
 from .core.timers import Timer, Timers
+from .net.certificates import TlsError
 from .net.listener import Listener, listen, listen_unix, peer_name
 from .net.loop import Loop
 from .net.proxy import Introduction, Source, Trusted
-from .net.tls import Handshakes, Tls, TlsError, TlsLayer, read_tls
+from .net.tls import Handshakes, Tls, TlsLayer, read_tls
 from .net.transport import Transport
 from .wire.encoder import packet_size
 
@@ -339,6 +340,7 @@ def read_rules(listener: ListenerConfig) -> Rules:
                 listener.key,
                 listener.client_ca,
                 listener.client_crl,
+                listener.certificate_chain,
                 listener.client_certificates == "optional",
                 listener.certificate_user,
             )

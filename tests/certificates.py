@@ -43,19 +43,22 @@ class Issued(NamedTuple):
 class Authority:
     """Issues certificates for servers at 127.0.0.1 and for clients."""
 
-    def __init__(self, directory: Path, name: str = "authority") -> None:
+    def __init__(self, directory: Path, name: str = "authority", above: Authority | None = None) -> None:
+        """`above`: the authority that answers for this one; None: it is the root."""
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name([(NameOID.COMMON_NAME, name)])
+        root = above or self
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
-            x509.CertificateBuilder(self._name, self._name, self._key.public_key(), x509.random_serial_number())
+            x509.CertificateBuilder(root._name, self._name, self._key.public_key(), x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_CA_USAGE, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root._key.public_key()), critical=False)
+            .sign(root._key, hashes.SHA256())
         )
         self.certificate = directory / f"{name}.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -69,6 +69,19 @@ ROOMS = {
     "broker.config.options": Room(("broker.config.kinds",)),
     "broker.config.mosquitto_names": Room(()),
     "broker.config.unknown": Room(("broker.config", "broker.program")),
+    # A mosquitto.conf as a configuration of ours.
+    "broker.config.mosquitto": Room(("broker.config.mosquitto_names",)),
+    "broker.config.conversion_block": Room(
+        ("broker.config.kinds", "broker.config.mosquitto", "broker.config.mosquitto_names", "broker.config.options")
+    ),
+    "broker.config.conversion": Room(
+        (
+            "broker.config.conversion_block",
+            "broker.config.kinds",
+            "broker.config.mosquitto",
+            "broker.config.options",
+        )
+    ),
     "broker.config.loading": Room(("broker.config",)),
     # What a listener is made of, up to the client's Connection.
     "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire.encoder")),

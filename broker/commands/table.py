@@ -9,7 +9,7 @@ Owns: which commands there are, and how one is called. Must not know: what they 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from . import options, passwd
+from . import convert, options, passwd
 
 
 class Command(NamedTuple):
@@ -18,6 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "convert": Command("print a mosquitto.conf as a configuration file for this broker", convert.run),
     "options": Command("show all options, or one of them in full", options.run),
     "passwd": Command("add, change and delete the users of a password file", passwd.run),
 }

@@ -54,6 +54,7 @@ _LARGEST_FILE = 4 << 20  # bytes; nobody writes more by hand, and /dev/zero neve
 # Options that without another would do nothing, though somebody may rely on them.
 _NEEDS = {
     "key": "certificate",
+    "certificate_chain": "certificate",
     "client_ca": "certificate",
     "client_certificates": "client_ca",
     "client_crl": "client_ca",

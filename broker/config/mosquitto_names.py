@@ -100,8 +100,8 @@ MOSQUITTO: Mapping[str, Counterpart] = {
     # TLS
     "certfile": _is("certificate"),
     "keyfile": _is("key"),
-    "cafile": _is("client_ca"),
-    "capath": _is("client_ca", remark="one file"),
+    "cafile": _is("client_ca", remark="or 'certificate_chain' where clients need no certificate"),
+    "capath": _is("client_ca", remark="or 'certificate_chain' where clients need no certificate"),
     "crlfile": _is("client_crl"),
     "require_certificate": _is("client_certificates", remark="'required' (the default with 'client_ca') or 'optional'"),
     "use_identity_as_username": _is("certificate_user", remark="'cn'"),

@@ -120,11 +120,14 @@ class ListenerConfig:
     certificate: str | None = field(metadata=option(
         None, Path(), "PEM file of the certificate and those between it and its authority: the listener then speaks "
         "TLS", flag=True, reload=True, unset="no TLS"))
+    certificate_chain: str | None = field(metadata=option(
+        None, Path(), "PEM file, or directory, with the certificates between it and its authority, where the file of "
+        "certificate holds it alone", flag=True, reload=True))
     key: str | None = field(metadata=option(
         None, Path(), "PEM file of the private key", flag=True, reload=True, unset="in the file of the certificate"))
     client_ca: str | None = field(metadata=option(
-        None, Path(), "PEM file of the authorities of client certificates; with it, clients are asked for one",
-        flag=True, reload=True))
+        None, Path(), "PEM file, or directory, of the authorities of client certificates; with it, clients are asked "
+        "for one", flag=True, reload=True))
     client_certificates: Literal["required", "optional"] = field(metadata=option(
         "required", Choice(("required", "optional")), "whether clients need a certificate of client_ca", flag=True,
         reload=True))

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..addresses import origin_of
+from .certificates import TlsError, complete_chain, read_authorities, read_pem, ssl_reason
 from .loop import Loop
 from .transport import Below, Client
 from .unsent import Unsent
@@ -49,15 +50,6 @@ _SHORT = {
     "organizationalUnitName": "OU", "streetAddress": "street", "domainComponent": "DC", "userId": "UID",
     "surname": "SN", "givenName": "GN",
 }  # fmt: skip
-
-
-class TlsError(Exception):
-    """A file that gives no TLS. `why` says what to do."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(path, why)
-        self.path = path
-        self.why = why
 
 
 class Tls(NamedTuple):
@@ -414,24 +406,26 @@ def read_tls(
     key: str | None = None,
     client_ca: str | None = None,
     client_crl: str | None = None,
+    chain: str | None = None,
     optional: bool = False,
     identity: str | None = None,
 ) -> Tls:
     """TLS by these PEM files, read anew. Raises TlsError.
 
     With `client_ca`, clients need a certificate of it, or may have one if `optional`. `identity`: a key of IDENTITIES.
+    `chain`: where to find what stands between `certificate` and its authority.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.num_tickets = 1  # to resume the one connection that a client has; each more makes a handshake 13 us longer
-    has_key = b"PRIVATE KEY-----" in _read(certificate)
-    if b"-----BEGIN CERTIFICATE-----" not in _read(certificate):
+    has_key = b"PRIVATE KEY-----" in read_pem(certificate)
+    if b"-----BEGIN CERTIFICATE-----" not in read_pem(certificate):
         raise TlsError(certificate, "there is no certificate in it: it must be a PEM file with -----BEGIN CERTIFICATE")
     if key is None and not has_key:
         raise TlsError(certificate, "there is no private key in it: name its file with 'key'")
     key = key or certificate
-    if b"PRIVATE KEY-----" not in _read(key):
+    if b"PRIVATE KEY-----" not in read_pem(key):
         raise TlsError(key, "there is no private key in it: it must be a PEM file with -----BEGIN PRIVATE KEY")
     try:
         context.load_cert_chain(certificate, key, _no_passphrase)
@@ -442,32 +436,13 @@ def read_tls(
             raise TlsError(
                 key, f"this is not the key of the certificate {certificate}: name the one it was made with"
             ) from None
-        raise TlsError(certificate, f"cannot be used with the key {key}: {_reason(error)}") from None
+        raise TlsError(certificate, f"cannot be used with the key {key}: {ssl_reason(error)}") from None
+    if chain is not None:
+        complete_chain(context, chain)
     if client_ca is not None:
-        _read_authorities(context, client_ca, client_crl)
+        read_authorities(context, client_ca, client_crl)
         context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
     return Tls(context, None if identity is None or client_ca is None else IDENTITIES[identity])
-
-
-def _read_authorities(context: ssl.SSLContext, client_ca: str, client_crl: str | None) -> None:
-    _read(client_ca)
-    try:
-        context.load_verify_locations(client_ca)
-    except ssl.SSLError as error:
-        raise TlsError(client_ca, f"cannot be used as certificates of authorities: {_reason(error)}") from None
-    if not context.cert_store_stats()["x509_ca"]:
-        raise TlsError(client_ca, "there is no certificate of an authority (CA) in it")
-    if client_crl is None:
-        return
-    data = _read(client_crl)
-    # OpenSSL would take a certificate in this file for one more authority.
-    if b"CERTIFICATE-----" in data or b"-----BEGIN X509 CRL-----" not in data:
-        raise TlsError(client_crl, "must hold revocation lists in PEM (-----BEGIN X509 CRL), and nothing else")
-    try:
-        context.load_verify_locations(client_crl)
-    except ssl.SSLError as error:
-        raise TlsError(client_crl, f"cannot be used as a revocation list: {_reason(error)}") from None
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 
 
 class _Encrypted(Exception):
@@ -477,22 +452,3 @@ class _Encrypted(Exception):
 def _no_passphrase() -> str:
     """Instead of OpenSSL's question on the terminal."""
     raise _Encrypted
-
-
-def _reason(error: ssl.SSLError) -> str:
-    return str(error.reason or error.args[-1]).lower().replace("_", " ")
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(1 << 24)
-    except FileNotFoundError:
-        why = "there is no such file: create it, or correct its name"
-    except IsADirectoryError:
-        why = "this is a directory: name a file"
-    except PermissionError:
-        why = "it may not be read: give the user that runs this process read permission"
-    except (OSError, ValueError) as error:
-        why = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
-    raise TlsError(path, why)

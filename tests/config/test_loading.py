@@ -35,6 +35,7 @@ DEFAULTS_OF_A_LISTENER = {
     "proxy_protocol": (),
     "passwords": None,
     "certificate": None,
+    "certificate_chain": None,
     "key": None,
     "client_ca": None,
     "client_certificates": "required",
@@ -139,8 +140,8 @@ def test_every_default_has_the_type_and_the_range_of_its_option() -> None:
     defaults = {name: row.default for name, row in OPTIONS.items() if row.default is not None}
     assert {name: OPTIONS[name].kind.read(value) for name, value in defaults.items()} == defaults
     assert [name for name, row in OPTIONS.items() if row.default is None] == [
-        "unix", "passwords", "certificate", "key", "client_ca", "client_crl", "certificate_user", "acl",
-        "allow_anonymous", "websocket_path", "data",
+        "unix", "passwords", "certificate", "certificate_chain", "key", "client_ca", "client_crl", "certificate_user",
+        "acl", "allow_anonymous", "websocket_path", "data",
     ]  # fmt: skip
 
 
@@ -189,6 +190,7 @@ def test_every_option_in_a_file() -> None:
         proxy_protocol = ["10.0.0.0/8", "::1", "0:0::1"]
         passwords = "users"
         certificate = "cert.pem"
+        certificate_chain = "chain.pem"
         key = "key.pem"
         client_ca = "ca.pem"
         client_certificates = "optional"
@@ -258,6 +260,7 @@ def test_every_option_in_a_file() -> None:
             "proxy_protocol": ("10.0.0.0/8", "::1"),
             "passwords": f"{here}/users",
             "certificate": f"{here}/cert.pem",
+            "certificate_chain": f"{here}/chain.pem",
             "key": f"{here}/key.pem",
             "client_ca": f"{here}/ca.pem",
             "client_certificates": "optional",
@@ -290,7 +293,7 @@ def test_every_flag() -> None:
         "--max-queued-bytes", "10MB", "--max-memory-queue", "13", "--max-unsent", "100000", "--max-retained", "14",
         "--max-connect-rate", "0", "--client-certificates", "optional", "--client-crl", "crl", "--max-client-id", "23",
         "--max-keepalive", "2m", "--workers", "5", "--max-topic-levels", "15", "--max-topic-length", "1 KiB",
-        "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
+        "--certificate-chain", "chain", "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
     ))  # fmt: skip
     here = os.getcwd()
     flagged = [name for name, row in OPTIONS.items() if row.has_flag]
@@ -301,6 +304,7 @@ def test_every_flag() -> None:
         "unix_mode": "0600",
         "passwords": f"{here}/users",
         "certificate": f"{here}/cert.pem",
+        "certificate_chain": f"{here}/chain",
         "key": f"{here}/key.pem",
         "client_ca": f"{here}/ca.pem",
         "client_certificates": "optional",
@@ -682,6 +686,7 @@ def test_tls_alone_opens_nothing(text: str) -> None:
     [
         ('key = "k"', "key", "certificate"),
         ('client_ca = "a"', "client_ca", "certificate"),
+        ('certificate_chain = "a"', "certificate_chain", "certificate"),
         (f'{TLS}client_crl = "r"', "client_crl", "client_ca"),
         (f'{TLS}certificate_user = "cn"', "certificate_user", "client_ca"),
         (f'{TLS}client_certificates = "optional"', "client_certificates", "client_ca"),
@@ -1011,8 +1016,8 @@ def test_an_unknown_key(line: str, message: str) -> None:
         ),
         ('certfile = "c"', "here it is 'certificate'"),
         ('keyfile = "k"', "here it is 'key'"),
-        ('cafile = "c"', "here it is 'client_ca'"),
-        ('capath = "c"', "here it is 'client_ca', one file"),
+        ('cafile = "c"', "here it is 'client_ca', or 'certificate_chain' where clients need no certificate"),
+        ('capath = "c"', "here it is 'client_ca', or 'certificate_chain' where clients need no certificate"),
         ('crlfile = "c"', "here it is 'client_crl'"),
         (
             "require_certificate = false",
@@ -1355,7 +1360,7 @@ def test_the_markdown_table_literally() -> None:
 
 def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> None:
     lines = [f"{row[0].strip('`')} = {row[2].strip('`')}" for row in table_rows() if row[2].startswith("`")]
-    assert len(lines) == len(OPTIONS) - 11
+    assert len(lines) == len(OPTIONS) - 12
     assert from_text("\n".join(lines)) == load()
 
 
