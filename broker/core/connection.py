@@ -216,6 +216,10 @@ class Connection:
             stats.protocol_errors += 1
             if self.state != CLOSED:
                 self._violation(error)
+        except MemoryError:
+            self._decoder = Decoder(0)  # what it holds may be what there is no room for
+            self._left = self._work = None
+            self.close("no memory is left for what this client sends")
         except Exception as error:
             stats.bugs += 1
             exchange.log.exception("bug: it closes this client's connection", error, client=self.client_id)

@@ -91,21 +91,26 @@ class Transport:
         client = self.client
         if client is None:
             return
-        if events & WRITE and self._unsent is not None and self._send_unsent():
-            client.progress(now)
-        if events & READ and self._events & READ:
-            try:
-                data = self._sock.recv(self._block)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self._lose(f"network error: {error.strerror or error}")
-                return
-            if data:
-                self._block = BIG_BLOCK if len(data) >= BLOCK else BLOCK
-                client.receive(data, now)
-            else:
-                self._lose("closed by the client without DISCONNECT")
+        try:
+            if events & WRITE and self._unsent is not None and self._send_unsent():
+                client.progress(now)
+            if events & READ and self._events & READ:
+                try:
+                    data = self._sock.recv(self._block)
+                except (BlockingIOError, InterruptedError):
+                    return
+                except OSError as error:
+                    self._lose(f"network error: {error.strerror or error}")
+                    return
+                if data:
+                    self._block = BIG_BLOCK if len(data) >= BLOCK else BLOCK
+                    client.receive(data, now)
+                else:
+                    self._lose("closed by the client without DISCONNECT")
+        except Exception:
+            # A bug, in whatever layer, or no memory: it ends this connection, which would bring it about again.
+            self._lose("a bug in the broker")
+            raise
 
     def flush(self) -> None:
         """Send what is in `out`, as far as the system takes it."""
@@ -222,9 +227,11 @@ class Transport:
 
     def _lose(self, why: str) -> None:
         client = self.client
-        if client is not None:
-            client.lost(why)
-        self.close(gently=False)
+        try:
+            if client is not None:
+                client.lost(why)
+        finally:
+            self.close(gently=False)
 
     def _lose_soon(self, why: str) -> None:
         """As `flush` runs while others wait for theirs, the consequences of a loss have to wait for the next turn."""

@@ -277,13 +277,18 @@ class WebSocket:
 
     def _go_on(self) -> None:
         """Unpack what others were given a turn before, or what had to wait."""
-        if not self._held and self._state != CLOSED:
+        if self._held or self._state == CLOSED:
+            return
+        try:
             if self._core.eof_sent and self._state == OPEN:
                 self._wind_up()
             elif self._backlog:
                 self._unpack(time.monotonic())
-            if not self._backlog and not self._held:
-                self._transport.resume_reading()
+        except Exception:
+            self._end("a bug in the broker")  # as in Transport.ready
+            raise
+        if not self._backlog and not self._held:
+            self._transport.resume_reading()
 
     def _pass_on(self, frames: list[Frame], now: float) -> None:
         parts = []

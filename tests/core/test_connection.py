@@ -886,3 +886,23 @@ def test_many_clients_at_once_keep_their_sessions_apart() -> None:
         assert isinstance(session, Session)
         assert session.connection is client.connection
     brackets(world)
+
+
+def test_a_client_whose_packets_need_more_memory_than_there_is_is_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = world.join("witness")
+    witness.subscribe(("#", 0)).take()
+    client = world.join("c", will=("w", "gone", 0, False))
+
+    def exhausted(*arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.exchange, "subscribe", exhausted)
+        client.subscribe(("t", 0))
+    assert (client.closed, witness.payloads(), world.exchange.stats.bugs) == (True, ["gone"], 0)
+    assert [fields["reason"] for fields in world.log.fields("client disconnected")] == [
+        "no memory is left for what this client sends"
+    ]
+    brackets(world)

@@ -433,3 +433,18 @@ def test_no_descriptor_is_left(running: RunningLoop) -> None:
         pair.until(lambda pair=pair: pair.closed == [pair.transport])  # type: ignore[misc]
         pair.peer.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_bug_above_ends_that_connection_and_is_told_once(pair: Pair) -> None:
+    """Else the same bytes would bring it about again in each turn."""
+
+    def broken(data: bytes) -> None:
+        raise ZeroDivisionError("a bug")
+
+    pair.client.on_receive = broken
+    pair.peer.sendall(b"something")
+    pair.until(lambda: pair.client.losses == ["a bug in the broker"])
+    assert pair.peer.recv(1) == b""
+    [error] = pair.running.failures
+    assert isinstance(error, ZeroDivisionError)
+    pair.running.failures.clear()
