@@ -63,6 +63,7 @@ ROOMS = {
     "broker.program": Room(()),
     "broker.signals": Room(()),
     "broker.lent_log": Room(("broker.logs",)),
+    "broker.python_version": Room(("broker.program",)),
     "broker.config": Room(()),
     "broker.config.kinds": Room(()),
     "broker.config.toml_lines": Room(()),
@@ -119,7 +120,7 @@ ROOMS = {
     "broker.__main__": Room(("broker.cli", "broker.signals")),
     "broker.embedded": Room(("broker.config", "broker.entrance", "broker.lent_log", "broker.logs", "broker.server")),
     "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
-    "broker": Room(("broker.embedded", "broker.version")),
+    "broker": Room(("broker.embedded", "broker.python_version", "broker.version")),
 }
 
 
