@@ -17,15 +17,7 @@ INTERPRETER = "/usr/bin/env python3"
 #: The earliest that a zip file can hold.
 DATE = (1980, 1, 1, 0, 0, 0)
 
-MAIN = '''\
-"""The broker as one file."""
-
-import sys
-
-from selectmq.__main__ import main
-
-sys.exit(main())
-'''
+MAIN = "import sys\n\nfrom selectmq.__main__ import main\n\nsys.exit(main())\n"
 
 
 def contents() -> Iterator[tuple[str, bytes]]:
