@@ -52,10 +52,11 @@ class Room(NamedTuple):
 ROOMS = {
     "broker.wire": Room((), never=frozenset(NOT_PURE)),
     "broker.core": Room(("broker.wire",), only=PURE),
-    "broker.storage": Room(("broker.core.ports", "broker.wire")),
+    "broker.os_reasons": Room((), only={"errno", "os"}),
+    "broker.storage": Room(("broker.core.ports", "broker.os_reasons", "broker.wire")),
     "broker.addresses": Room((), only={"ipaddress"}),
-    "broker.auth": Room(("broker.addresses", "broker.core.ports", "broker.wire")),
-    "broker.net": Room(("broker.addresses",)),
+    "broker.auth": Room(("broker.addresses", "broker.core.ports", "broker.os_reasons", "broker.wire")),
+    "broker.net": Room(("broker.addresses", "broker.os_reasons")),
     "broker.net.ws": Room(("broker.addresses", "broker.net"), extra=frozenset({"websockets"})),
     "broker.version": Room(()),
     "broker.logs": Room(()),
@@ -83,7 +84,7 @@ ROOMS = {
             "broker.config.options",
         )
     ),
-    "broker.config.loading": Room(("broker.config",)),
+    "broker.config.loading": Room(("broker.config", "broker.os_reasons")),
     # What a listener is made of, up to the client's Connection.
     "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire.encoder")),
     # The composition root is the one file that knows every part.

@@ -7,6 +7,8 @@ import codecs
 import difflib
 from collections.abc import Iterable
 
+from .. import os_reasons
+
 #: What stands around words and is not part of them. Not str.strip()'s set, which has spaces beyond ASCII.
 BLANKS = " \t\r\v\f\n"
 
@@ -33,15 +35,8 @@ def read_bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except FileNotFoundError:
-        why = "there is no such file: create it, or correct its name"
-    except IsADirectoryError:
-        why = "this is a directory: name a file"
-    except PermissionError:
-        why = "it may not be read: give the user that runs this process read permission"
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        why = f"it cannot be read: {os_reason(error)}"
-    raise FileError(path, None, why)
+        raise FileError(path, None, os_reasons.reading(error)) from None
 
 
 def read_lines(path: str) -> list[str]:
@@ -58,11 +53,6 @@ def read_lines(path: str) -> list[str]:
         except UnicodeDecodeError:
             raise FileError(path, number, "this line is not valid UTF-8: save the file as UTF-8") from None
     return lines
-
-
-def os_reason(error: Exception) -> str:
-    """An OSError's reason without its number and path, which the message around it gives already."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def is_printable_name(name: str) -> bool:

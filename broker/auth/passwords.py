@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from .. import os_reasons
 from . import errors
 from .errors import FileError as FileError
 
@@ -292,7 +293,7 @@ def _changing(path: str) -> Iterator[str]:
         with _locked(directory):
             yield real_path
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise FileError(path, None, f"it cannot be written: {errors.os_reason(error)}") from None
+        raise FileError(path, None, f"it cannot be written: {os_reasons.reason(error)}") from None
 
 
 @contextlib.contextmanager

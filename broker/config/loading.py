@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, Protocol
 
+from ..os_reasons import reason
 from .kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
 from .mosquitto_names import MOSQUITTO, answer
 from .options import (
@@ -232,7 +233,7 @@ def _read_file(path: str) -> tuple[Settings, tuple[Block, ...]]:
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a directory; name the configuration file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from None
     if len(data) > _LARGEST_FILE:
         raise ConfigError(f"{path}: is larger than 4 MiB; is it a configuration file?")
     try:

@@ -9,6 +9,8 @@ import os
 import re
 import ssl
 
+from ..os_reasons import reading, reason
+
 #: Files of a directory that certificates stand in; the second kind is made by `openssl rehash`.
 _NAMES = re.compile(r".*\.(pem|crt|cer)|[0-9a-f]{8}\.[0-9]+")
 
@@ -62,7 +64,7 @@ def _files(path: str) -> list[str]:
     try:
         names = sorted(name for name in os.listdir(path) if _NAMES.fullmatch(name))
     except OSError as error:
-        raise TlsError(path, f"it cannot be read: {error.strerror or error}") from None
+        raise TlsError(path, f"it cannot be read: {reason(error)}") from None
     files = [os.path.join(path, name) for name in names]
     found = [file for file in files if b"-----BEGIN CERTIFICATE-----" in read_pem(file)]
     if not found:
@@ -92,12 +94,5 @@ def read_pem(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(1 << 24)
-    except FileNotFoundError:
-        why = "there is no such file: create it, or correct its name"
-    except IsADirectoryError:
-        why = "this is a directory: name a file"
-    except PermissionError:
-        why = "it may not be read: give the user that runs this process read permission"
-    except (OSError, ValueError) as error:
-        why = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
-    raise TlsError(path, why)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise TlsError(path, reading(error)) from None

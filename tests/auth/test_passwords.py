@@ -314,7 +314,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(path: str, monkeypatch: pyte
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(FileError) as caught:
         set_password(written(path, "al:1\n"), "bob", b"x", create=True, iterations=1)
-    assert str(caught.value) == f"{path}: it cannot be written: No space left on device"
+    assert str(caught.value) == f"{path}: it cannot be written: the disk is full"
     assert (Path(path).read_text(), os.listdir(os.path.dirname(path))) == ("al:1\n", ["users"])
 
 
