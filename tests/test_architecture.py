@@ -56,6 +56,7 @@ ROOMS = {
     "broker.storage": Room(("broker.core.ports", "broker.os_reasons", "broker.wire")),
     "broker.addresses": Room((), only={"ipaddress"}),
     "broker.auth": Room(("broker.addresses", "broker.core.ports", "broker.os_reasons", "broker.wire")),
+    "broker.auth.argon2id": Room((), extra=frozenset({"argon2"})),
     "broker.net": Room(("broker.addresses", "broker.os_reasons")),
     "broker.net.ws": Room(("broker.addresses", "broker.net"), extra=frozenset({"websockets"})),
     "broker.version": Room(()),

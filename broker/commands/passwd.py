@@ -51,7 +51,10 @@ class _Refusal(Exception):
 
 
 def _parser(prog: str) -> Parser:
-    description = "Set the password of USER in FILE, which is created if it is missing. Asks for the password twice."
+    description = (
+        "Set the password of USER in FILE, which is created if it is missing. Asks for the password twice. A file that "
+        "is not one of passwords is left alone."
+    )
     parser = Parser(prog, description)
     parser.add_argument("file", metavar="FILE", help="a password file, as mosquitto_passwd writes it too")
     parser.add_argument("user", metavar="USER", help="the user's name")

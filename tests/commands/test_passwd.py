@@ -143,7 +143,8 @@ def test_delete(path: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_says_when_the_rest_of_the_file_is_no_good(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     written(path, "# users\nal:plain\n")
     code = passwd([path, "bob", "--batch", "x", *CHEAP])
-    why = "this is no $7$ or $6$ hash; if it is a plain password: set the password of 'al' with the passwd command"
+    why = "this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: set the password of 'al' with the passwd"
+    why += " command"
     warning = f"{PROG}: warning: the broker will not accept this file yet: {path}:2: {why}\n"
     assert (code, capsys.readouterr().err) == (0, SEEN + warning)
 
