@@ -5,7 +5,7 @@ Owns: how such a file is read and how its faults are told. Must not know: what i
 
 import codecs
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .. import os_reasons
 
@@ -16,7 +16,8 @@ BLANKS = " \t\r\v\f\n"
 class FileError(Exception):
     """A file that cannot be used. `str()` is one line, `path:line: why`, and says what to do.
 
-    `line` counts from 1 and is None where the fault is not one line's. A password never appears in `why`.
+    `line` counts from 1 and is None where the fault is not one line's. A password never appears in `why`. `others` are
+    the further faults of the same file.
     """
 
     def __init__(self, path: str, line: int | None, why: str) -> None:
@@ -24,10 +25,22 @@ class FileError(Exception):
         self.path = path
         self.line = line
         self.why = why
+        self.others: tuple[FileError, ...] = ()
+
+    @property
+    def all(self) -> "tuple[FileError, ...]":
+        return self, *self.others
 
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.why}"
+
+
+def tell(faults: Sequence[FileError]) -> None:
+    """Raise the first, which knows the others, if there is any."""
+    if faults:
+        faults[0].others = tuple(faults[1:])
+        raise faults[0]
 
 
 def read_bytes(path: str) -> bytes:

@@ -16,7 +16,7 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from . import argon2id, errors, file_update
@@ -79,18 +79,27 @@ class Passwords:
         """
         entries: dict[str, _Entry] = {}
         places: dict[str, int] = {}
+        faults: list[FileError] = []
         for number, line in enumerate(errors.read_lines(path), 1):
             if line.startswith("#") or not line.strip(errors.BLANKS):
                 continue
             try:
                 username, entry = _parse(line)
             except ValueError as error:
-                raise FileError(path, number, str(error)) from None
+                faults.append(FileError(path, number, str(error)))
+                continue
             if username in entries:
                 why = f"user {errors.shown(username)} is on line {places[username]} already: remove one of the two"
-                raise FileError(path, number, why)
+                faults.append(FileError(path, number, why))
+                continue
             entries[username], places[username] = entry, number
+        errors.tell(faults)
         return cls(entries, remember=remember)
+
+    @property
+    def users(self) -> Collection[str]:
+        """All names in the file."""
+        return self._entries.keys()
 
     def recall(self, username: str, password: bytes) -> bool | None:
         """True if `check` has found this pair right before and it is still remembered; else None: ask `check`.

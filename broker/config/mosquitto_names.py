@@ -198,6 +198,11 @@ def mosquitto(name: str) -> Counterpart | None:
     return MOSQUITTO.get(name) or (_FAMILIES[family[0]] if family else None)
 
 
+def counterpart(name: str) -> Counterpart | None:
+    """What stands for a name that is none of ours; None if nobody is known to have it."""
+    return _TRIED.get(name) or mosquitto(name)
+
+
 def answer(name: str) -> str | None:
     """What to say about a key or flag that is none of ours; None if nobody is known to have it.
 

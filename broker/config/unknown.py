@@ -32,6 +32,12 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     return [other for other in names if words & set(other.split("_"))][:3]
 
 
+def meant_by(name: str) -> list[str]:
+    """The options that somebody may have meant who wrote this."""
+    counterpart = mosquitto_names.counterpart(plain(name))
+    return [*counterpart.options] if counterpart else nearest(plain(name), OPTIONS)
+
+
 def about_key(name: str, known: Iterable[str], *, top_level: Container[str] = ()) -> str:
     """What to say behind "unknown key NAME"; `known` are the names that may be meant, and those of them that could not
     stand in its place belong at the `top_level`."""

@@ -395,3 +395,10 @@ def test_mosquitto_passwd_and_we_change_the_same_file(path: str) -> None:
     known = Passwords.read(path)
     pairs = (("ours", b"one"), ("theirs", b"two"), ("gone", b"three"))
     assert [known.check(*pair) for pair in pairs] == [True, True, False]
+
+
+def test_all_bad_lines_are_told(path: str) -> None:
+    written(path, "al:plain\n" + pbkdf2_line("bob", b"x") + "eve\nbob:$7$\n")
+    with pytest.raises(FileError) as caught:
+        Passwords.read(path)
+    assert [(error.path, error.line) for error in caught.value.all] == [(path, 1), (path, 3), (path, 4)]

@@ -1411,3 +1411,68 @@ def test_toml_round_trip() -> None:
     Path("again.toml").write_text(config.toml(), encoding="utf-8")
     assert load("again.toml") == config
     assert keywords(memory=True).toml().splitlines()[:2] == ["memory = true", "session_expiry = 0"]
+
+
+# All mistakes at once ------------------------------------------------------------------------------------------------
+
+
+def all_mistakes(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        from_text(text)
+    return [str(error) for error in caught.value.all]
+
+
+def test_all_mistakes_are_found_at_once() -> None:
+    assert all_mistakes(
+        "max_inflght = 5\nport = 'x'\nlog_level = 'warn'\n[[listeners]]\nprot = 1\nkey = 'k'\n"
+        "[[listeners]]\nbind = '0.0.0.0'\nport = 1\n[[listeners]]\nport = 2\n[[listeners]]\nport = 2\n"
+    ) == [
+        "b.toml:1: unknown key 'max_inflght'; did you mean 'max_inflight'?",
+        "b.toml:2: 'port' must be an integer from 0 to 65535, not 'x'",
+        "b.toml:3: 'log_level' must be one of 'error', 'warning', 'info', 'debug', not 'warn'",
+        "b.toml:5: unknown key 'prot'; did you mean 'port'?",
+        "b.toml:6: 'key' has no meaning without certificate: set that too, or leave it out",
+        "b.toml:8: 'bind' opens 0.0.0.0:1 to the network: set passwords to a password file (--passwords PATH), "
+        "certificate_user to let certificates say who is who (--certificate-user cn), or allow_anonymous = true to let "
+        "everyone in (--allow-anonymous)",
+        "b.toml:12: second listener on 127.0.0.1:2, beside b.toml:10: give it another port",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pasword = 'p'\nbind = '0.0.0.0'",
+        "password_file = 'p'\nbind = '0.0.0.0'",
+        "passwords = 5\nbind = '0.0.0.0'",
+        "bind = 5",
+        "certificate = 5\nkey = 'k'",
+        "certfile = 'c'\nkey = 'k'",
+        "unix = 5\nunix_mode = '0600'",
+        "port = 'x'\n[[listeners]]\n[[listeners]]\n",
+        "unix = 5\nproxy_protocol = ['unix']",
+        "memory = 5\ndata = 'd'",
+    ],
+)
+def test_nothing_is_concluded_from_what_is_wrong(text: str) -> None:
+    assert len(all_mistakes(text)) == 1
+
+
+def test_all_wrong_flags_are_found_at_once() -> None:
+    parser = ArgumentParser(add_help=False)
+    add_flags(parser)
+    with pytest.raises(ConfigError) as caught:
+        from_args(parser.parse_args(["--port", "x", "--max-inflight", "0", "--memory"]))
+    assert [str(error) for error in caught.value.all] == [
+        "--port: must be an integer from 0 to 65535, not 'x'",
+        "--max-inflight: must be an integer from 1 to 65535, not 0",
+    ]
+
+
+def test_all_wrong_keyword_arguments_are_found_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        keywords(port="x", max_inflight=0)
+    assert [str(error) for error in caught.value.all] == [
+        "port=: must be an integer from 0 to 65535, not 'x'",
+        "max_inflight=: must be an integer from 1 to 65535, not 0",
+    ]
