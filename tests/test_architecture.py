@@ -103,11 +103,14 @@ ROOMS = {
         )
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
-    "broker.commands": Room(("broker.auth", "broker.config")),
+    "broker.commands": Room(
+        ("broker.auth", "broker.config", "broker.entrance", "broker.net", "broker.program", "broker.storage")
+    ),
     # Around it: how it is started.
     "broker.cli": Room(
         (
             "broker.auth.errors",
+            "broker.commands.check",
             "broker.commands.table",
             "broker.config",
             "broker.entrance",

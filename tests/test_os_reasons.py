@@ -132,5 +132,5 @@ def test_a_read_only_file_system_is_called_so(read_only: Path) -> None:
 
 
 def test_a_unix_socket_on_a_read_only_file_system() -> None:
-    advice = unix_socket._advice(error("EROFS"), "/run/selectmq.sock")
-    assert advice == "the file system is read-only; choose another path with --unix"
+    told = unix_socket.advice(error("EROFS"), "/run/selectmq.sock")
+    assert told == "the file system is read-only; choose another path with --unix"

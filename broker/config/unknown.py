@@ -12,7 +12,7 @@ from .kinds import Boolean
 from .options import OPTIONS
 
 #: Words that stand in so many names that they tell nothing.
-_COMMON = {"max", "client", "user", "file"}
+_COMMON = {"max", "client", "user", "file", "no"}
 
 
 def plain(name: str) -> str:

@@ -65,16 +65,19 @@ def listen(bind: str, port: int) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        if error.errno == errno.EADDRINUSE:
-            advice = "the port is taken; stop the program that holds it, or choose another with --port"
-        elif error.errno in (errno.EACCES, errno.EPERM):
-            advice = "permission denied; ports below 1024 need privileges, choose another with --port"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            advice = "this machine has no such address; choose another with --bind"
-        else:
-            advice = reason(error)
-        raise ListenError(f"cannot listen on {where}: {advice}") from None
+        raise ListenError(f"cannot listen on {where}: {advice(error)}") from None
     return sock
+
+
+def advice(error: OSError) -> str:
+    """Why an address cannot be listened on, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken; stop the program that holds it, or choose another with --port"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied; ports below 1024 need privileges, choose another with --port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; choose another with --bind"
+    return reason(error)
 
 
 def listen_unix(path: str, mode: int) -> socket.socket:

@@ -74,7 +74,7 @@ def listen(path: str, mode: int, kind: type[socket.socket] = socket.socket) -> s
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise Impossible(_advice(error, path)) from None
+        raise Impossible(advice(error, path)) from None
     except Impossible:
         sock.close()
         raise
@@ -150,7 +150,7 @@ def _locked(path: str) -> Iterator[None]:
         os.close(directory)
 
 
-def _advice(error: OSError, path: str) -> str:
+def advice(error: OSError, path: str) -> str:
     directory = os.path.dirname(path)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"there is no directory {directory}; create it, or choose another path with --unix"

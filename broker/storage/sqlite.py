@@ -454,11 +454,11 @@ def _prepare(directory: str, path: str) -> None:
             # SQLite gives its log the permissions of this file.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        why = _why_unusable(error)
+        why = why_unusable(error)
         raise DataError(f"data directory {directory} cannot be used: {why}, or choose another with --data") from None
 
 
-def _why_unusable(error: OSError) -> str:
+def why_unusable(error: OSError) -> str:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return "it is not a directory"
     if error.errno in (errno.EACCES, errno.EPERM):
