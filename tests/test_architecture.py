@@ -70,6 +70,8 @@ ROOMS = {
     "broker.config.kinds": Room(()),
     "broker.config.toml_lines": Room(()),
     "broker.config.options": Room(("broker.config.kinds",)),
+    "broker.config.mistakes": Room(()),
+    "broker.config.sources": Room(("broker.config.toml_lines",)),
     "broker.config.mosquitto_names": Room(()),
     "broker.config.unknown": Room(("broker.config", "broker.program")),
     # A mosquitto.conf as a configuration of ours.

@@ -173,6 +173,16 @@ def one_line(said: str, text: str) -> bool:
     return True
 
 
+def test_a_start_tells_all_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("max_inflght = 5\nport = 'abc'\n")
+    done = run_in(tmp_path, "-c", "b.toml", "--max-retained", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "python3 -m broker: b.toml:1: unknown key 'max_inflght'; did you mean 'max_inflight'?\n"
+        "python3 -m broker: b.toml:2: 'port' must be an integer from 0 to 65535, not 'abc'\n"
+    )
+
+
 def test_an_unknown_flag_in_a_real_process() -> None:
     done = run_command_line("--prot", "1883")
     assert (done.returncode, done.stdout) == (2, "")

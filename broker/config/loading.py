@@ -17,10 +17,11 @@ import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
 
 from ..os_reasons import reason
 from .kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
+from .mistakes import ConfigError, Mistakes
 from .mosquitto_names import MOSQUITTO, answer
 from .options import (
     GLOBAL_OPTIONS,
@@ -33,6 +34,7 @@ from .options import (
     add_flags,
     markdown_table,
 )
+from .sources import File, Keywords, Source
 from .toml_lines import Key, key_lines
 from .unknown import about_flag, about_key, about_word, meant_by, plain
 
@@ -41,6 +43,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ListenerConfig",
+    "Mistakes",
     "Overrides",
     "add_flags",
     "from_args",
@@ -67,40 +70,6 @@ _WHO_MAY_CONNECT = {
     "bind", "unix", "passwords", "allow_anonymous", "certificate_user", "client_certificates", "client_ca",
     "proxy_protocol",
 }  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A mistake in the configuration; str() is one line that says where it is, what is wrong and what to do.
-
-    `others` are the further ones that the same reading has found.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
-        self.others: tuple[ConfigError, ...] = ()
-
-    @property
-    def all(self) -> tuple["ConfigError", ...]:
-        return self, *self.others
-
-
-class Mistakes(list[ConfigError]):
-    """Those found so far. `with mistakes:` notes one that is raised, so that it does not hide the next."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if not isinstance(error, ConfigError):
-            return False
-        self.append(error)
-        return True
-
-    def tell(self) -> None:
-        """Raise the first, which knows the others, if there is any."""
-        if self:
-            first, *others = self
-            first.others = tuple(others)
-            raise first
 
 
 class Setting(NamedTuple):
@@ -228,7 +197,7 @@ def from_keywords(keywords: Mapping[str, object]) -> Overrides:
     `listeners` is a sequence of mappings, each with the options of one listener.
     """
     mistakes = Mistakes()
-    overrides = Overrides(*_read_top(keywords, _Keywords(), mistakes))
+    overrides = Overrides(*_read_top(keywords, Keywords(), mistakes))
     mistakes.tell()
     return overrides
 
@@ -237,66 +206,6 @@ def unknown_flag(flag: str, others: Iterable[str] = (), commands: Iterable[str] 
     """The error for an argument that argparse does not know; `others` are flags that are not options ("--check"),
     `commands` what might have been meant by a word."""
     return ConfigError(about_flag(flag, others) if flag.startswith("-") else about_word(flag, commands))
-
-
-# Sources: how a place in the configuration is named ------------------------------------------------------------------
-
-
-class _Source(Protocol):
-    """Where options are read from. A key is a path such as ("listeners", 0, "port")."""
-
-    @property
-    def base(self) -> str:
-        """The directory that relative paths start from; "" is the working directory."""
-
-    @property
-    def is_file(self) -> bool: ...
-
-    def place(self, key: Key) -> str:
-        """The beginning of a message about the place of `key`."""
-
-    def where(self, key: Key) -> str:
-        """The beginning of a message about the value of `key`."""
-
-    def unknown(self, key: Key) -> str:
-        """The beginning of a message about a key that should not be there."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: str
-    base: str
-    lines: Mapping[Key, int]
-    is_file = True
-
-    def place(self, key: Key) -> str:
-        while key and key not in self.lines:
-            key = key[:-1]
-        return f"{self.path}:{self.lines[key]}" if key else self.path
-
-    def where(self, key: Key) -> str:
-        return f"{self.place(key)}: '{self._name(key)}'"
-
-    def unknown(self, key: Key) -> str:
-        return f"{self.place(key)}: unknown key '{self._name(key)}'"
-
-    @staticmethod
-    def _name(key: Key) -> str:
-        return ".".join(str(part) for part in (key[2:] if key[0] == "listeners" and len(key) > 2 else key))
-
-
-class _Keywords:
-    base = ""
-    is_file = False
-
-    def place(self, key: Key) -> str:
-        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:] + "="
-
-    def where(self, key: Key) -> str:
-        return f"{self.place(key)}:"
-
-    def unknown(self, key: Key) -> str:
-        return f"{self.place(key)}: unknown keyword argument"
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -321,7 +230,7 @@ def _read_file(path: str, mistakes: Mistakes) -> tuple[Settings, tuple[Block, ..
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
     document = _parse(path, text)
-    return _read_top(document, _File(path, base, key_lines(text)), mistakes)
+    return _read_top(document, File(path, base, key_lines(text)), mistakes)
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:
@@ -349,7 +258,7 @@ def _looks_like_mosquitto_conf(text: str) -> bool:
 
 
 def _read_top(
-    table: Mapping[str, object], source: _Source, mistakes: Mistakes
+    table: Mapping[str, object], source: Source, mistakes: Mistakes
 ) -> tuple[dict[str, Setting], tuple[Block, ...]]:
     listeners = table.get("listeners")
     rest = {name: value for name, value in table.items() if name != "listeners"}
@@ -357,7 +266,7 @@ def _read_top(
     return settings, () if listeners is None else _read_listeners(listeners, source, mistakes)
 
 
-def _read_listeners(value: object, source: _Source, mistakes: Mistakes) -> tuple[Block, ...]:
+def _read_listeners(value: object, source: Source, mistakes: Mistakes) -> tuple[Block, ...]:
     where = source.where(("listeners",))
     form = "[[listeners]] tables" if source.is_file else "a list of mappings"
     if isinstance(value, Mapping) and source.is_file:
@@ -378,7 +287,7 @@ def _read_listeners(value: object, source: _Source, mistakes: Mistakes) -> tuple
 def _read_table(
     table: Mapping[str, object],
     options: Mapping[str, Option],
-    source: _Source,
+    source: Source,
     parent: Key,
     mistakes: Mistakes,
 ) -> dict[str, Setting]:
@@ -405,7 +314,7 @@ def _read_flag(row: Option, text: Any, where: str) -> Any:
         raise ConfigError(f"{where} {refused.why}") from None
 
 
-def _read_option(row: Option, value: object, source: _Source, key: Key) -> Setting:
+def _read_option(row: Option, value: object, source: Source, key: Key) -> Setting:
     where = source.where(key)
     try:
         checked = row.kind.read(value)
@@ -431,7 +340,7 @@ def _resolved(row: Option, value: Any, base: str, where: str) -> Any:
         raise ConfigError(f"{where} must be an absolute path: the working directory is gone") from None
 
 
-def _raise_unknown(name: object, value: object, source: _Source, parent: Key) -> NoReturn:
+def _raise_unknown(name: object, value: object, source: Source, parent: Key) -> NoReturn:
     text = str(name)
     key = (*parent, text)
     if parent and text in GLOBAL_OPTIONS:

@@ -189,6 +189,7 @@ _TRIED: Mapping[str, Counterpart] = {
     "verbose": _is("log_level", remark="'debug'"),
     "daemon": _none("it stays in the foreground; let systemd start it, or put & behind the command"),
     "log_file": _SYSLOG,
+    "test_config": _none("the command 'check' does it"),
 }
 
 

@@ -16,7 +16,6 @@ from broker.config.loading import (
     Config,
     ConfigError,
     Overrides,
-    _File,
     add_flags,
     default_data,
     from_args,
@@ -26,6 +25,7 @@ from broker.config.loading import (
     unknown_flag,
 )
 from broker.config.options import GLOBAL_OPTIONS, LISTENER_OPTIONS, OPTIONS
+from broker.config.sources import File
 
 DEFAULTS_OF_A_LISTENER = {
     "bind": "127.0.0.1",
@@ -1132,7 +1132,7 @@ def test_an_unknown_flag(flag: str, message: str) -> None:
 
 
 def test_the_place_of_a_key_whose_line_is_not_known() -> None:
-    file = _File("b.toml", "/etc", {("listeners",): 3})
+    file = File("b.toml", "/etc", {("listeners",): 3})
     assert file.where(("listeners", 0, "port")) == "b.toml:3: 'port'"
     assert file.where(("port",)) == "b.toml: 'port'"
 
