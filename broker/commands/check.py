@@ -1,7 +1,7 @@
 """The `check` command, and `--check`: everything that is wrong with a configuration, told in one run.
 
-Owns: what is looked at, in which order, and how it is told. Must not know: how each thing is found (check_listener for
-a listener and its files; the store and the network have looks of their own).
+Owns: what is looked at, in which order, and how it is told. Must not know: how each thing is found (check_listener and
+check_acl for the files of listeners; the store and the network have looks of their own).
 
 An error is what a start would trip over: exit code 2. A warning is what a start would bear, though hardly somebody
 means it: exit code 0. Nothing is changed, and a broker that runs notices nothing.
@@ -15,7 +15,7 @@ from itertools import pairwise
 from ..config import loading
 from ..config.options import Config, add_flags
 from ..storage import examine
-from . import check_listener
+from . import check_acl, check_listener
 from .arguments import Parser
 from .findings import Finding, error, warning
 
@@ -71,8 +71,19 @@ def look(config: Config, unsure: tuple[frozenset[str], ...]) -> Iterator[Finding
             yield warning(f"{config.data}: what is stored is more than {size} MiB, and was not looked into")
     for listener, names in zip(config.listeners, unsure, strict=True):
         yield from check_listener.look(listener, names, runs=runs)
+    yield from _acls(config, unsure)
     if not everywhere & {"max_connections"}:
         yield from _descriptors(config)
+
+
+def _acls(config: Config, unsure: tuple[frozenset[str], ...]) -> Iterator[Finding]:
+    """Listeners share these files, mostly: a line is for somebody if it is on one of them."""
+    by_file: dict[str, list[check_acl.Clients]] = {}
+    for listener, names in zip(config.listeners, unsure, strict=True):
+        if listener.acl is not None and "acl" not in names:
+            by_file.setdefault(listener.acl, []).append(check_listener.clients(listener, names))
+    for path, listeners in by_file.items():
+        yield from check_acl.look(path, listeners)
 
 
 def _descriptors(config: Config) -> Iterator[Finding]:
@@ -81,7 +92,7 @@ def _descriptors(config: Config) -> Iterator[Finding]:
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    connections = sum(listener.max_connections for listener in config.listeners)
+    connections = max(listener.max_connections for listener in config.listeners)
     spare = 128  # what the broker itself opens
     if hard != resource.RLIM_INFINITY and hard < connections + spare:
         yield warning(

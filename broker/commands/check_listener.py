@@ -1,22 +1,23 @@
-"""What is wrong with one listener: its address, its files, and what they say of each other.
+"""What is wrong with one listener: its address, its certificates, its users.
 
 Owns: those looks. Must not know: other listeners, and how findings are told.
 """
 
+import contextlib
 import os
 import ssl
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
-from ..auth import acl
-from ..auth.errors import FileError, nearest, shown
+from ..auth.errors import FileError, nearest
 from ..auth.passwords import Passwords
 from ..config.options import ListenerConfig
 from ..entrance import StartError, load_websocket
 from ..net import probe, tls
 from ..net.certificates import TlsError, read_authorities
 from ..net.validity import validities
+from .check_acl import Clients, not_there
 from .findings import Finding, error, warning
 
 #: A certificate that ends earlier than this is told.
@@ -33,7 +34,6 @@ def look(listener: ListenerConfig, unsure: frozenset[str], *, runs: bool) -> Ite
         except StartError as fault:
             yield error(str(fault))
     yield from _tls(listener, unsure)
-    users: Collection[str] | None = None
     if listener.passwords is not None and "passwords" not in unsure:
         try:
             users = Passwords.read(listener.passwords).users
@@ -41,16 +41,23 @@ def look(listener: ListenerConfig, unsure: frozenset[str], *, runs: bool) -> Ite
             yield from (error(str(one)) for one in fault.all)
         else:
             yield from _password_file(listener, users)
-    if listener.acl is not None and "acl" not in unsure:
-        try:
-            lines = acl.read_lines(listener.acl)
-        except FileError as fault:
-            yield from (error(str(one)) for one in fault.all)
-        else:
-            known = not unsure & {"passwords", "certificate_user", "client_ca", "allow_anonymous"}
-            yield from _acl(listener, lines, users) if known else ()
-    if users is not None and "certificate_user" not in unsure:
-        yield from _named_users(listener, users)
+    yield from _named_users(listener, clients(listener, unsure))
+
+
+def clients(listener: ListenerConfig, unsure: frozenset[str]) -> Clients:
+    """Who may connect."""
+    users = None
+    if listener.passwords is not None:
+        with contextlib.suppress(FileError):  # `look` tells it
+            users = Passwords.read(listener.passwords).users
+    return Clients(
+        listener.address,
+        listener.allow_anonymous,
+        listener.passwords,
+        users,
+        listener.certificate_user is not None,
+        not unsure & {"passwords", "certificate_user", "client_ca", "allow_anonymous", "bind", "unix"},
+    )
 
 
 def _address(listener: ListenerConfig, runs: bool) -> Iterator[Finding]:
@@ -118,47 +125,14 @@ def _password_file(listener: ListenerConfig, users: Collection[str]) -> Iterator
         yield warning(f"{listener.passwords}: it holds no user, so nobody can connect to {listener.address}")
 
 
-def _acl(listener: ListenerConfig, lines: Iterable[acl.Line], users: Collection[str] | None) -> Iterator[Finding]:
-    """Lines that are for nobody: `users` are those of the password file."""
-    checked = listener.passwords is not None or listener.certificate_user is not None
-    asked: set[str | None] = set()
-    for line in lines:
-        where = f"{listener.acl}:{line.number}"
-        if line.keyword == "pattern":
-            if "%c" not in line.topic_filter and "%u" not in line.topic_filter:
-                yield warning(f"{where}: there is neither %c nor %u in this pattern, so it is for every client alike")
-            elif "%u" in line.topic_filter and not checked:
-                yield warning(f"{where}: {_UNCHECKED.format('%u is nobody')}")
-        elif line.user is None and not listener.allow_anonymous and checked:
-            if None not in asked:
-                what = "this line, above the first 'user', is for anonymous clients, which may not connect"
-                yield warning(f"{where}: {what} to {listener.address}")
-        elif line.user is not None and line.user not in asked:
-            yield from _acl_user(listener, line.user, where, users, checked)
-        if line.keyword != "pattern":
-            asked.add(line.user)
-
-
-_UNCHECKED = "{}: without passwords and certificate_user no user name is checked, and who says one is anonymous"
-
-
-def _acl_user(
-    listener: ListenerConfig, user: str, where: str, users: Collection[str] | None, checked: bool
-) -> Iterator[Finding]:
-    if not checked:
-        yield warning(f"{where}: {_UNCHECKED.format(f'the rights of user {shown(user)} are for nobody')}")
-    elif users is not None and listener.certificate_user is None and user not in users:
-        yield warning(f"{where}: {_not_there(listener, user, users)}")
-
-
-def _named_users(listener: ListenerConfig, users: Collection[str]) -> Iterator[Finding]:
-    if listener.certificate_user is not None:
+def _named_users(listener: ListenerConfig, clients: Clients) -> Iterator[Finding]:
+    """Users that an option names, and the password file does not know."""
+    users = clients.users
+    if users is None or clients.certificates:
         return  # certificates may name any
-    for option, names in (("deny_users", listener.deny_users), ("client_ids", listener.client_ids)):
-        for user in names:
-            if user not in users and user != "*":
-                yield warning(f"{option}: {_not_there(listener, user, users)}")
-
-
-def _not_there(listener: ListenerConfig, user: str, users: Collection[str]) -> str:
-    return f"user {shown(user)} is not in the password file {listener.passwords}{nearest(user, users)}"
+    for user in listener.client_ids:
+        if user not in users and user != "*":
+            yield warning(f"client_ids: {not_there(user, clients)}")
+    for user in listener.deny_users:
+        if user not in users and nearest(user, users):  # to deny somebody who is not there is no mistake
+            yield warning(f"deny_users: {not_there(user, clients)}")

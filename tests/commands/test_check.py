@@ -87,7 +87,7 @@ def test_everything_in_one_run(check: Check, tmp_path: Path) -> None:
     )  # fmt: skip
     assert [line.split(": ")[0] for line in found.errors] == [
         "--max-retained", "b.toml:1", "b.toml:2", "b.toml:9", "b.toml:10", "data directory file cannot be used",
-        "cannot listen on unix:none/socket", "users:1", "users:2", "acl:1", "acl:2", "cert",
+        "cannot listen on unix:none/socket", "users:1", "users:2", "cert", "acl:1", "acl:2",
     ]  # fmt: skip
 
 
@@ -206,15 +206,23 @@ def test_users_who_are_in_no_password_file(check: Check, tmp_path: Path) -> None
     users(tmp_path / "users", "ann", "robert")
     (tmp_path / "acl").write_text("topic read #\nuser ann\ntopic write a\nuser rober\ntopic write b\nuser eve\n")
     found = check(
-        "port = 0\nacl = 'acl'\npasswords = 'users'\ndeny_users = ['eve']\nclient_ids = {'*' = ['x'], an = ['y']}\n"
+        "port = 0\nacl = 'acl'\npasswords = 'users'\ndeny_users = ['eve', 'roberto']\n"
+        "client_ids = {'*' = ['x'], an = ['y']}\n"
     )
     assert found.warnings == [
+        "client_ids: user 'an' is not in the password file users; did you mean 'ann'?",
+        "deny_users: user 'roberto' is not in the password file users; did you mean 'robert'?",
         "acl:1: this line, above the first 'user', is for anonymous clients, which may not connect to 127.0.0.1:0",
         "acl:4: user 'rober' is not in the password file users; did you mean 'robert'?",
         "acl:6: user 'eve' is not in the password file users",
-        "deny_users: user 'eve' is not in the password file users",
-        "client_ids: user 'an' is not in the password file users; did you mean 'ann'?",
     ]
+
+
+def test_a_line_that_is_for_somebody_on_another_listener_is_fine(check: Check, tmp_path: Path) -> None:
+    users(tmp_path / "users", "ann")
+    (tmp_path / "acl").write_text("topic read #\nuser ann\ntopic write a\npattern read of/%u\nuser eve\ntopic read b\n")
+    found = check("acl = 'acl'\n[[listeners]]\nport = 0\n[[listeners]]\nport = 0\npasswords = 'users'\n")
+    assert [warning.partition(" ")[0] for warning in found.warnings] == ["acl:5:"]
 
 
 def test_what_cannot_be_known_is_not_told(check: Check, tmp_path: Path) -> None:
