@@ -17,6 +17,7 @@ import pytest
 from broker.auth.passwords import Passwords
 from tests import build_zipapp
 from tests.raw_client import RawClient, puback, publish
+from tests.test_python_version import OLDER
 from tests.websocket_client import WebSocketClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,3 +119,18 @@ def test_tox_builds_it() -> None:
     section = (ROOT / "tox.ini").read_text().partition("[testenv:zipapp]")[2].partition("\n[")[0]
     assert "python tests/build_zipapp.py" in section
     assert build_zipapp.INTERPRETER == "/usr/bin/env python3"
+
+
+def test_under_any_name(archive: Path) -> None:
+    renamed = archive.parent / "mybroker"
+    shutil.copyfile(archive, renamed)
+    done = run(renamed, "options", "--help")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "usage: python3 mybroker options [-h] [NAME ...]")
+
+
+def test_an_older_python_is_told_what_it_lacks(archive: Path) -> None:
+    """However many of those there are on this machine: tests/test_python_version.py has what they are told."""
+    for version, path in OLDER.items():
+        done = subprocess.run([path, archive.name], capture_output=True, text=True, cwd=archive.parent)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith(f"python3 selectmq.pyz: needs Python 3.11 or later; this is Python {version}")
