@@ -75,7 +75,7 @@ ROOMS = {
     "broker.config.mosquitto_names": Room(()),
     "broker.config.unknown": Room(("broker.config", "broker.program")),
     # A mosquitto.conf as a configuration of ours.
-    "broker.config.mosquitto": Room(("broker.config.mosquitto_names",)),
+    "broker.config.mosquitto": Room(("broker.config.mosquitto_names", "broker.os_reasons")),
     "broker.config.conversion_block": Room(
         ("broker.config.kinds", "broker.config.mosquitto", "broker.config.mosquitto_names", "broker.config.options")
     ),

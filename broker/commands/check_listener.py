@@ -15,7 +15,7 @@ from ..auth.passwords import Passwords
 from ..config.options import ListenerConfig
 from ..entrance import StartError, load_websocket
 from ..net import probe, tls
-from ..net.certificates import TlsError, read_authorities
+from ..net.certificates import TlsError, complete_chain, files, read_authorities
 from ..net.validity import validities
 from .check_acl import Clients, not_there
 from .findings import Finding, error, warning
@@ -74,24 +74,32 @@ def _address(listener: ListenerConfig, runs: bool) -> Iterator[Finding]:
 
 
 def _tls(listener: ListenerConfig, unsure: frozenset[str]) -> Iterator[Finding]:
+    """Each file by itself, so that a fault of one does not hide those of the others."""
     if listener.certificate is None or unsure & {"certificate", "key"}:
         return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context = tls.read_tls(listener.certificate, listener.key).context
     except TlsError as fault:
         yield error(f"{fault.path}: {fault.why}")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     else:
         yield from _valid(listener.certificate, "clients refuse it")
         yield from _secret(listener.key or listener.certificate, "the private key")
-    if listener.client_ca is None or unsure & {"client_ca", "client_crl"}:
-        return
     try:
+        if listener.certificate_chain is not None and "certificate_chain" not in unsure:
+            complete_chain(context, listener.certificate_chain)
+    except TlsError as fault:
+        yield error(f"{fault.path}: {fault.why}")
+    try:
+        if listener.client_ca is None or unsure & {"client_ca", "client_crl"}:
+            return
         read_authorities(context, listener.client_ca, listener.client_crl)
+        authorities = files(listener.client_ca)
     except TlsError as fault:
         yield error(f"{fault.path}: {fault.why}")
         return
-    yield from _valid(listener.client_ca, "no client's certificate of it is accepted")
+    for path in authorities:
+        yield from _valid(path, "no client's certificate of it is accepted")
     if listener.client_crl is not None:
         yield from _valid(listener.client_crl, "no client's certificate is accepted until there is a new one")
 

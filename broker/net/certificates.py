@@ -26,7 +26,7 @@ class TlsError(Exception):
 
 def read_authorities(context: ssl.SSLContext, client_ca: str, client_crl: str | None) -> None:
     """Let `context` know who issues the certificates of clients, and which are revoked. Raises TlsError."""
-    for path in _files(client_ca):
+    for path in files(client_ca):
         _alone(path)
         context.load_verify_locations(path)
     if client_crl is None:
@@ -49,7 +49,7 @@ def complete_chain(context: ssl.SSLContext, chain: str) -> None:
     must not trust a client because of them: so those that could be the end of a chain, which nobody needs to be sent,
     are left out.
     """
-    for path in _files(chain):
+    for path in files(chain):
         known = _alone(path)
         both = zip(known.get_ca_certs(), known.get_ca_certs(binary_form=True), strict=True)
         between = b"".join(der for decoded, der in both if decoded["subject"] != decoded["issuer"])
@@ -57,7 +57,7 @@ def complete_chain(context: ssl.SSLContext, chain: str) -> None:
             context.load_verify_locations(cadata=between)
 
 
-def _files(path: str) -> list[str]:
+def files(path: str) -> list[str]:
     """The file, or those of a directory, that have certificates in them. Raises TlsError."""
     if not os.path.isdir(path):
         return [path]

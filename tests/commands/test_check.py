@@ -283,8 +283,8 @@ def test_the_times_of_a_certificate(check: Check, tmp_path: Path, valid: tuple[o
 
 
 def test_authorities_are_looked_at_though_the_certificate_is_wrong(check: Check, tmp_path: Path) -> None:
-    found = check("port = 0\ncertificate = 'none'\nclient_ca = 'none too'\n")
-    assert [line.partition(":")[0] for line in found.errors] == ["none", "none too"]
+    found = check("port = 0\ncertificate = 'none'\ncertificate_chain = 'chain'\nclient_ca = 'none too'\n")
+    assert [line.partition(":")[0] for line in found.errors] == ["none", "chain", "none too"]
 
 
 def test_a_list_of_revocations_at_its_end(check: Check, tmp_path: Path) -> None:
