@@ -10,7 +10,10 @@
 
 from typing import TYPE_CHECKING
 
+from . import python_version
 from .version import __version__
+
+python_version.check()  # before anything that an older one cannot read
 
 if TYPE_CHECKING:
     from .embedded import Broker, StartError

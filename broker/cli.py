@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import logs, notify, program, signals
-from .auth.errors import FileError
-from .commands import table
+from .commands import check, table
 from .config import loading
 from .config.options import OPTIONS, Config, add_flags
-from .entrance import StartError, read_rules
+from .entrance import StartError
 from .server import Server
 from .version import __version__
 
@@ -37,15 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         given, unknown = parser.parse_known_args(argv)
+        if given.check:
+            signals.release()
+            return check.report(given, unknown, parser.prog)
         if unknown:
             raise loading.unknown_flag(unknown[0], ("--config", "--check", "--version", "--help"), table.COMMANDS)
         overrides = loading.from_args(given)
         settings = loading.load(given.config, overrides)
-        if given.check:
-            signals.release()
-            return _check(settings)
-    except (loading.ConfigError, FileError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+    except loading.ConfigError as error:
+        for one in error.all:
+            print(f"{parser.prog}: {one}", file=sys.stderr)
         return 2
     return _serve(parser.prog, settings, lambda: loading.load(given.config, overrides))
 
@@ -95,13 +95,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _without_flag() -> str:
     return ", ".join(name for name, row in OPTIONS.items() if not row.has_flag)
-
-
-def _check(settings: Config) -> int:
-    for listener in settings.listeners:
-        read_rules(listener)
-    print("configuration is fine: " + ", ".join(listener.address for listener in settings.listeners))
-    return 0
 
 
 def _serve(prog: str, settings: Config, reread: loading.Reload) -> int:

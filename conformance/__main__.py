@@ -4,6 +4,11 @@ import sys
 
 from . import program
 
+if sys.version_info < (3, 11):  # noqa: UP036
+    # In a clone nothing else looks. The first module that is missing would be named as one to install.
+    sys.stderr.write(f"{program.name()}: needs Python 3.11 or later; this is Python {sys.version.split()[0]}\n")
+    sys.exit(2)
+
 try:
     from .cli import main
 except ModuleNotFoundError as error:

@@ -52,10 +52,12 @@ class Room(NamedTuple):
 ROOMS = {
     "broker.wire": Room((), never=frozenset(NOT_PURE)),
     "broker.core": Room(("broker.wire",), only=PURE),
-    "broker.storage": Room(("broker.core.ports", "broker.wire")),
+    "broker.os_reasons": Room((), only={"errno", "os"}),
+    "broker.storage": Room(("broker.core.ports", "broker.os_reasons", "broker.wire")),
     "broker.addresses": Room((), only={"ipaddress"}),
-    "broker.auth": Room(("broker.addresses", "broker.core.ports", "broker.wire")),
-    "broker.net": Room(("broker.addresses",)),
+    "broker.auth": Room(("broker.addresses", "broker.core.ports", "broker.os_reasons", "broker.wire")),
+    "broker.auth.argon2id": Room((), extra=frozenset({"argon2"})),
+    "broker.net": Room(("broker.addresses", "broker.os_reasons")),
     "broker.net.ws": Room(("broker.addresses", "broker.net"), extra=frozenset({"websockets"})),
     "broker.version": Room(()),
     "broker.logs": Room(()),
@@ -63,14 +65,17 @@ ROOMS = {
     "broker.program": Room(()),
     "broker.signals": Room(()),
     "broker.lent_log": Room(("broker.logs",)),
+    "broker.python_version": Room(("broker.program",)),
     "broker.config": Room(()),
     "broker.config.kinds": Room(()),
     "broker.config.toml_lines": Room(()),
     "broker.config.options": Room(("broker.config.kinds",)),
+    "broker.config.mistakes": Room(()),
+    "broker.config.sources": Room(("broker.config.toml_lines",)),
     "broker.config.mosquitto_names": Room(()),
     "broker.config.unknown": Room(("broker.config", "broker.program")),
     # A mosquitto.conf as a configuration of ours.
-    "broker.config.mosquitto": Room(("broker.config.mosquitto_names",)),
+    "broker.config.mosquitto": Room(("broker.config.mosquitto_names", "broker.os_reasons")),
     "broker.config.conversion_block": Room(
         ("broker.config.kinds", "broker.config.mosquitto", "broker.config.mosquitto_names", "broker.config.options")
     ),
@@ -82,7 +87,7 @@ ROOMS = {
             "broker.config.options",
         )
     ),
-    "broker.config.loading": Room(("broker.config",)),
+    "broker.config.loading": Room(("broker.config", "broker.os_reasons")),
     # What a listener is made of, up to the client's Connection.
     "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire.encoder")),
     # The composition root is the one file that knows every part.
@@ -100,11 +105,14 @@ ROOMS = {
         )
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
-    "broker.commands": Room(("broker.auth", "broker.config")),
+    "broker.commands": Room(
+        ("broker.auth", "broker.config", "broker.entrance", "broker.net", "broker.program", "broker.storage")
+    ),
     # Around it: how it is started.
     "broker.cli": Room(
         (
             "broker.auth.errors",
+            "broker.commands.check",
             "broker.commands.table",
             "broker.config",
             "broker.entrance",
@@ -119,7 +127,7 @@ ROOMS = {
     "broker.__main__": Room(("broker.cli", "broker.signals")),
     "broker.embedded": Room(("broker.config", "broker.entrance", "broker.lent_log", "broker.logs", "broker.server")),
     "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
-    "broker": Room(("broker.embedded", "broker.version")),
+    "broker": Room(("broker.embedded", "broker.python_version", "broker.version")),
 }
 
 
@@ -328,7 +336,8 @@ def test_what_every_pytest_and_the_program_load_first_is_little(statement: str) 
     """pytest loads the package for its plugin, whether a test wants a broker or not; the program must have its signal
     handlers before it loads the rest."""
     ours = {name for name in loaded_by(statement) if name.partition(".")[0] == "broker"}
-    assert ours <= {"broker", "broker.version", "broker.__main__", "broker.signals"}
+    small = {"broker.version", "broker.program", "broker.python_version", "broker.signals"}
+    assert ours <= {"broker", "broker.__main__"} | small
 
 
 def test_each_module_can_be_loaded_first() -> None:

@@ -86,17 +86,10 @@ def test_check_of_a_good_configuration(tmp_path: Path) -> None:
     set_password(str(passwords), "ann", b"secret", create=True, iterations=1)
     acl.write_text("user ann\ntopic readwrite #\n")
     config.write_text(f'passwords = "{passwords}"\nacl = "acl"\n[[listeners]]\nport = 1\n[[listeners]]\nport = 2\n')
+    config.write_text(f"max_connections = 100\nmemory = true\n{config.read_text()}")
     done = run_command_line("--check", "-c", str(config))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "configuration is fine: 127.0.0.1:1, 127.0.0.1:2\n"
-
-
-def test_check_starts_nothing(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = run_command_line("--check", "--port", str(port), "--data", str(tmp_path / "data"))
-    assert done.returncode == 0
-    assert not (tmp_path / "data").exists()
 
 
 # --- mistakes: one line on standard error, exit code 2 ---
@@ -178,6 +171,16 @@ def one_line(said: str, text: str) -> bool:
     assert said.startswith("python3 -m broker: "), said
     assert text in said, said
     return True
+
+
+def test_a_start_tells_all_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text("max_inflght = 5\nport = 'abc'\n")
+    done = run_in(tmp_path, "-c", "b.toml", "--max-retained", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "python3 -m broker: b.toml:1: unknown key 'max_inflght'; did you mean 'max_inflight'?\n"
+        "python3 -m broker: b.toml:2: 'port' must be an integer from 0 to 65535, not 'abc'\n"
+    )
 
 
 def test_an_unknown_flag_in_a_real_process() -> None:

@@ -22,6 +22,7 @@ Three things are stricter here than in mosquitto 2.0, where a client could get m
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ..wire import topics
 from . import errors
@@ -56,6 +57,43 @@ class _Lines:
         tree.add(topic_filter, _BITS[access], pattern=pattern)
 
 
+class Line(NamedTuple):
+    """A line that says something. `user`: whom a `user` line names, and whom a `topic` line is for."""
+
+    number: int
+    keyword: str
+    user: str | None
+    access: str
+    topic_filter: str
+
+
+def read_lines(path: str) -> list[Line]:
+    """What the file says, line by line. Raises FileError, with the faults of all lines."""
+    found: list[Line] = []
+    faults: list[FileError] = []
+    user: str | None = None
+    for number, raw in enumerate(errors.read_lines(path), 1):
+        text = raw.strip(errors.BLANKS)
+        if not text or text.startswith("#"):
+            continue
+        keyword, _, rest = text.partition(" ")
+        rest = rest.strip(errors.BLANKS)
+        try:
+            if keyword == "user":
+                user = _user_name(rest)
+                found.append(Line(number, keyword, user, "", ""))
+            elif keyword in ("topic", "pattern"):
+                found.append(Line(number, keyword, user if keyword == "topic" else None, *_rule(keyword, rest)))
+            else:
+                near = errors.nearest(keyword, _KEYWORDS) or ";"
+                known = "a line begins with topic, pattern or user and a space, or with #"
+                raise ValueError(f"unknown keyword {errors.shown(keyword)}{near} {known}")
+        except ValueError as error:
+            faults.append(FileError(path, number, str(error)))
+    errors.tell(faults)
+    return found
+
+
 class Acl:
     """An ACL file as it was when it was read. To follow a change of the file, read it into a new object.
 
@@ -76,27 +114,13 @@ class Acl:
         An empty file is fine, and allows nothing.
         """
         acl = cls()
-        user: str | None = None
-        for number, line in enumerate(errors.read_lines(path), 1):
-            text = line.strip(errors.BLANKS)
-            if not text or text.startswith("#"):
+        for line in read_lines(path):
+            if line.keyword == "pattern":
+                acl._add_pattern(line.access, line.topic_filter)
                 continue
-            keyword, _, rest = text.partition(" ")
-            rest = rest.strip(errors.BLANKS)
-            try:
-                if keyword == "user":
-                    user = _user_name(rest)
-                    acl._users.setdefault(user, _Lines())
-                elif keyword == "topic":
-                    acl._users.setdefault(user, _Lines()).add(*_rule(keyword, rest))
-                elif keyword == "pattern":
-                    acl._add_pattern(*_rule(keyword, rest))
-                else:
-                    near = errors.nearest(keyword, _KEYWORDS) or ";"
-                    known = "a line begins with topic, pattern or user and a space, or with #"
-                    raise ValueError(f"unknown keyword {errors.shown(keyword)}{near} {known}")
-            except ValueError as error:
-                raise FileError(path, number, str(error)) from None
+            lines = acl._users.setdefault(line.user, _Lines())
+            if line.keyword == "topic":
+                lines.add(line.access, line.topic_filter)
         return acl
 
     def _add_pattern(self, access: str, topic_filter: str) -> None:

@@ -5,7 +5,9 @@ Owns: how such a file is read and how its faults are told. Must not know: what i
 
 import codecs
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from .. import os_reasons
 
 #: What stands around words and is not part of them. Not str.strip()'s set, which has spaces beyond ASCII.
 BLANKS = " \t\r\v\f\n"
@@ -14,7 +16,8 @@ BLANKS = " \t\r\v\f\n"
 class FileError(Exception):
     """A file that cannot be used. `str()` is one line, `path:line: why`, and says what to do.
 
-    `line` counts from 1 and is None where the fault is not one line's. A password never appears in `why`.
+    `line` counts from 1 and is None where the fault is not one line's. A password never appears in `why`. `others` are
+    the further faults of the same file.
     """
 
     def __init__(self, path: str, line: int | None, why: str) -> None:
@@ -22,10 +25,22 @@ class FileError(Exception):
         self.path = path
         self.line = line
         self.why = why
+        self.others: tuple[FileError, ...] = ()
+
+    @property
+    def all(self) -> "tuple[FileError, ...]":
+        return self, *self.others
 
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"
         return f"{where}: {self.why}"
+
+
+def tell(faults: Sequence[FileError]) -> None:
+    """Raise the first, which knows the others, if there is any."""
+    if faults:
+        faults[0].others = tuple(faults[1:])
+        raise faults[0]
 
 
 def read_bytes(path: str) -> bytes:
@@ -33,15 +48,8 @@ def read_bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except FileNotFoundError:
-        why = "there is no such file: create it, or correct its name"
-    except IsADirectoryError:
-        why = "this is a directory: name a file"
-    except PermissionError:
-        why = "it may not be read: give the user that runs this process read permission"
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        why = f"it cannot be read: {os_reason(error)}"
-    raise FileError(path, None, why)
+        raise FileError(path, None, os_reasons.reading(error)) from None
 
 
 def read_lines(path: str) -> list[str]:
@@ -58,11 +66,6 @@ def read_lines(path: str) -> list[str]:
         except UnicodeDecodeError:
             raise FileError(path, number, "this line is not valid UTF-8: save the file as UTF-8") from None
     return lines
-
-
-def os_reason(error: Exception) -> str:
-    """An OSError's reason without its number and path, which the message around it gives already."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def is_printable_name(name: str) -> bool:

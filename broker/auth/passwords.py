@@ -3,30 +3,24 @@
 Owns: the file format, which is mosquitto's (https://mosquitto.org/man/mosquitto_passwd-1.html), the hashing, and the
 memory of pairs that were right. Must not know: CONNECT packets, threads, and when a check is made.
 
-One user a line, `name:$7$iterations$salt$hash` (PBKDF2-HMAC-SHA512, RFC 8018) or `name:$6$salt$hash` (SHA-512 of
-password and salt: read, never written); salt and hash are base64. A line that begins with `#` is a comment.
+One user a line, `name:$7$iterations$salt$hash` (PBKDF2-HMAC-SHA512, RFC 8018), `name:$6$salt$hash` (SHA-512 of
+password and salt) or `name:$argon2id$...` (argon2id.py); the last two are read, never written. Salt and hash are
+base64. A line that begins with `#` is a comment.
 """
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import os
 import re
 import secrets
-import stat
-import sys
-import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from . import errors
+from . import argon2id, errors, file_update
 from .errors import FileError as FileError
-
-if sys.platform != "win32":
-    import fcntl
 
 #: What a new password costs: OWASP's Password Storage Cheat Sheet asks for 210,000 with PBKDF2-HMAC-SHA512.
 ITERATIONS = 210_000
@@ -44,13 +38,14 @@ _SALT_BYTES = 12  # mosquitto 2.0 refuses a $7$ line whose salt has any other le
 _HASH_BYTES = 64  # of SHA-512
 
 #: Kinds of hashes that other programs write, so that an error can name them. Anything else may be a plain password.
-_OTHER_KINDS = re.compile(r"\$(argon2id?|argon2d|scrypt|1|2[abxy]?|5|8|y|gy|pbkdf2-sha\d+)\$")
+_OTHER_KINDS = re.compile(r"\$(argon2[id]|scrypt|1|2[abxy]?|5|8|y|gy|pbkdf2-sha\d+)\$")
 
 
 class _Entry(NamedTuple):
     iterations: int  #: 0: the plain SHA-512 of a `$6$` line
     salt: bytes
     hash: bytes
+    argon: argon2id.Costs | None = None  #: instead of both
 
 
 class Passwords:
@@ -67,6 +62,7 @@ class Passwords:
         self._entries = dict(entries)
         # The price of every check, whoever it is for: that of the dearest line.
         self._iterations = max((entry.iterations for entry in entries.values()), default=0) or 1
+        self._argons = sorted({entry.argon for entry in entries.values() if entry.argon is not None})
         # An unknown user gets checked as well: against random bytes, which are no password's hash.
         self._nobody = _Entry(self._iterations, secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
         self._key = secrets.token_bytes(32)
@@ -83,18 +79,27 @@ class Passwords:
         """
         entries: dict[str, _Entry] = {}
         places: dict[str, int] = {}
+        faults: list[FileError] = []
         for number, line in enumerate(errors.read_lines(path), 1):
             if line.startswith("#") or not line.strip(errors.BLANKS):
                 continue
             try:
                 username, entry = _parse(line)
             except ValueError as error:
-                raise FileError(path, number, str(error)) from None
+                faults.append(FileError(path, number, str(error)))
+                continue
             if username in entries:
                 why = f"user {errors.shown(username)} is on line {places[username]} already: remove one of the two"
-                raise FileError(path, number, why)
+                faults.append(FileError(path, number, why))
+                continue
             entries[username], places[username] = entry, number
+        errors.tell(faults)
         return cls(entries, remember=remember)
+
+    @property
+    def users(self) -> Collection[str]:
+        """All names in the file."""
+        return self._entries.keys()
 
     def recall(self, username: str, password: bytes) -> bool | None:
         """True if `check` has found this pair right before and it is still remembered; else None: ask `check`.
@@ -119,12 +124,17 @@ class Passwords:
         if password.endswith(b"\0"):
             return False  # HMAC fills its key up with NULs: any number of them behind the right password would pass
         entry = self._entries.get(username, self._nobody)
-        # The same three calls with the same number of iterations altogether, for every kind of entry.
+        # The same calls with the same costs altogether, for every kind of entry.
         plain = hashlib.sha512(password + entry.salt).digest()
         first = entry.iterations or 1
         slow = hashlib.pbkdf2_hmac("sha512", password, entry.salt, first)
         hashlib.pbkdf2_hmac("sha512", password, entry.salt, self._iterations + 1 - first)
-        if not hmac.compare_digest(slow if entry.iterations else plain, entry.hash):
+        result = slow if entry.iterations else plain
+        for costs in self._argons:
+            mine = entry.argon == costs
+            digest = argon2id.compute(password, entry.salt if mine else self._nobody.salt, costs)
+            result = digest if mine else result
+        if not hmac.compare_digest(result, entry.hash):
             return False
         digest = self._digest(username, password)
         with self._lock:
@@ -147,8 +157,9 @@ class Passwords:
 def set_password(path: str, user: str, password: bytes, *, create: bool, iterations: int = ITERATIONS) -> bool:
     """Give `user` this password in the file; True if the user is new there.
 
-    The file is replaced at once or not at all; its other lines, its mode and its owner stay. With `create`, a file that
-    is missing is made, for its owner only (0600); one that exists is never emptied. Raises FileError.
+    The file changes at once or not at all; its other lines, its mode and its owner stay. With `create`, a file that is
+    missing is made, for its owner only (0600); one that exists is never emptied. Raises FileError, also for a file that
+    is none of passwords.
     """
     for fault in (user_fault(user), password_fault(password)):
         if fault is not None:
@@ -159,8 +170,8 @@ def set_password(path: str, user: str, password: bytes, *, create: bool, iterati
     digest = hashlib.pbkdf2_hmac("sha512", password, salt, iterations)
     fields = (b"", b"7", b"%d" % iterations, base64.b64encode(salt), base64.b64encode(digest))
     new = user.encode() + b":" + b"$".join(fields)
-    with _changing(path) as real_path:
-        lines = _lines(real_path, missing_ok=create)
+    with file_update.changing(path) as real_path:
+        lines = _lines(path, real_path, missing_ok=create)
         kept: list[bytes] = []
         known = False
         for line in lines:
@@ -171,20 +182,20 @@ def set_password(path: str, user: str, password: bytes, *, create: bool, iterati
                 known = True
         if not known:
             kept.append(new + b"\n")
-        _replace(real_path, b"".join(kept))
+        file_update.write(real_path, b"".join(kept))
     return not known
 
 
 def delete_user(path: str, user: str) -> None:
-    """Remove `user` from the file, which is replaced at once or not at all. Raises FileError."""
-    with _changing(path) as real_path:
-        lines = _lines(real_path, missing_ok=False)
+    """Remove `user` from the file, which changes at once or not at all. Raises FileError."""
+    with file_update.changing(path) as real_path:
+        lines = _lines(path, real_path, missing_ok=False)
         name = user.encode("utf-8", "surrogateescape")
         kept = [line for line in lines if _name_on(line) != name]
         if len(kept) == len(lines):
             names = [known.decode("utf-8", "replace") for line in lines if (known := _name_on(line)) is not None]
             raise FileError(path, None, f"there is no user {errors.shown(user)}{errors.nearest(user, names)}")
-        _replace(real_path, b"".join(kept))
+        file_update.write(real_path, b"".join(kept))
 
 
 def user_fault(user: str) -> str | None:
@@ -233,14 +244,18 @@ def _parse(line: str) -> tuple[str, _Entry]:
     text = text.strip(errors.BLANKS)
     if not text:
         raise ValueError(f"the hash is missing: {write}")
+    if text.startswith("$argon2id$"):
+        return username, _argon_entry(text, write)
     kind, *fields = text.split("$")[1:] if text.startswith("$") else [""]
     if (kind, len(fields)) not in (("7", 3), ("6", 2)):
         if kind in ("6", "7"):
             raise ValueError(f"a ${kind}$ hash has {3 if kind == '7' else 2} fields, not {len(fields)}: {write}")
         other = _OTHER_KINDS.match(text)
         if other:
-            raise ValueError(f"a hash of the kind {other[1]} cannot be checked here, only $7$ and $6$: {write}")
-        raise ValueError(f"this is no $7$ or $6$ hash; if it is a plain password: {write}")
+            raise ValueError(
+                f"a hash of the kind {other[1]} cannot be checked here, only $7$, $6$ and $argon2id$: {write}"
+            )
+        raise ValueError(f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {write}")
     iterations = 0
     if kind == "7":
         # Neither signs nor spaces nor other scripts' digits, all of which int() would take.
@@ -255,6 +270,17 @@ def _parse(line: str) -> tuple[str, _Entry]:
     return username, _Entry(iterations, salt, digest)
 
 
+def _argon_entry(text: str, write: str) -> _Entry:
+    try:
+        costs, salt, digest = argon2id.parse(text)
+    except argon2id.Missing as error:
+        why = f"a $argon2id$ hash needs an extra: run pip install 'selectmq[argon2]' ({error})"
+        raise ValueError(f"{why}, or {write}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}: {write}") from None
+    return _Entry(0, salt, digest, costs)
+
+
 def _decode(field: str, what: str, write: str) -> bytes:
     try:
         return base64.b64decode(field, validate=True)
@@ -262,75 +288,46 @@ def _decode(field: str, what: str, write: str) -> bytes:
         raise ValueError(f"the {what} is not valid base64: {write}") from None
 
 
-def _lines(path: str, *, missing_ok: bool) -> list[bytes]:
-    """The file's lines with their ends; the last one gets the end that it lacks."""
-    if missing_ok and not os.path.lexists(path):
+def _lines(path: str, real_path: str, *, missing_ok: bool) -> list[bytes]:
+    """The file's lines with their ends; the last one gets the end that it lacks. Raises FileError, also for a line that
+    stands in no password file: to write into somebody's other file would be worse."""
+    if missing_ok and not os.path.lexists(real_path):
         return []
-    lines = [line + b"\n" for line in errors.read_bytes(path).split(b"\n")]
+    lines = [line + b"\n" for line in errors.read_bytes(real_path).split(b"\n")]
     if lines[-1] == b"\n":
         del lines[-1]
+    for number, line in enumerate(lines, 1):
+        why = _alien(line)
+        if why is not None:
+            raise FileError(path, number, f"{why}: this is not a password file, and nothing was changed")
     return lines
+
+
+def _alien(line: bytes) -> str | None:
+    """Why a line can be none of a password file, and None if it can.
+
+    Not as strict as reading: a plain password or another kind of hash must not keep its user from getting a new one.
+    """
+    if line.startswith(b"#") or not line.strip(errors.BLANKS.encode()):
+        return None
+    try:
+        name, colon, rest = line.decode().partition(":")
+    except UnicodeDecodeError:
+        return "this line is not valid UTF-8"
+    if not colon:
+        return "this line has no ':' between a user name and a hash"
+    if fault := user_fault(name.strip(errors.BLANKS)):
+        return fault.partition(": choose")[0]
+    if not rest.strip(errors.BLANKS):
+        return "there is nothing behind the ':' of this line"
+    if ":" in rest:
+        return "this line has more than one ':'"
+    if rest[0] in errors.BLANKS and not rest.strip(errors.BLANKS).startswith("$"):
+        return "there is a blank, and no hash, behind the ':' of this line"
+    return None
 
 
 def _name_on(line: bytes) -> bytes | None:
     """The name on a line, as bytes because other lines may be broken; None for a comment or a line without a name."""
     name, colon, _ = line.partition(b":")
     return name.strip(errors.BLANKS.encode()) if colon and not line.startswith(b"#") else None
-
-
-@contextlib.contextmanager
-def _changing(path: str) -> Iterator[str]:
-    """The real path of a file that is about to be replaced: a link stays a link, and what it leads to is replaced.
-
-    Where the system can lock, no other process replaces it meanwhile. Turns OSError into FileError.
-    """
-    try:
-        real_path = os.path.realpath(path)
-        directory = os.path.dirname(real_path)
-        if not os.path.isdir(directory):
-            raise FileError(path, None, f"there is no directory {directory!r}: create it, or correct its name")
-        with _locked(directory):
-            yield real_path
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise FileError(path, None, f"it cannot be written: {errors.os_reason(error)}") from None
-
-
-@contextlib.contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """Hold the lock of the directory (the file itself is replaced, so a lock on it would be lost)."""
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-        os.fsync(handle)  # the new name survives a crash, too
-    finally:
-        os.close(handle)
-
-
-def _replace(path: str, data: bytes) -> None:
-    """Put `data` into the place of the file, with the mode and the owner of the old one. Raises FileError, OSError."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")  # 0600
-    try:
-        with open(handle, "wb") as file:
-            if os.path.exists(path):
-                old, new = os.stat(path), os.fstat(handle)
-                if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) and sys.platform != "win32":
-                    try:
-                        os.fchown(handle, old.st_uid, old.st_gid)
-                    except PermissionError:
-                        owner = f"user {old.st_uid} and group {old.st_gid}"
-                        why = f"it belongs to {owner}, which it would not after this: run this as that user or as root"
-                        raise FileError(path, None, why) from None
-                os.chmod(temporary, stat.S_IMODE(old.st_mode))
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

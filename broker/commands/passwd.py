@@ -14,13 +14,27 @@ from .arguments import Parser
 
 DONE, REFUSED = 0, 1
 
+#: What is typed here out of habit.
+_MOSQUITTO = {
+    "-b": "here it is --batch PASSWORD, or better --stdin",
+    "-c": "it is not needed here: a file that is missing is made, and one that is there is never emptied",
+    "-D": "here it is --delete",
+    "-H": "it is not needed here: what is written is $7$ (PBKDF2-HMAC-SHA512)",
+    "-I": "here it is --iterations",
+    "-U": "there is none here: set the password of each user whose line holds a plain one",
+}
+
 
 def run(argv: list[str], prog: str) -> int:
     """The exit code: 0 done; 1 refused, and the file is as it was; 2 wrong arguments.
 
     Says what it did on standard output, and what went wrong on standard error.
     """
-    arguments = _parser(prog).parse_args(argv)
+    parser = _parser(prog)
+    for flag in argv:
+        if flag in _MOSQUITTO:
+            parser.error(f"{flag}: a flag of mosquitto_passwd; {_MOSQUITTO[flag]}")
+    arguments = parser.parse_args(argv)
     path, user = arguments.file, arguments.user
     try:
         if arguments.delete:
@@ -51,7 +65,10 @@ class _Refusal(Exception):
 
 
 def _parser(prog: str) -> Parser:
-    description = "Set the password of USER in FILE, which is created if it is missing. Asks for the password twice."
+    description = (
+        "Set the password of USER in FILE, which is created if it is missing. Asks for the password twice. A file that "
+        "is not one of passwords is left alone."
+    )
     parser = Parser(prog, description)
     parser.add_argument("file", metavar="FILE", help="a password file, as mosquitto_passwd writes it too")
     parser.add_argument("user", metavar="USER", help="the user's name")

@@ -9,7 +9,7 @@ Owns: which commands there are, and how one is called. Must not know: what they 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from . import convert, options, passwd
+from . import check, convert, options, passwd
 
 
 class Command(NamedTuple):
@@ -18,6 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "check": Command("tell all that is wrong with a configuration and its files", check.run),
     "convert": Command("print a mosquitto.conf as a configuration file for this broker", convert.run),
     "options": Command("show all options, or one of them in full", options.run),
     "passwd": Command("add, change and delete the users of a password file", passwd.run),

@@ -17,9 +17,11 @@ import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
 
+from ..os_reasons import reason
 from .kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
+from .mistakes import ConfigError, Mistakes
 from .mosquitto_names import MOSQUITTO, answer
 from .options import (
     GLOBAL_OPTIONS,
@@ -32,14 +34,16 @@ from .options import (
     add_flags,
     markdown_table,
 )
+from .sources import File, Keywords, Source
 from .toml_lines import Key, key_lines
-from .unknown import about_flag, about_key, about_word, plain
+from .unknown import about_flag, about_key, about_word, meant_by, plain
 
 __all__ = [
     "Change",
     "Config",
     "ConfigError",
     "ListenerConfig",
+    "Mistakes",
     "Overrides",
     "add_flags",
     "from_args",
@@ -61,13 +65,11 @@ _NEEDS = {
     "certificate_user": "client_ca",
     "unix_mode": "unix",
 }
-
-
-class ConfigError(ValueError):
-    """A mistake in the configuration; str() is one line that says where it is, what is wrong and what to do."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+#: What decides whether a listener is open to the network without anything that says who is who.
+_WHO_MAY_CONNECT = {
+    "bind", "unix", "passwords", "allow_anonymous", "certificate_user", "client_certificates", "client_ca",
+    "proxy_protocol",
+}  # fmt: skip
 
 
 class Setting(NamedTuple):
@@ -75,6 +77,8 @@ class Setting(NamedTuple):
 
     value: Any
     where: str
+    #: What was set cannot be used; the default is in its place, and nothing must be concluded from it.
+    wrong: bool = False
 
 
 Settings = Mapping[str, Setting]
@@ -95,6 +99,14 @@ class Overrides:
     listeners: tuple[Block, ...] = ()
 
 
+class Draft(NamedTuple):
+    """A configuration with all that is wrong with it."""
+
+    config: Config | None  #: with defaults in place of what is wrong; None: there is too little of it
+    unsure: tuple[frozenset[str], ...]  #: the names of those defaults, for each listener
+    mistakes: Mistakes
+
+
 _NO_OVERRIDES = Overrides()
 
 #: Reads the configuration again. Raises ConfigError.
@@ -108,40 +120,74 @@ def load(path: str | os.PathLike[str] | None = None, overrides: Overrides = _NO_
     """The configuration of the file at `path` (None: without a file) under `overrides`. Raises ConfigError.
 
     Flags and keyword arguments win over the file, in each of its listeners. Listeners given as a keyword argument
-    replace those of the file, and take the other keyword arguments as their defaults.
+    replace those of the file, and take the other keyword arguments as their defaults. The error knows all mistakes.
     """
-    top, blocks = _read_file(os.path.expanduser(path)) if path is not None else ({}, ())
+    draft = examine(path, overrides)
+    draft.mistakes.tell()
+    assert draft.config is not None
+    return draft.config
+
+
+def examine(path: str | os.PathLike[str] | None = None, overrides: Overrides = _NO_OVERRIDES) -> Draft:
+    """As `load`, but it goes on after a mistake, and raises none."""
+    mistakes = Mistakes()
+    with mistakes:
+        top, blocks = _read_file(os.path.expanduser(path), mistakes) if path is not None else ({}, ())
+        parts = _parts(path, top, blocks, overrides, mistakes)
+        listeners = tuple(_listener(settings, mistakes) for settings, _ in parts)
+        unsure = tuple(_wrong(settings) for settings, _ in parts)
+        with mistakes:
+            _check_distinct(*_sure_of_place(listeners, [place for _, place in parts], unsure))
+        memory, data = False, None
+        with mistakes:
+            memory, data = _storage(top, overrides.settings)
+        values = _values(GLOBAL_OPTIONS, {**top, **overrides.settings}) | {"memory": memory, "data": data}
+        everywhere = _wrong({**top, **overrides.settings})
+        return Draft(Config(listeners=listeners, **values), tuple(one | everywhere for one in unsure), mistakes)
+    return Draft(None, (), mistakes)
+
+
+def _parts(
+    path: str | os.PathLike[str] | None,
+    top: Settings,
+    blocks: tuple[Block, ...],
+    overrides: Overrides,
+    mistakes: Mistakes,
+) -> list[tuple[Settings, str]]:
+    """What is set for each listener, and its place."""
     given = overrides.settings
     if overrides.listeners:
-        parts = [(_merged(top, given, block.settings), block.place) for block in overrides.listeners]
-    elif blocks:
+        return [(_merged(mistakes, top, given, block.settings), block.place) for block in overrides.listeners]
+    if blocks:
         for name in ("bind", "port", "unix"):
             if name in given and len(blocks) > 1:
                 where = given[name].where
-                raise ConfigError(f"{where} fits one listener, and {path} has {len(blocks)}: set '{name}' there")
-        parts = [(_merged(top, block.settings, given), block.place) for block in blocks]
-    else:
-        parts = [(_merged(top, given), "")]
-    listeners = tuple(_listener(settings) for settings, _ in parts)
-    _check_distinct(listeners, [place for _, place in parts])
-    memory, data = _storage(top, given)
-    values = _values(GLOBAL_OPTIONS, {**top, **given}) | {"memory": memory, "data": data}
-    return Config(listeners=listeners, **values)
+                with mistakes:
+                    raise ConfigError(f"{where} fits one listener, and {path} has {len(blocks)}: set '{name}' there")
+                given = {other: setting for other, setting in given.items() if other != name}
+        return [(_merged(mistakes, top, block.settings, given), block.place) for block in blocks]
+    return [(_merged(mistakes, top, given), "")]
 
 
 def from_args(namespace: Namespace) -> Overrides:
     """What was given as flags that `add_flags` has added. Raises ConfigError."""
+    mistakes = Mistakes()
+    overrides = examine_args(namespace, mistakes)
+    mistakes.tell()
+    return overrides
+
+
+def examine_args(namespace: Namespace, mistakes: Mistakes) -> Overrides:
+    """As `from_args`, but it goes on after a mistake, and raises none."""
     settings = {}
     for name, row in OPTIONS.items():
         text = getattr(namespace, name, None) if row.has_flag else None
         if text is not None:
             no = "no-" if isinstance(row.kind, Boolean) and text is False else ""
             where = f"--{no}{name.replace('_', '-')}:"
-            try:
-                value = row.kind.read(text) if isinstance(row.kind, Boolean) else row.kind.parse(text)
-                settings[name] = Setting(_resolved(row, value, "", where), where)
-            except Refused as refused:
-                raise ConfigError(f"{where} {refused.why}") from None
+            settings[name] = Setting(row.default, where, wrong=True)
+            with mistakes:
+                settings[name] = Setting(_read_flag(row, text, where), where)
     return Overrides(settings)
 
 
@@ -150,7 +196,10 @@ def from_keywords(keywords: Mapping[str, object]) -> Overrides:
 
     `listeners` is a sequence of mappings, each with the options of one listener.
     """
-    return Overrides(*_read_top(keywords, _Keywords()))
+    mistakes = Mistakes()
+    overrides = Overrides(*_read_top(keywords, Keywords(), mistakes))
+    mistakes.tell()
+    return overrides
 
 
 def unknown_flag(flag: str, others: Iterable[str] = (), commands: Iterable[str] = ()) -> ConfigError:
@@ -159,70 +208,10 @@ def unknown_flag(flag: str, others: Iterable[str] = (), commands: Iterable[str] 
     return ConfigError(about_flag(flag, others) if flag.startswith("-") else about_word(flag, commands))
 
 
-# Sources: how a place in the configuration is named ------------------------------------------------------------------
-
-
-class _Source(Protocol):
-    """Where options are read from. A key is a path such as ("listeners", 0, "port")."""
-
-    @property
-    def base(self) -> str:
-        """The directory that relative paths start from; "" is the working directory."""
-
-    @property
-    def is_file(self) -> bool: ...
-
-    def place(self, key: Key) -> str:
-        """The beginning of a message about the place of `key`."""
-
-    def where(self, key: Key) -> str:
-        """The beginning of a message about the value of `key`."""
-
-    def unknown(self, key: Key) -> str:
-        """The beginning of a message about a key that should not be there."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: str
-    base: str
-    lines: Mapping[Key, int]
-    is_file = True
-
-    def place(self, key: Key) -> str:
-        while key and key not in self.lines:
-            key = key[:-1]
-        return f"{self.path}:{self.lines[key]}" if key else self.path
-
-    def where(self, key: Key) -> str:
-        return f"{self.place(key)}: '{self._name(key)}'"
-
-    def unknown(self, key: Key) -> str:
-        return f"{self.place(key)}: unknown key '{self._name(key)}'"
-
-    @staticmethod
-    def _name(key: Key) -> str:
-        return ".".join(str(part) for part in (key[2:] if key[0] == "listeners" and len(key) > 2 else key))
-
-
-class _Keywords:
-    base = ""
-    is_file = False
-
-    def place(self, key: Key) -> str:
-        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:] + "="
-
-    def where(self, key: Key) -> str:
-        return f"{self.place(key)}:"
-
-    def unknown(self, key: Key) -> str:
-        return f"{self.place(key)}: unknown keyword argument"
-
-
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: str) -> tuple[Settings, tuple[Block, ...]]:
+def _read_file(path: str, mistakes: Mistakes) -> tuple[Settings, tuple[Block, ...]]:
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST_FILE + 1)
@@ -232,7 +221,7 @@ def _read_file(path: str) -> tuple[Settings, tuple[Block, ...]]:
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a directory; name the configuration file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from None
     if len(data) > _LARGEST_FILE:
         raise ConfigError(f"{path}: is larger than 4 MiB; is it a configuration file?")
     try:
@@ -241,7 +230,7 @@ def _read_file(path: str) -> tuple[Settings, tuple[Block, ...]]:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
     document = _parse(path, text)
-    return _read_top(document, _File(path, base, key_lines(text)))
+    return _read_top(document, File(path, base, key_lines(text)), mistakes)
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:
@@ -268,14 +257,16 @@ def _looks_like_mosquitto_conf(text: str) -> bool:
     return any(word in words for word in re.findall(r"^[ \t]*([a-z_]+)[ \t]+[^\s=.]", text, re.MULTILINE))
 
 
-def _read_top(table: Mapping[str, object], source: _Source) -> tuple[dict[str, Setting], tuple[Block, ...]]:
+def _read_top(
+    table: Mapping[str, object], source: Source, mistakes: Mistakes
+) -> tuple[dict[str, Setting], tuple[Block, ...]]:
     listeners = table.get("listeners")
     rest = {name: value for name, value in table.items() if name != "listeners"}
-    settings = _read_table(rest, OPTIONS, source, ())
-    return settings, () if listeners is None else _read_listeners(listeners, source)
+    settings = _read_table(rest, OPTIONS, source, (), mistakes)
+    return settings, () if listeners is None else _read_listeners(listeners, source, mistakes)
 
 
-def _read_listeners(value: object, source: _Source) -> tuple[Block, ...]:
+def _read_listeners(value: object, source: Source, mistakes: Mistakes) -> tuple[Block, ...]:
     where = source.where(("listeners",))
     form = "[[listeners]] tables" if source.is_file else "a list of mappings"
     if isinstance(value, Mapping) and source.is_file:
@@ -289,23 +280,41 @@ def _read_listeners(value: object, source: _Source) -> tuple[Block, ...]:
         key = ("listeners", index)
         if not isinstance(table, Mapping):
             raise ConfigError(f"{where} must be {form}, and one of them is {brief(table)}")
-        blocks.append(Block(_read_table(table, LISTENER_OPTIONS, source, key), source.place(key)))
+        blocks.append(Block(_read_table(table, LISTENER_OPTIONS, source, key, mistakes), source.place(key)))
     return tuple(blocks)
 
 
 def _read_table(
-    table: Mapping[str, object], options: Mapping[str, Option], source: _Source, parent: Key
+    table: Mapping[str, object],
+    options: Mapping[str, Option],
+    source: Source,
+    parent: Key,
+    mistakes: Mistakes,
 ) -> dict[str, Setting]:
     settings = {}
     for name, value in table.items():
         if name not in options:
-            _raise_unknown(name, value, source, parent)
-        if value is not None:  # only a keyword argument can be None
-            settings[name] = _read_option(options[name], value, source, (*parent, name))
+            with mistakes:
+                _raise_unknown(name, value, source, parent)
+            for meant in meant_by(str(name)):  # that it is set, though not to what, is known
+                if meant in options and meant not in table:
+                    settings[meant] = Setting(options[meant].default, source.where((*parent, str(name))), wrong=True)
+        elif value is not None:  # only a keyword argument can be None
+            settings[name] = Setting(options[name].default, source.where((*parent, name)), wrong=True)
+            with mistakes:
+                settings[name] = _read_option(options[name], value, source, (*parent, name))
     return settings
 
 
-def _read_option(row: Option, value: object, source: _Source, key: Key) -> Setting:
+def _read_flag(row: Option, text: Any, where: str) -> Any:
+    try:
+        value = row.kind.read(text) if isinstance(row.kind, Boolean) else row.kind.parse(text)
+        return _resolved(row, value, "", where)
+    except Refused as refused:
+        raise ConfigError(f"{where} {refused.why}") from None
+
+
+def _read_option(row: Option, value: object, source: Source, key: Key) -> Setting:
     where = source.where(key)
     try:
         checked = row.kind.read(value)
@@ -331,7 +340,7 @@ def _resolved(row: Option, value: Any, base: str, where: str) -> Any:
         raise ConfigError(f"{where} must be an absolute path: the working directory is gone") from None
 
 
-def _raise_unknown(name: object, value: object, source: _Source, parent: Key) -> NoReturn:
+def _raise_unknown(name: object, value: object, source: Source, parent: Key) -> NoReturn:
     text = str(name)
     key = (*parent, text)
     if parent and text in GLOBAL_OPTIONS:
@@ -353,16 +362,22 @@ def _values(options: Mapping[str, Option], settings: Settings) -> dict[str, Any]
     return {name: settings[name].value if name in settings else row.default for name, row in options.items()}
 
 
-def _merged(*sources: Settings) -> Settings:
+def _wrong(settings: Settings) -> frozenset[str]:
+    return frozenset(name for name, setting in settings.items() if setting.wrong)
+
+
+def _merged(mistakes: Mistakes, *sources: Settings) -> Settings:
     """All settings, the later sources above the earlier ones. Where to listen is one thing: a source that names a Unix
     socket puts an address of an earlier one out of force, and the other way round."""
     merged: dict[str, Setting] = {}
     for source in sources:
         addresses = [source[name] for name in ("bind", "port") if name in source]
         if addresses and "unix" in source:
-            raise ConfigError(
+            error = ConfigError(
                 f"{addresses[0].where} has no meaning with unix: leave one of them out, or give each a [[listeners]]"
             )
+            if str(error) not in map(str, mistakes):  # what stands at the top level is merged for each listener
+                mistakes.append(error)
         if addresses:
             gone: tuple[str, ...] = ("unix", "unix_mode")
         else:
@@ -371,12 +386,27 @@ def _merged(*sources: Settings) -> Settings:
     return merged
 
 
-def _listener(settings: Settings) -> ListenerConfig:
+def _listener(settings: Settings, mistakes: Mistakes) -> ListenerConfig:
     values = _values(LISTENER_OPTIONS, settings)
+    unsure = _wrong(settings)
     for name, needed in _NEEDS.items():
-        if values[name] != LISTENER_OPTIONS[name].default and values[needed] is None:
-            raise ConfigError(f"{settings[name].where} has no meaning without {needed}: set that too, or leave it out")
-    _check_proxies(settings.get("proxy_protocol"), values["unix"])
+        if values[name] != LISTENER_OPTIONS[name].default and values[needed] is None and needed not in unsure:
+            why = f"{settings[name].where} has no meaning without {needed}: set that too, or leave it out"
+            mistakes.append(ConfigError(why))
+    if not unsure & {"proxy_protocol", "unix"}:
+        with mistakes:
+            _check_proxies(settings.get("proxy_protocol"), values["unix"])
+    if not unsure & _WHO_MAY_CONNECT:
+        with mistakes:
+            _check_open(settings, values)
+    local = ListenerConfig(**values).is_loopback
+    if values["allow_anonymous"] is None:
+        values["allow_anonymous"] = local and values["passwords"] is None and values["certificate_user"] is None
+    return ListenerConfig(**values)
+
+
+def _check_open(settings: Settings, values: Mapping[str, Any]) -> None:
+    """Nobody opens a listener to the network by mistake."""
     local = ListenerConfig(**values).is_loopback
     proved = values["certificate_user"] is not None and values["client_certificates"] == "required"
     if values["passwords"] is None and values["allow_anonymous"] is not True and not proved and not local:
@@ -387,9 +417,6 @@ def _listener(settings: Settings) -> ListenerConfig:
             "(--passwords PATH), certificate_user to let certificates say who is who (--certificate-user cn), "
             "or allow_anonymous = true to let everyone in (--allow-anonymous)"
         )
-    if values["allow_anonymous"] is None:
-        values["allow_anonymous"] = local and values["passwords"] is None and values["certificate_user"] is None
-    return ListenerConfig(**values)
 
 
 def _check_proxies(proxies: Setting | None, unix: str | None) -> None:
@@ -400,6 +427,15 @@ def _check_proxies(proxies: Setting | None, unix: str | None) -> None:
         raise ConfigError(f'{proxies.where} must have "{UNIX}" in it: who connects to a Unix socket has no address')
     if unix is None and set(proxies.value) == {UNIX}:
         raise ConfigError(f'{proxies.where} must have an address in it: "{UNIX}" has no meaning without unix')
+
+
+def _sure_of_place(
+    listeners: Iterable[ListenerConfig], places: Iterable[str], unsure: Iterable[frozenset[str]]
+) -> tuple[list[ListenerConfig], list[str]]:
+    """Those of which it is known where they listen."""
+    rows = zip(listeners, places, unsure, strict=True)
+    sure = [(listener, place) for listener, place, names in rows if not names & {"bind", "port", "unix"}]
+    return [listener for listener, _ in sure], [place for _, place in sure]
 
 
 def _check_distinct(listeners: Iterable[ListenerConfig], places: Iterable[str]) -> None:

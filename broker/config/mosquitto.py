@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..os_reasons import reason
 from .mosquitto_names import MOSQUITTO, mosquitto
 
 _LARGEST_FILE = 4 << 20  # bytes, as for our own
@@ -131,7 +132,7 @@ class _Reader:
         try:
             names = [name for name in os.listdir(folder) if name.endswith(".conf") and name != ".conf"]
         except OSError as error:
-            why = error.strerror or error
+            why = reason(error)
             raise NotMosquitto(f"{line.place}: include_dir {line.value!r} cannot be read: {why}") from None
         # A before a, before B: as Mosquitto loads them.
         for name in sorted(names, key=lambda name: [(letter.upper(), letter) for letter in name]):
@@ -159,7 +160,7 @@ def _text(path: str, place: str) -> str:
     except IsADirectoryError:
         raise NotMosquitto(f"{path}: is a directory: name the mosquitto.conf in it") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise NotMosquitto(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise NotMosquitto(f"{path}: cannot be read: {reason(error)}") from None
     if len(data) > _LARGEST_FILE:
         raise NotMosquitto(f"{path}: is larger than 4 MiB: is it a mosquitto.conf?")
     try:

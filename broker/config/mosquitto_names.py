@@ -189,6 +189,7 @@ _TRIED: Mapping[str, Counterpart] = {
     "verbose": _is("log_level", remark="'debug'"),
     "daemon": _none("it stays in the foreground; let systemd start it, or put & behind the command"),
     "log_file": _SYSLOG,
+    "test_config": _none("the command 'check' does it"),
 }
 
 
@@ -196,6 +197,11 @@ def mosquitto(name: str) -> Counterpart | None:
     """What stands for a name in a mosquitto.conf; None: Mosquitto knows no such name."""
     family = re.match("|".join(_FAMILIES), name)
     return MOSQUITTO.get(name) or (_FAMILIES[family[0]] if family else None)
+
+
+def counterpart(name: str) -> Counterpart | None:
+    """What stands for a name that is none of ours; None if nobody is known to have it."""
+    return _TRIED.get(name) or mosquitto(name)
 
 
 def answer(name: str) -> str | None:

@@ -12,7 +12,7 @@ from .kinds import Boolean
 from .options import OPTIONS
 
 #: Words that stand in so many names that they tell nothing.
-_COMMON = {"max", "client", "user", "file"}
+_COMMON = {"max", "client", "user", "file", "no"}
 
 
 def plain(name: str) -> str:
@@ -32,6 +32,12 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     return [other for other in names if words & set(other.split("_"))][:3]
 
 
+def meant_by(name: str) -> list[str]:
+    """The options that somebody may have meant who wrote this."""
+    counterpart = mosquitto_names.counterpart(plain(name))
+    return [*counterpart.options] if counterpart else nearest(plain(name), OPTIONS)
+
+
 def about_key(name: str, known: Iterable[str], *, top_level: Container[str] = ()) -> str:
     """What to say behind "unknown key NAME"; `known` are the names that may be meant, and those of them that could not
     stand in its place belong at the `top_level`."""
@@ -47,16 +53,20 @@ def about_key(name: str, known: Iterable[str], *, top_level: Container[str] = ()
     return f"; `{program.name()} options` lists all options"
 
 
+#: Flags of mosquitto(8), and the names that have answers.
+_SHORT = {"-d": "daemon", "-v": "verbose", "-t": "test_config"}
+
+
 def about_flag(flag: str, others: Iterable[str] = ()) -> str:
     """The whole message about a flag that there is not; `others` are flags that are not options ("--check")."""
     word = flag.partition("=")[0]
-    name = plain(word.lstrip("-"))
+    name = _SHORT.get(word) or plain(word.lstrip("-"))
     if name in OPTIONS and not OPTIONS[name].has_flag:
         return f"{word}: has no flag; set '{name}' in the configuration file"
     flags = [row.flag for row in OPTIONS.values() if row.flag is not None] + list(others)
     flags += [f"--no-{row.flag[2:]}" for row in OPTIONS.values() if row.flag and isinstance(row.kind, Boolean)]
     known = {plain(flag.lstrip("-")): flag for flag in flags}
-    if word.startswith("--") and (answer := mosquitto_names.answer(name)):
+    if len(name) > 1 and (answer := mosquitto_names.answer(name)):
         return f"{word}: unknown flag{', ' if answer.startswith('a name of') else '; '}{answer}"
     near = nearest(name, known)
     if near:

@@ -9,6 +9,8 @@ import os
 import re
 import ssl
 
+from ..os_reasons import reading, reason
+
 #: Files of a directory that certificates stand in; the second kind is made by `openssl rehash`.
 _NAMES = re.compile(r".*\.(pem|crt|cer)|[0-9a-f]{8}\.[0-9]+")
 
@@ -24,7 +26,7 @@ class TlsError(Exception):
 
 def read_authorities(context: ssl.SSLContext, client_ca: str, client_crl: str | None) -> None:
     """Let `context` know who issues the certificates of clients, and which are revoked. Raises TlsError."""
-    for path in _files(client_ca):
+    for path in files(client_ca):
         _alone(path)
         context.load_verify_locations(path)
     if client_crl is None:
@@ -47,7 +49,7 @@ def complete_chain(context: ssl.SSLContext, chain: str) -> None:
     must not trust a client because of them: so those that could be the end of a chain, which nobody needs to be sent,
     are left out.
     """
-    for path in _files(chain):
+    for path in files(chain):
         known = _alone(path)
         both = zip(known.get_ca_certs(), known.get_ca_certs(binary_form=True), strict=True)
         between = b"".join(der for decoded, der in both if decoded["subject"] != decoded["issuer"])
@@ -55,14 +57,14 @@ def complete_chain(context: ssl.SSLContext, chain: str) -> None:
             context.load_verify_locations(cadata=between)
 
 
-def _files(path: str) -> list[str]:
+def files(path: str) -> list[str]:
     """The file, or those of a directory, that have certificates in them. Raises TlsError."""
     if not os.path.isdir(path):
         return [path]
     try:
         names = sorted(name for name in os.listdir(path) if _NAMES.fullmatch(name))
     except OSError as error:
-        raise TlsError(path, f"it cannot be read: {error.strerror or error}") from None
+        raise TlsError(path, f"it cannot be read: {reason(error)}") from None
     files = [os.path.join(path, name) for name in names]
     found = [file for file in files if b"-----BEGIN CERTIFICATE-----" in read_pem(file)]
     if not found:
@@ -92,12 +94,5 @@ def read_pem(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(1 << 24)
-    except FileNotFoundError:
-        why = "there is no such file: create it, or correct its name"
-    except IsADirectoryError:
-        why = "this is a directory: name a file"
-    except PermissionError:
-        why = "it may not be read: give the user that runs this process read permission"
-    except (OSError, ValueError) as error:
-        why = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
-    raise TlsError(path, why)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise TlsError(path, reading(error)) from None

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from ..os_reasons import reason
 from . import unix_socket
 from .loop import Loop
 from .polling import READ
@@ -49,8 +50,7 @@ def listen(bind: str, port: int) -> socket.socket:
             bind or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
-        reason = getattr(error, "strerror", None) or error
-        raise ListenError(f"cannot listen on {where}: no such address ({reason})") from None
+        raise ListenError(f"cannot listen on {where}: no such address ({reason(error)})") from None
     sock = _ListeningSocket(family, kind, protocol)
     try:
         if os.name == "posix":
@@ -65,16 +65,19 @@ def listen(bind: str, port: int) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        if error.errno == errno.EADDRINUSE:
-            advice = "the port is taken; stop the program that holds it, or choose another with --port"
-        elif error.errno in (errno.EACCES, errno.EPERM):
-            advice = "permission denied; ports below 1024 need privileges, choose another with --port"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            advice = "this machine has no such address; choose another with --bind"
-        else:
-            advice = error.strerror or str(error)
-        raise ListenError(f"cannot listen on {where}: {advice}") from None
+        raise ListenError(f"cannot listen on {where}: {advice(error)}") from None
     return sock
+
+
+def advice(error: OSError) -> str:
+    """Why an address cannot be listened on, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken; stop the program that holds it, or choose another with --port"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied; ports below 1024 need privileges, choose another with --port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; choose another with --bind"
+    return reason(error)
 
 
 def listen_unix(path: str, mode: int) -> socket.socket:
@@ -151,9 +154,9 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno not in _NO_DESCRIPTORS:
-                    self._starved(f"cannot accept a connection: {error.strerror or error}")
+                    self._starved(f"cannot accept a connection: {reason(error)}")
                     return
-                self._starved(f"no more connections for now: {error.strerror}; raise the limit (ulimit -n)")
+                self._starved(f"no more connections for now: {reason(error)}")
                 self._loop.unregister(self._sock)
                 self._watched = False
                 self._later(PAUSE, self._resume)

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from ..os_reasons import reason
 from .loop import Loop
 from .polling import READ, WRITE
 from .unsent import LARGE, Unsent
@@ -100,7 +101,7 @@ class Transport:
                 except (BlockingIOError, InterruptedError):
                     return
                 except OSError as error:
-                    self._lose(f"network error: {error.strerror or error}")
+                    self._lose(f"network error: {reason(error)}")
                     return
                 if data:
                     self._block = BIG_BLOCK if len(data) >= BLOCK else BLOCK
@@ -139,7 +140,7 @@ class Transport:
             sent = 0
         except OSError as error:
             out.clear()
-            self._lose_soon(f"network error: {error.strerror or error}")
+            self._lose_soon(f"network error: {reason(error)}")
             return
         self._loop.bytes_sent += sent
         if sent < size:
@@ -159,7 +160,7 @@ class Transport:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self._lose(f"network error: {error.strerror or error}")
+            self._lose(f"network error: {reason(error)}")
             return False
         self._loop.bytes_sent += sent
         unsent.take(sent)

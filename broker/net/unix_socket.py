@@ -20,6 +20,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..os_reasons import reason
+
 #: Seconds to wait for the lock: others hold it for a moment.
 PATIENCE = 5.0
 
@@ -72,7 +74,7 @@ def listen(path: str, mode: int, kind: type[socket.socket] = socket.socket) -> s
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise Impossible(_advice(error, path)) from None
+        raise Impossible(advice(error, path)) from None
     except Impossible:
         sock.close()
         raise
@@ -148,14 +150,12 @@ def _locked(path: str) -> Iterator[None]:
         os.close(directory)
 
 
-def _advice(error: OSError, path: str) -> str:
+def advice(error: OSError, path: str) -> str:
     directory = os.path.dirname(path)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"there is no directory {directory}; create it, or choose another path with --unix"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"permission denied; this user must be allowed to write to {directory}, and to a socket that is there"
-    if error.errno == errno.EROFS:
-        return "the file system is read-only; choose another path with --unix"
     if error.errno is None:  # Python itself: "AF_UNIX path too long"
         return f"{error}; choose a shorter one with --unix"
-    return error.strerror or str(error)
+    return f"{reason(error)}; choose another path with --unix"

@@ -32,6 +32,7 @@ from ..core.ports import (
     Snapshot,
     StoreError,
 )
+from ..os_reasons import is_read_only, no_access, reason
 from ..wire.message import Message
 
 FILE_NAME = "selectmq.db"
@@ -424,6 +425,8 @@ class SqliteStore:
             return f"{self.path}: the disk is full; make room"
         if any(sign in text for sign in ("malformed", "not a database", "no such", "decode")):
             return self._damaged(text)
+        if ("unable to open" in text or "readonly" in text) and is_read_only(os.path.dirname(self.path)):
+            return f"{self.path} cannot be written: the file system is read-only; choose another directory with --data"
         if "unable to open" in text or "readonly" in text:
             return f"{self.path} cannot be written ({text}); check its owner and permissions"
         return f"{self.path}: {text}"
@@ -443,7 +446,7 @@ def _prepare(directory: str, path: str) -> None:
             if stat.S_ISDIR(mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                raise no_access(path)
             if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
                 with contextlib.suppress(OSError):
                     os.chmod(path, 0o600)
@@ -451,15 +454,18 @@ def _prepare(directory: str, path: str) -> None:
             # SQLite gives its log the permissions of this file.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            why = "it is not a directory"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            why = "permission denied; check its owner and permissions"
-        elif error.errno == errno.EISDIR:
-            why = f"{FILE_NAME} in it is a directory"
-        else:
-            why = error.strerror or str(error)
+        why = why_unusable(error)
         raise DataError(f"data directory {directory} cannot be used: {why}, or choose another with --data") from None
+
+
+def why_unusable(error: OSError) -> str:
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "it is not a directory"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied; check its owner and permissions"
+    if error.errno == errno.EISDIR:
+        return f"{FILE_NAME} in it is a directory"
+    return reason(error)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -50,6 +50,7 @@ def test_an_empty_file_admits_nobody(path: str, text: str) -> None:
 
 
 HASH = b64(bytes(64))
+ONLY = "only $7$, $6$ and $argon2id$"
 SET = "set the password of 'bob' with the passwd command"
 
 
@@ -61,11 +62,11 @@ SET = "set the password of 'bob' with the passwd command"
         (f"  #x:$7$1$AAAA${HASH}", "the user name '#x' begins with '#', as comments do: choose another"),
         (f"a\0b:$7$1$AAAA${HASH}", "the user name 'a\\x00b' contains a control character: choose one without"),
         ("bob:", f"the hash is missing: {SET}"),
-        ("bob:secret", f"this is no $7$ or $6$ hash; if it is a plain password: {SET}"),
-        ("bob:$ecret$", f"this is no $7$ or $6$ hash; if it is a plain password: {SET}"),
-        ("bob:$", f"this is no $7$ or $6$ hash; if it is a plain password: {SET}"),
-        ("bob:$argon2id$v=19$m=1", f"a hash of the kind argon2id cannot be checked here, only $7$ and $6$: {SET}"),
-        ("bob:$2b$12$abc", f"a hash of the kind 2b cannot be checked here, only $7$ and $6$: {SET}"),
+        ("bob:secret", f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {SET}"),
+        ("bob:$ecret$", f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {SET}"),
+        ("bob:$", f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {SET}"),
+        ("bob:$argon2i$v=19$m=1", f"a hash of the kind argon2i cannot be checked here, {ONLY}: {SET}"),
+        ("bob:$2b$12$abc", f"a hash of the kind 2b cannot be checked here, {ONLY}: {SET}"),
         (f"bob:$7$1${HASH}", f"a $7$ hash has 3 fields, not 2: {SET}"),
         (f"bob:$6$1$AAAA${HASH}", f"a $6$ hash has 2 fields, not 3: {SET}"),
         (f"bob:$7$0$AAAA${HASH}", f"the iterations must be a number from 1 to 10000000: {SET}"),
@@ -224,7 +225,7 @@ def test_the_default_price_is_the_documented_one(path: str) -> None:
 
 
 def test_other_lines_mode_and_owner_stay(path: str) -> None:
-    before = "# mine\r\n\r\n" + pbkdf2_line("al", b"x") + "bob:plain\r\nbroken line\n" + "bob :again\nlast:no end"
+    before = "# mine\r\n\r\n" + pbkdf2_line("al", b"x") + "bob:plain\r\nkept:plain\n" + "bob :again\nlast:no-end"
     owner = (1, 1) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     os.chown(written(path, before), *owner)
     os.chmod(path, 0o640)
@@ -232,7 +233,7 @@ def test_other_lines_mode_and_owner_stay(path: str) -> None:
     after = os.stat(path)
     lines = Path(path).read_bytes().decode().split("\n")
     line = lines.pop(3)
-    assert lines == ["# mine\r", "\r", pbkdf2_line("al", b"x").rstrip(), "broken line", "last:no end", ""]
+    assert lines == ["# mine\r", "\r", pbkdf2_line("al", b"x").rstrip(), "kept:plain", "last:no-end", ""]
     assert (new, line[:9], line[-1]) == (False, "bob:$7$1$", "\r")
     assert (stat.S_IMODE(after.st_mode), (after.st_uid, after.st_gid)) == (0o640, owner)
     assert os.listdir(os.path.dirname(path)) == ["users"]
@@ -307,38 +308,6 @@ def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}/no/users: {why}"
 
 
-def test_a_failure_leaves_the_old_file_and_no_other(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(FileError) as caught:
-        set_password(written(path, "al:1\n"), "bob", b"x", create=True, iterations=1)
-    assert str(caught.value) == f"{path}: it cannot be written: No space left on device"
-    assert (Path(path).read_text(), os.listdir(os.path.dirname(path))) == ("al:1\n", ["users"])
-
-
-def test_a_file_whose_owner_would_change_is_left_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner = os.stat(written(path, "al:1\n"))
-    real = os.fstat
-
-    def somebody_elses(handle: int) -> os.stat_result:
-        fields = list(real(handle))
-        fields[4] += 1
-        return os.stat_result(fields)
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "fstat", somebody_elses)
-    monkeypatch.setattr(os, "fchown", refuse)
-    with pytest.raises(FileError) as caught:
-        set_password(path, "bob", b"x", create=True, iterations=1)
-    who = f"user {owner.st_uid} and group {owner.st_gid}"
-    assert caught.value.why == f"it belongs to {who}, which it would not after this: run this as that user or as root"
-    assert (Path(path).read_text(), os.listdir(os.path.dirname(path))) == ("al:1\n", ["users"])
-
-
 def test_a_link_stays_a_link(path: str, tmp_path: Path) -> None:
     os.symlink("users", tmp_path / "link")
     set_password(str(tmp_path / "link"), "bob", b"one", create=True, iterations=1)
@@ -351,6 +320,44 @@ def test_changes_at_the_same_time_lose_none(path: str) -> None:
         new = list(pool.map(lambda user: set_password(path, user, b"x", create=True, iterations=1), users))
     names = sorted(line.partition(":")[0] for line in Path(path).read_text().splitlines())
     assert (new, names) == ([True] * 16, sorted(users))
+
+
+# --- somebody else's file ---
+
+ALIEN = [
+    ("myhost\n", 1, "this line has no ':' between a user name and a hash"),
+    ("# comment\n\nport = 1883\n", 3, "this line has no ':' between a user name and a hash"),
+    ("root:x:0:0:root:/root:/bin/sh\n", 1, "this line has more than one ':'"),
+    ("root:$6$salt$hash:19000:0:99999:7:::\n", 1, "this line has more than one ':'"),
+    ("::1 localhost\n", 1, "the user name is empty"),
+    ("services:\n  web:\n", 1, "there is nothing behind the ':' of this line"),
+    ("version: 3\n", 1, "there is a blank, and no hash, behind the ':' of this line"),
+    ("al:plain\n[Unit]\n", 2, "this line has no ':' between a user name and a hash"),
+    ("caf\udce9:x\n", 1, "this line is not valid UTF-8"),
+    ("a\0b:x\n", 1, "the user name 'a\\x00b' contains a control character"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "why"), ALIEN)
+def test_a_file_that_is_none_of_passwords_is_left_alone(path: str, text: str, line: int, why: str) -> None:
+    before = text.encode("utf-8", "surrogateescape")
+    Path(path).write_bytes(before)
+    for change in (
+        lambda: set_password(path, "bob", b"x", create=True, iterations=1),
+        lambda: delete_user(path, "bob"),
+    ):
+        with pytest.raises(FileError) as caught:
+            change()
+        assert str(caught.value) == f"{path}:{line}: {why}: this is not a password file, and nothing was changed"
+    assert (Path(path).read_bytes(), os.listdir(os.path.dirname(path))) == (before, ["users"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "# users of the broker\n", "al:plain\n", "al:$2b$12$abc\n", "al: $7$1$A$A\n"]
+)
+def test_an_empty_file_and_one_to_be_mended_get_a_user(path: str, text: str) -> None:
+    set_password(written(path, text), "bob", b"x", create=True, iterations=1)
+    assert Path(path).read_text().startswith(f"{text}bob:$7$1$")
 
 
 # --- with mosquitto ----------------------------------------------------------------------------------------------
@@ -388,3 +395,10 @@ def test_mosquitto_passwd_and_we_change_the_same_file(path: str) -> None:
     known = Passwords.read(path)
     pairs = (("ours", b"one"), ("theirs", b"two"), ("gone", b"three"))
     assert [known.check(*pair) for pair in pairs] == [True, True, False]
+
+
+def test_all_bad_lines_are_told(path: str) -> None:
+    written(path, "al:plain\n" + pbkdf2_line("bob", b"x") + "eve\nbob:$7$\n")
+    with pytest.raises(FileError) as caught:
+        Passwords.read(path)
+    assert [(error.path, error.line) for error in caught.value.all] == [(path, 1), (path, 3), (path, 4)]

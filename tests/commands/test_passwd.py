@@ -143,7 +143,8 @@ def test_delete(path: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_says_when_the_rest_of_the_file_is_no_good(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     written(path, "# users\nal:plain\n")
     code = passwd([path, "bob", "--batch", "x", *CHEAP])
-    why = "this is no $7$ or $6$ hash; if it is a plain password: set the password of 'al' with the passwd command"
+    why = "this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: set the password of 'al' with the passwd"
+    why += " command"
     warning = f"{PROG}: warning: the broker will not accept this file yet: {path}:2: {why}\n"
     assert (code, capsys.readouterr().err) == (0, SEEN + warning)
 
@@ -158,6 +159,13 @@ def test_it_says_when_the_rest_of_the_file_is_no_good(path: str, capsys: pytest.
         (["f", "u", "--batch", "x", "--stdin"], "argument --stdin: not allowed with argument --batch"),
         (["f", "u", "--delete", "--stdin"], "argument --stdin: not allowed with argument --delete"),
         (["f", "u", "--iterations", "x"], "argument --iterations: invalid int value: 'x'"),
+        (
+            ["-c", "f", "u"],
+            "-c: a flag of mosquitto_passwd; it is not needed here: a file that is missing is made, and one "
+            "that is there is never emptied",
+        ),
+        (["-b", "f", "u", "x"], "-b: a flag of mosquitto_passwd; here it is --batch PASSWORD, or better --stdin"),
+        (["-D", "f", "u"], "-D: a flag of mosquitto_passwd; here it is --delete"),
         (["f", "u", "--del"], "unrecognized arguments: --del"),
     ],
 )

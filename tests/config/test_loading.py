@@ -16,7 +16,6 @@ from broker.config.loading import (
     Config,
     ConfigError,
     Overrides,
-    _File,
     add_flags,
     default_data,
     from_args,
@@ -26,6 +25,7 @@ from broker.config.loading import (
     unknown_flag,
 )
 from broker.config.options import GLOBAL_OPTIONS, LISTENER_OPTIONS, OPTIONS
+from broker.config.sources import File
 
 DEFAULTS_OF_A_LISTENER = {
     "bind": "127.0.0.1",
@@ -1132,7 +1132,7 @@ def test_an_unknown_flag(flag: str, message: str) -> None:
 
 
 def test_the_place_of_a_key_whose_line_is_not_known() -> None:
-    file = _File("b.toml", "/etc", {("listeners",): 3})
+    file = File("b.toml", "/etc", {("listeners",): 3})
     assert file.where(("listeners", 0, "port")) == "b.toml:3: 'port'"
     assert file.where(("port",)) == "b.toml: 'port'"
 
@@ -1154,12 +1154,12 @@ def test_a_directory() -> None:
     Path("etc").mkdir()
     assert failure("etc") == "etc: is a directory; name the configuration file in it"
     Path("b.toml").touch()
-    assert failure("b.toml/x") == "b.toml/x: cannot be read: Not a directory"
+    assert failure("b.toml/x") == "b.toml/x: cannot be read: something on the way there is a file, not a directory"
 
 
 def test_an_unreadable_file() -> None:
     Path("loop.toml").symlink_to("loop.toml")
-    assert failure("loop.toml") == "loop.toml: cannot be read: Too many levels of symbolic links"
+    assert failure("loop.toml") == "loop.toml: cannot be read: symbolic links lead in a circle"
     assert failure("a\0b") == r"a\x00b: cannot be read: embedded null byte"
 
 
@@ -1169,7 +1169,7 @@ def test_a_file_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert failure("b.toml") == "b.toml: cannot be read: Permission denied"
+    assert failure("b.toml") == "b.toml: cannot be read: permission denied"
 
 
 def test_a_file_that_is_not_utf_8() -> None:
@@ -1411,3 +1411,68 @@ def test_toml_round_trip() -> None:
     Path("again.toml").write_text(config.toml(), encoding="utf-8")
     assert load("again.toml") == config
     assert keywords(memory=True).toml().splitlines()[:2] == ["memory = true", "session_expiry = 0"]
+
+
+# All mistakes at once ------------------------------------------------------------------------------------------------
+
+
+def all_mistakes(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        from_text(text)
+    return [str(error) for error in caught.value.all]
+
+
+def test_all_mistakes_are_found_at_once() -> None:
+    assert all_mistakes(
+        "max_inflght = 5\nport = 'x'\nlog_level = 'warn'\n[[listeners]]\nprot = 1\nkey = 'k'\n"
+        "[[listeners]]\nbind = '0.0.0.0'\nport = 1\n[[listeners]]\nport = 2\n[[listeners]]\nport = 2\n"
+    ) == [
+        "b.toml:1: unknown key 'max_inflght'; did you mean 'max_inflight'?",
+        "b.toml:2: 'port' must be an integer from 0 to 65535, not 'x'",
+        "b.toml:3: 'log_level' must be one of 'error', 'warning', 'info', 'debug', not 'warn'",
+        "b.toml:5: unknown key 'prot'; did you mean 'port'?",
+        "b.toml:6: 'key' has no meaning without certificate: set that too, or leave it out",
+        "b.toml:8: 'bind' opens 0.0.0.0:1 to the network: set passwords to a password file (--passwords PATH), "
+        "certificate_user to let certificates say who is who (--certificate-user cn), or allow_anonymous = true to let "
+        "everyone in (--allow-anonymous)",
+        "b.toml:12: second listener on 127.0.0.1:2, beside b.toml:10: give it another port",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pasword = 'p'\nbind = '0.0.0.0'",
+        "password_file = 'p'\nbind = '0.0.0.0'",
+        "passwords = 5\nbind = '0.0.0.0'",
+        "bind = 5",
+        "certificate = 5\nkey = 'k'",
+        "certfile = 'c'\nkey = 'k'",
+        "unix = 5\nunix_mode = '0600'",
+        "port = 'x'\n[[listeners]]\n[[listeners]]\n",
+        "unix = 5\nproxy_protocol = ['unix']",
+        "memory = 5\ndata = 'd'",
+    ],
+)
+def test_nothing_is_concluded_from_what_is_wrong(text: str) -> None:
+    assert len(all_mistakes(text)) == 1
+
+
+def test_all_wrong_flags_are_found_at_once() -> None:
+    parser = ArgumentParser(add_help=False)
+    add_flags(parser)
+    with pytest.raises(ConfigError) as caught:
+        from_args(parser.parse_args(["--port", "x", "--max-inflight", "0", "--memory"]))
+    assert [str(error) for error in caught.value.all] == [
+        "--port: must be an integer from 0 to 65535, not 'x'",
+        "--max-inflight: must be an integer from 1 to 65535, not 0",
+    ]
+
+
+def test_all_wrong_keyword_arguments_are_found_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        keywords(port="x", max_inflight=0)
+    assert [str(error) for error in caught.value.all] == [
+        "port=: must be an integer from 0 to 65535, not 'x'",
+        "max_inflight=: must be an integer from 1 to 65535, not 0",
+    ]

@@ -118,5 +118,5 @@ def test_a_directory_that_cannot_be_included(tmp_path: Path) -> None:
     with pytest.raises(NotMosquitto) as caught:
         parsed(tmp_path, "\ninclude_dir none")
     assert str(caught.value) == (
-        f"{tmp_path}/mosquitto.conf:2: include_dir 'none' cannot be read: No such file or directory"
+        f"{tmp_path}/mosquitto.conf:2: include_dir 'none' cannot be read: there is no such file or directory"
     )

@@ -102,6 +102,9 @@ def test_a_key_gets_its_answer(name: str, said: str) -> None:
     [
         ("--host", "here it is 'bind'"),
         ("--verbose", "here it is 'log_level', 'debug'"),
+        ("-v", "here it is 'log_level', 'debug'"),
+        ("-d", "there is none here: it stays in the foreground; let systemd start it, or put & behind the command"),
+        ("--test-config", "there is none here: the command 'check' does it"),
         ("--max-inflight-messages=5", "a name of Mosquitto's; here it is 'max_inflight', from 1 to 65535"),
     ],
 )

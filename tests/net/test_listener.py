@@ -227,7 +227,9 @@ def test_when_descriptors_run_out_it_pauses_and_then_accepts_who_waited(running:
         running.next_turn()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert door.starved == ["no more connections for now: Too many open files; raise the limit (ulimit -n)"]
+    assert door.starved == [
+        "no more connections for now: this process has too many files open; raise the limit (ulimit -n)"
+    ]
     assert door.accepted == []
     ((seconds, resume),) = door.pauses
     assert 0 < seconds <= 1
@@ -282,7 +284,7 @@ def test_a_broker_with_few_descriptors_keeps_serving_and_accepts_again() -> None
         first = connected(address)
         crowd = [socket.create_connection(address) for _ in range(60)]  # the system accepts for the broker
         line = wait_for("no more connections for now")
-        assert "Too many open files; raise the limit (ulimit -n)" in line
+        assert "this process has too many files open; raise the limit (ulimit -n)" in line
         drain = threading.Thread(target=lambda: lines.extend(log))
         drain.start()
         ping(first)  # it serves on

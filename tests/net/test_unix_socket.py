@@ -173,11 +173,11 @@ def test_a_system_without_unix_sockets(path: str, monkeypatch: pytest.MonkeyPatc
 
 def test_what_could_not_listen_leaves_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, mode: int) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(5, "the disk failed (input/output error); choose another path with --unix")
 
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "chmod", refuse)
-    assert why_not(path) == "Input/output error"
+    assert why_not(path) == "the disk failed (input/output error); choose another path with --unix"
     assert (os.path.lexists(path), len(os.listdir("/proc/self/fd"))) == (False, before)
 
 

@@ -340,7 +340,7 @@ def test_a_file_that_is_a_directory_is_refused(fast_path: Path) -> None:
 
 def test_a_link_to_nowhere_is_refused(fast_path: Path) -> None:
     (fast_path / FILE_NAME).symlink_to(fast_path / "none" / "there")
-    assert "cannot be used: No such file or directory" in refusal(fast_path)
+    assert "cannot be used: there is no such file or directory" in refusal(fast_path)
 
 
 @pytest.mark.parametrize("bits", [0o000, 0o500])
