@@ -18,7 +18,7 @@ from .suite import DIRECTORY
 if TYPE_CHECKING:
     from .session import Session
 
-NAME = "conformance-session"
+NAME = "selectmq-conformance-session"
 #: The package of the tests: `conformance.suite` in a clone.
 SUITE = f"{__package__}.suite"
 
