@@ -6,6 +6,8 @@
 
     with Broker(port=0) as broker:
         ...  # clients connect to 127.0.0.1, broker.port
+
+(PYTEST_DONT_REWRITE: or pytest would warn a program that has loaded this before it starts pytest.)
 """
 
 from typing import TYPE_CHECKING

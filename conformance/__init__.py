@@ -39,6 +39,8 @@ How to add a test: write a function into the file of `suite/` that is named afte
 - A rule that the specification states without a label gets a line in `statements/mqtt-3.1.1-unlabelled.tsv`.
 
 A FAIL accuses: before you let a test fail a known broker, read the specification's text again.
+
+(PYTEST_DONT_REWRITE: or pytest would warn a program that has loaded this before it starts pytest.)
 """
 
 #: What `-p selectmq_conformance` brings. pytest reads it; nobody else does, and nothing is imported before.

@@ -83,15 +83,21 @@ def _main(given: list[str]) -> int:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Lets SIGTERM end the runner as Ctrl-C does, so that the broker that it has started ends with it."""
+    """Lets SIGTERM, and a terminal that is closed (SIGHUP, unless nohup has it ignored), end the runner as Ctrl-C does,
+    so that the broker that it has started ends with it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def parser() -> argparse.ArgumentParser:

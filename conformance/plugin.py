@@ -18,7 +18,7 @@ from .suite import DIRECTORY
 if TYPE_CHECKING:
     from .session import Session
 
-NAME = "conformance-session"
+NAME = "selectmq-conformance-session"
 #: The package of the tests: `conformance.suite` in a clone.
 SUITE = f"{__package__}.suite"
 
@@ -51,6 +51,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     if any(DIRECTORY in item.path.parents for item in items):
         raise pytest.UsageError(f"{SUITE} needs a broker: give --mqtt-target mqtt://host:port")
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take the folders of this package for mere folders: pytest would load them by a name of its own, which is that of
+    the folder, and may be the name of something of the user's."""
+    if path not in (DIRECTORY, DIRECTORY.parent):
+        return None
+    found: pytest.Dir = pytest.Dir.from_parent(parent, path=path)
+    return found
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:

@@ -181,7 +181,7 @@ class Session:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        plain = getattr(report, "conformance", None)
+        plain = getattr(report, "selectmq_conformance", None)
         if plain is not None:
             self._results[report.nodeid] = TestResult.from_plain(plain)
             self._on_result(self._results[report.nodeid])
@@ -246,7 +246,7 @@ class Session:
             report.longrepr = (path, line or 0, words)
         elif report.outcome == "failed":
             report.longrepr = words if result.verdict is not Verdict.ERROR else f"{words}\n{result.actual}"
-        report.conformance = result.to_plain()  # type: ignore[attr-defined]
+        report.selectmq_conformance = result.to_plain()  # type: ignore[attr-defined]
 
     def _sum_up(self) -> RunResult:
         order = {job.id: number for number, job in enumerate(self.jobs)}

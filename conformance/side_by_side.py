@@ -72,7 +72,9 @@ class SideBySide:
         self._on_result = on_result
         together = sorted((job for job in jobs if not job.alone), key=lambda job: -job.waits)
         alone = [job for job in jobs if job.alone]
-        with concurrent.futures.ThreadPoolExecutor(max(self.workers, CROWD), thread_name_prefix="test") as pool:
+        with concurrent.futures.ThreadPoolExecutor(
+            max(self.workers, CROWD), thread_name_prefix="selectmq-conformance"
+        ) as pool:
             try:
                 suspects = self._run_together(pool, together)
                 # Once more side by side, as the one that was to blame may be done; what is left then, one by one.

@@ -139,6 +139,11 @@ class BrokerProcess:
         with self._changed:
             return list(self._lines)
 
+    def events_so_far(self) -> list[Event]:
+        """All that was logged up to now."""
+        with self._changed:
+            return list(self._events)
+
     def events(self, event: str, **fields: object) -> list[Event]:
         """What was logged with this text and these fields up to now."""
         with self._changed:

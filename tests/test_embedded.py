@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker, StartError, embedded, server
+from broker import Broker, StartError, server
 from broker.auth.passwords import set_password
 from broker.config.loading import ConfigError
 from broker.net import polling
@@ -169,18 +169,6 @@ def test_several_at_once_know_nothing_of_each_other(factory: BrokerFactory) -> N
         assert client.message().payload == b"%d" % i
         client.ping()
         client.close()
-
-
-def test_it_ends_though_a_client_never_reads(factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "GRACE", 0.2)
-    broker = factory()
-    deaf = RawClient.connected(address(broker), receive_buffer=4096).subscribe(("t", 0))
-    with RawClient.connected(address(broker)) as client:
-        for _ in range(80):
-            client.send(publish("t", b"x" * 100_000))
-        client.ping()
-        broker.stop()
-    deaf.close()
 
 
 def test_stop_publishes_the_wills_of_all_to_all(factory: BrokerFactory) -> None:

@@ -180,7 +180,7 @@ def test_module(right: Endpoint, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1][:7]) == (0, "PASSED:"), done.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt(tmp_path: Path, how: signal.Signals) -> None:
     report = tmp_path / "report.json"
     arguments = ("--select", "MQTT-3.1.2-24", "--select", QUICK, "--json", str(report))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+
+import pytest
 
 from broker.net.workers import Workers
 from tests.net.running_loop import DEADLINE, RunningLoop
@@ -117,6 +120,38 @@ def test_close_finishes_what_was_submitted_and_ends_the_threads(running: Running
     workers.close()
     assert threading.active_count() == before
     assert sorted(result for result, _ in notes.wait() if isinstance(result, int)) == list(range(50))
+
+
+def test_a_job_that_wants_to_end_its_thread_ends_nothing(running: RunningLoop) -> None:
+    lane = Workers(running.loop, 1, "lane")
+    notes = Notes(2)
+    lane.submit(sys.exit, notes)
+    lane.submit(lambda: "the next job", notes)
+    (_, error), following = notes.wait()
+    assert repr(error) == "RuntimeError('a job ended by SystemExit()')"
+    assert following == ("the next job", None)
+    lane.close()
+
+
+def test_without_a_thread_a_job_fails_and_with_one_it_waits(
+    running: RunningLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with_one = Workers(running.loop, 2, "test")
+    with_one.start()
+    without = Workers(running.loop, 2, "test")
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    notes = Notes(3)
+    without.submit(lambda: 0, notes)
+    for i in (1, 2):
+        with_one.submit(lambda i=i: i, notes)  # type: ignore[misc]
+    results = notes.wait()
+    assert sorted(str(result) for result, _ in results) == ["1", "2", "None"]
+    assert [str(error) for _, error in results if error is not None] == ["can't start new thread"]
+    with_one.close()
+    without.close()
 
 
 def test_a_result_after_the_loop_has_ended_is_nobodys(running: RunningLoop) -> None:
