@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from broker.commands.table import COMMANDS
 from broker.config.options import OPTIONS, markdown_table
 from tests.broker_process import ROOT
 
@@ -21,9 +22,6 @@ PAGES = sorted(
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-#: Flags of other programs, and those of ours that are no options.
-OTHER_FLAGS = {"--help", "--check", "--version", "--config", "--stdin", "--delete", "--batch"}
 
 
 def anchors(page: Path) -> set[str]:
@@ -74,7 +72,8 @@ def test_the_readme_s_figures_are_those_of_the_page() -> None:
 
 
 def test_the_table_of_options_is_the_code_s_own() -> None:
-    """On a failure: python -c 'from broker.config.options import markdown_table; print(markdown_table())'."""
+    """On a failure: python -c 'from broker.commands.table import COMMANDS
+    from broker.config.options import markdown_table; print(markdown_table())'."""
     begin, end = "markdown_table() -->\n", "<!-- end of options -->"
     page = (ROOT / "broker/docs/configuration.md").read_text()
     assert page.split(begin)[1].split(end)[0] == markdown_table()
@@ -87,19 +86,21 @@ def test_every_limit_is_explained() -> None:
 
 
 @cache
-def flags_of_the_runner() -> set[str]:
-    command = [sys.executable, "-m", "conformance", "--help"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(re.findall(r"--[a-z][a-z-]+", run.stdout))
+def known_flags() -> set[str]:
+    """All that our commands take."""
+    commands = (["broker"], *(["broker", command] for command in COMMANDS), ["conformance"], ["conformance", "compare"])
+    shown = [
+        subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+        for command in commands
+    ]
+    return set(re.findall(r"--[a-z][a-z-]+", "".join(run.stdout for run in shown)))
 
 
 @every_page
 def test_every_flag_that_it_names_exists(page: Path) -> None:
     """Those in commands of ours, and those in the text."""
-    flags = {flag for row in OPTIONS.values() for flag in row.flags} | {"--no-allow-anonymous"}
-    flags |= flags_of_the_runner()
     text = page.read_text().split("<!-- options:")[0]
-    ours = [line for line in text.splitlines() if re.match(r"(selectmq|python3 -m (broker|conformance)) ", line)]
+    ours = [line for line in text.splitlines() if re.match(r"(echo .* \| )?(selectmq|python3 -m (br|conf))\S* ", line)]
     quoted = re.findall(r"`(--[a-z][a-z-]+)[^`]*`", without_code(text))
     named = {*re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(ours)), *quoted}
-    assert named - flags - OTHER_FLAGS == set()
+    assert named - known_flags() == set()
