@@ -2,7 +2,8 @@
 
     python -m tests.end_to_end.walkthrough README.md
 
-A page is read from top to bottom, in a scratch directory that looks like a clone, where `selectmq` is installed:
+A page is read from top to bottom, where `selectmq` is installed: a README in the clone (a scratch directory that looks
+like one), any other page in a directory of the reader's own:
 
 - ```sh is pasted into a shell. It must succeed.
 - ```text is what the block before it prints; `...` stands for anything.
@@ -52,6 +53,8 @@ from tests.broker_process import ROOT
 
 #: How long a block may take, or what keeps running may take to be ready.
 PATIENCE = 180.0
+#: Where a shell tells in which directory its block ends, so that the next goes on there.
+HERE = ".here"
 PROGRAMS = ("sh", "python")
 LANGUAGES = (*PROGRAMS, "toml", "text", "conf", "html")
 DIRECTIVE = re.compile(
@@ -147,11 +150,12 @@ def network() -> Iterator[None]:
 
 def furnish(directory: Path) -> dict[str, str]:
     """Make a directory look like a clone, beside an environment where it is installed; that environment."""
-    clone, site, programs, home = (directory / name for name in ("clone", "site", "bin", "home"))
-    for made in (clone, site, programs, home):
+    clone, own, site, programs, home = (directory / name for name in ("clone", "own", "site", "bin", "home"))
+    for made in (clone, own, site, programs, home):
         made.mkdir()
+    for part in ("broker", "conformance", "tests", "setup.cfg", "tox.ini"):
+        (clone / part).symlink_to(ROOT / part)
     for folder, package in (("broker", "selectmq"), ("conformance", "selectmq_conformance")):
-        (clone / folder).symlink_to(ROOT / folder)
         (site / package).symlink_to(ROOT / folder)
     info = site / "selectmq-0.dist-info"
     info.mkdir()
@@ -186,6 +190,9 @@ class Command:
     def __init__(self, block: Block, directory: Path, environment: dict[str, str]) -> None:
         self.block = block
         program = ["bash", "-e", "-c"] if block.language == "sh" else ["python3", "-c"]
+        text = block.text
+        if block.language == "sh" and not block.directive.startswith("keeps"):
+            text += f'pwd > "$HOME/{HERE}"\n'
         master, slave = pty.openpty()
         self._master = master
 
@@ -195,7 +202,7 @@ class Command:
         # All that a terminal shows, where one types; else a pipe, so that programs behave as in a script.
         output = slave if block.directive.startswith("types") else subprocess.PIPE
         self.process = subprocess.Popen(
-            [*program, block.text], cwd=directory, env=environment, stdin=slave, stdout=output,
+            [*program, text], cwd=directory, env=environment, stdin=slave, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=take_terminal,
         )  # fmt: skip
         os.close(slave)
@@ -282,12 +289,14 @@ class Walk:
 
     def __init__(self, directory: Path) -> None:
         self._environment = furnish(directory)
-        self._directory = directory / "clone"
+        self._clone, self._directory = directory / "clone", directory / "own"
         self._running: list[Command] = []
 
     def through(self, page: Path) -> None:
         """Raises Fault at the first block that is wrong."""
         last: Command | None = None
+        if page.name == "README.md":
+            self._directory = self._clone
         try:
             for block in blocks(page):
                 if block.language not in LANGUAGES:
@@ -326,6 +335,9 @@ class Walk:
             command.finish()
         finally:
             command.kill()
+        here = Path(self._environment["HOME"], HERE)
+        if here.exists():
+            self._directory = Path(here.read_text().rstrip("\n"))
         return command
 
     def _compare(self, command: Command | None, block: Block) -> None:
