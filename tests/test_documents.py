@@ -14,6 +14,7 @@ import pytest
 
 from broker.commands.table import COMMANDS
 from broker.config.options import OPTIONS, markdown_table
+from conformance import profiles
 from conformance.profiles import ENDPOINT
 from conformance.target import ROLES
 from tests.broker_process import ROOT
@@ -91,6 +92,11 @@ def test_every_endpoint_of_a_profile_is_explained() -> None:
     page = (ROOT / "conformance/docs/profiles.md").read_text().split("## Endpoints")[1]
     assert re.findall(r"^\| `(\w+)` \|", page, re.M) == list(ROLES)
     assert set(ENDPOINT) - set(re.findall(r"`(\w+)(?: = true)?`", page)) == set()
+
+
+def test_the_profiles_shown_are_right() -> None:
+    shown = re.findall(r"```toml\n(.*?)```", (ROOT / "conformance/docs/profiles.md").read_text(), re.S)
+    assert [profiles.parse(text, "shown").name for text in shown] == ["my broker", "mosquitto"]
 
 
 @cache
