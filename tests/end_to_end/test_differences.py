@@ -18,27 +18,38 @@ from tests.broker_process import BrokerProcess
 from tests.certificates import Authority
 from tests.raw_client import (
     DEADLINE,
+    PINGREQ,
+    PINGRESP,
     Address,
     Closed,
     RawClient,
     Will,
     connack,
     connect,
+    parse_publish,
     puback,
     publish,
     suback,
     subscribe,
 )
 
-ACL = "topic read seen/#\nuser alice\ntopic readwrite secret/#\npattern deny alice/%u/#\ntopic readwrite alice/#\n"
+ACL = """\
+topic read seen/#
+user alice
+topic readwrite secret/#
+pattern deny alice/%u/#
+topic readwrite alice/#
+pattern readwrite of/%c/#
+"""
 
 
 class Site(NamedTuple):
-    """A broker with four listeners."""
+    """A broker with five listeners."""
 
     anybody: Address
     users: Address  #: anonymous clients too
     rights: Address
+    unchecked: Address  #: rights, but no passwords
     certificates: Address  #: asked for, but not required
 
 
@@ -61,11 +72,12 @@ def free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def mosquitto(directory: Path, authority: Authority) -> Iterator[Site]:
     server = authority.issue("mosquitto", server=True)
-    ports = free_ports(4)
+    ports = free_ports(5)
     options = (
         "allow_anonymous true",
         f"allow_anonymous true\npassword_file {directory}/users",
         f"allow_anonymous true\nacl_file {directory}/acl\npassword_file {directory}/users",
+        f"allow_anonymous true\nacl_file {directory}/acl",
         f"certfile {server.certificate}\nkeyfile {server.key}\ncafile {authority.certificate}\n"
         "use_identity_as_username true\nrequire_certificate false\nallow_anonymous false",
     )
@@ -101,6 +113,7 @@ def sites(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "",
             f'allow_anonymous = true\npasswords = "{directory}/users"',
             f'allow_anonymous = true\npasswords = "{directory}/users"\nacl = "{directory}/acl"',
+            f'allow_anonymous = true\nacl = "{directory}/acl"',
             f'{authority.issue("ours", server=True).toml}client_ca = "{authority.certificate}"\n'
             'certificate_user = "cn"\nclient_certificates = "optional"',
         )
@@ -227,3 +240,36 @@ def test_pattern_deny(sites: Sites) -> None:
         assert client.message().payload == b"hi"
     login = connect("o", username="alice", password=b"secret")
     assert answer(sites.ours.rights, login, subscribe(("alice/alice/x", 0))) == suback(0x80)
+
+
+def test_user_name_that_nobody_has_checked(sites: Sites) -> None:
+    """In Mosquitto it has the user's rights, in ours those of an anonymous client."""
+    came = []
+    for site in sites.both:
+        with RawClient(site.unchecked) as client:
+            client.send(connect("x", username="alice"))
+            client.expect(connack())
+            client.send(subscribe(("secret/x", 0)))
+            client.next()
+            client.send(publish("secret/x", b"hi"))
+            client.send(PINGREQ)
+            came.append(client.next() != PINGRESP)
+    assert came == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("client_id", "theirs", "ours"),
+    [("plain", b"hi", b"hi"), ("a/b", b"hi", None), ("a+b", None, None), ("a#b", None, None)],
+)
+def test_name_in_a_pattern(sites: Sites, client_id: str, theirs: bytes | None, ours: bytes | None) -> None:
+    """What comes of a message to the topic that `pattern readwrite of/%c/#` seems to grant."""
+    came: list[bytes | None] = []
+    for site in sites.both:
+        with RawClient.connected(site.rights, client_id) as client:
+            client.send(subscribe((f"of/{client_id.translate({43: 45, 35: 45})}/#", 0)))
+            client.next()
+            client.send(publish(f"of/{client_id.translate({43: 45, 35: 45})}/x", b"hi"))
+            client.send(PINGREQ)
+            data = client.next()
+            came.append(None if data == PINGRESP else parse_publish(data).payload)
+    assert came == [theirs, ours]
