@@ -82,6 +82,13 @@ def test_the_table_of_options_is_the_code_s_own() -> None:
     assert page.split(begin)[1].split(end)[0] == markdown_table()
 
 
+def test_the_page_installs_the_unit_as_the_unit_says() -> None:
+    unit = (ROOT / "broker/docs/selectmq.service").read_text()
+    commands = re.findall(r"^#   (.+)$", unit, re.M)
+    page = (ROOT / "broker/docs/operation.md").read_text()
+    assert re.findall(r"```sh\n(.*?)```", page.split("## systemd")[1], re.S)[0].splitlines() == commands
+
+
 def test_every_limit_is_explained() -> None:
     explained = set(re.findall(r"`(\w+)`", (ROOT / "broker/docs/limits.md").read_text()))
     limits = {name for name in OPTIONS if name.startswith("max_")}
