@@ -12,7 +12,11 @@ from urllib.parse import unquote
 
 import pytest
 
+from broker.commands.table import COMMANDS
 from broker.config.options import OPTIONS, markdown_table
+from conformance import profiles
+from conformance.profiles import ENDPOINT
+from conformance.target import ROLES
 from tests.broker_process import ROOT
 
 README = ROOT / "README.md"
@@ -21,9 +25,6 @@ PAGES = sorted(
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-#: Flags of other programs, and those of ours that are no options.
-OTHER_FLAGS = {"--help", "--check", "--version", "--config", "--stdin", "--delete", "--batch"}
 
 
 def anchors(page: Path) -> set[str]:
@@ -59,7 +60,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 def test_the_readme_is_short() -> None:
     """A screen and a half, the list of pages included."""
-    assert len(README.read_text().splitlines()) <= 145
+    assert len(README.read_text().splitlines()) <= 165
 
 
 def test_the_readme_s_figures_are_those_of_the_page() -> None:
@@ -74,10 +75,18 @@ def test_the_readme_s_figures_are_those_of_the_page() -> None:
 
 
 def test_the_table_of_options_is_the_code_s_own() -> None:
-    """On a failure: python -c 'from broker.config.options import markdown_table; print(markdown_table())'."""
+    """On a failure: python -c 'from broker.commands.table import COMMANDS
+    from broker.config.options import markdown_table; print(markdown_table())'."""
     begin, end = "markdown_table() -->\n", "<!-- end of options -->"
     page = (ROOT / "broker/docs/configuration.md").read_text()
     assert page.split(begin)[1].split(end)[0] == markdown_table()
+
+
+def test_the_page_installs_the_unit_as_the_unit_says() -> None:
+    unit = (ROOT / "broker/docs/selectmq.service").read_text()
+    commands = re.findall(r"^#   (.+)$", unit, re.M)
+    page = (ROOT / "broker/docs/operation.md").read_text()
+    assert re.findall(r"```sh\n(.*?)```", page.split("## systemd")[1], re.S)[0].splitlines() == commands
 
 
 def test_every_limit_is_explained() -> None:
@@ -86,20 +95,33 @@ def test_every_limit_is_explained() -> None:
     assert limits - explained == set()
 
 
+def test_every_endpoint_of_a_profile_is_explained() -> None:
+    page = (ROOT / "conformance/docs/profiles.md").read_text().split("## Endpoints")[1]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == list(ROLES)
+    assert set(ENDPOINT) - set(re.findall(r"`(\w+)(?: = true)?`", page)) == set()
+
+
+def test_the_profiles_shown_are_right() -> None:
+    shown = re.findall(r"```toml\n(.*?)```", (ROOT / "conformance/docs/profiles.md").read_text(), re.S)
+    assert [profiles.parse(text, "shown").name for text in shown] == ["my broker", "mosquitto"]
+
+
 @cache
-def flags_of_the_runner() -> set[str]:
-    command = [sys.executable, "-m", "conformance", "--help"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(re.findall(r"--[a-z][a-z-]+", run.stdout))
+def known_flags() -> set[str]:
+    """All that our commands take."""
+    commands = (["broker"], *(["broker", command] for command in COMMANDS), ["conformance"], ["conformance", "compare"])
+    shown = [
+        subprocess.run([sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+        for command in commands
+    ]
+    return set(re.findall(r"--[a-z][a-z-]+", "".join(run.stdout for run in shown)))
 
 
 @every_page
 def test_every_flag_that_it_names_exists(page: Path) -> None:
     """Those in commands of ours, and those in the text."""
-    flags = {flag for row in OPTIONS.values() for flag in row.flags} | {"--no-allow-anonymous"}
-    flags |= flags_of_the_runner()
     text = page.read_text().split("<!-- options:")[0]
-    ours = [line for line in text.splitlines() if re.match(r"(selectmq|python3 -m (broker|conformance)) ", line)]
+    ours = [line for line in text.splitlines() if re.match(r"(echo .* \| )?(selectmq|python3 -m (br|conf))\S* ", line)]
     quoted = re.findall(r"`(--[a-z][a-z-]+)[^`]*`", without_code(text))
     named = {*re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(ours)), *quoted}
-    assert named - flags - OTHER_FLAGS == set()
+    assert named - known_flags() == set()

@@ -2,18 +2,19 @@
 
     python -m tests.end_to_end.walkthrough README.md
 
-A page is read from top to bottom, in a scratch directory that looks like a clone, where `selectmq` is installed:
+A page is read from top to bottom, where `selectmq` is installed: a README in the clone (a scratch directory that looks
+like one), any other page in a directory of the reader's own:
 
 - ```sh is pasted into a shell. It must succeed.
 - ```text is what the block before it prints; `...` stands for anything.
-- ```python is run. ```toml is loaded as a configuration file, with its mistakes told. But if the first line is a
-  comment with a file's name, such as `# hello.py`, the block is only saved under that name, for a command below it.
+- ```python is run, ```toml is loaded as a configuration file. But a block whose first line is a comment with a file's
+  name, such as `# hello.py`, is only saved under that name, for a command below it.
 
 A comment just above a block says what else there is to know:
 
 - `<!-- test: keeps running -->`: the reader leaves it running in its terminal. It ends as by Ctrl-C before the next
-  such block, and at the end of the page. `<!-- test: keeps running, ready when it prints WORD -->`: else it is ready
-  when it prints "started". `<!-- test: keeps running too ... -->`: what runs already goes on.
+  such block, and at the end of the page. It is ready when it prints "started", or WORD:
+  `<!-- test: keeps running, ready when it prints WORD -->`. With `keeps running too`, what runs already goes on.
 - `<!-- test: types WORD WORD -->`: typed at the block's prompts, each with Enter.
 - `<!-- test: not run: WHY -->`
 
@@ -25,6 +26,7 @@ Owns: reading a page, running its blocks. Must not know: which pages there are (
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import fcntl
@@ -41,7 +43,8 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +53,8 @@ from tests.broker_process import ROOT
 
 #: How long a block may take, or what keeps running may take to be ready.
 PATIENCE = 180.0
+#: Where a shell tells in which directory its block ends, so that the next goes on there.
+HERE = ".here"
 PROGRAMS = ("sh", "python")
 LANGUAGES = (*PROGRAMS, "toml", "text", "conf", "html")
 DIRECTIVE = re.compile(
@@ -145,11 +150,12 @@ def network() -> Iterator[None]:
 
 def furnish(directory: Path) -> dict[str, str]:
     """Make a directory look like a clone, beside an environment where it is installed; that environment."""
-    clone, site, programs, home = (directory / name for name in ("clone", "site", "bin", "home"))
-    for made in (clone, site, programs, home):
+    clone, own, site, programs, home = (directory / name for name in ("clone", "own", "site", "bin", "home"))
+    for made in (clone, own, site, programs, home):
         made.mkdir()
+    for part in ("broker", "conformance", "tests", "setup.cfg", "tox.ini"):
+        (clone / part).symlink_to(ROOT / part)
     for folder, package in (("broker", "selectmq"), ("conformance", "selectmq_conformance")):
-        (clone / folder).symlink_to(ROOT / folder)
         (site / package).symlink_to(ROOT / folder)
     info = site / "selectmq-0.dist-info"
     info.mkdir()
@@ -184,34 +190,33 @@ class Command:
     def __init__(self, block: Block, directory: Path, environment: dict[str, str]) -> None:
         self.block = block
         program = ["bash", "-e", "-c"] if block.language == "sh" else ["python3", "-c"]
+        text = block.text
+        if block.language == "sh" and not block.directive.startswith("keeps"):
+            text += f'pwd > "$HOME/{HERE}"\n'
         master, slave = pty.openpty()
         self._master = master
 
         def take_terminal() -> None:
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
-        # A pipe for what is printed, so that programs behave as in a script; a terminal for what is typed.
+        # All that a terminal shows, where one types; else a pipe, so that programs behave as in a script.
+        output = slave if block.directive.startswith("types") else subprocess.PIPE
         self.process = subprocess.Popen(
-            [*program, block.text], cwd=directory, env=environment, stdin=slave, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=take_terminal, errors="replace", text=True,
+            [*program, text], cwd=directory, env=environment, stdin=slave, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=take_terminal,
         )  # fmt: skip
         os.close(slave)
         self._output = ""
         self._changed = threading.Condition()
-        for read in (self._read_pipe, self._read_terminal):
-            threading.Thread(target=read, daemon=True).start()
+        source = master if self.process.stdout is None else self.process.stdout.fileno()
+        self._reader = threading.Thread(target=self._read, args=(source,), daemon=True)
+        self._reader.start()
 
-    def _read_pipe(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._add(line)
-        with self._changed:
-            self._changed.notify_all()
-
-    def _read_terminal(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                self._add(os.read(self._master, 65536).decode(errors="replace").replace("\r\n", "\n"))
+    def _read(self, source: int) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with contextlib.suppress(OSError):  # a terminal without programs
+            while data := os.read(source, 65536):
+                self._add(decoder.decode(data).replace("\r\n", "\n"))
 
     def _add(self, text: str) -> None:
         with self._changed:
@@ -223,16 +228,23 @@ class Command:
         with self._changed:
             return self._output
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it may print more."""
+        return self._reader.is_alive()
+
     def type(self, words: list[str]) -> None:
         """Each at a prompt of its own."""
         seen = ""
         for word in words:
-            self.wait_for(lambda seen=seen: self._output != seen and self._output.endswith(": "), "a prompt")  # type: ignore[misc]
+            self.wait_for(partial(self._asks, seen), "a prompt")
             seen = self.output
             os.write(self._master, f"{word}\n".encode())
 
-    def wait_for(self, condition: object, what: str) -> None:
-        assert callable(condition)
+    def _asks(self, seen: str) -> bool:
+        return self._output != seen and self._output.endswith(": ")
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE
         with self._changed:
             while not condition():
@@ -247,6 +259,7 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             raise Fault(f"{self.block.where}: has not ended after {PATIENCE:g} s:\n{self.output}") from None
+        self._reader.join(5)  # not longer: it may have left something that runs in the background
         if code:
             raise Fault(f"{self.block.where}: ended with {code}:\n{self.output}")
 
@@ -276,12 +289,14 @@ class Walk:
 
     def __init__(self, directory: Path) -> None:
         self._environment = furnish(directory)
-        self._directory = directory / "clone"
+        self._clone, self._directory = directory / "clone", directory / "own"
         self._running: list[Command] = []
 
     def through(self, page: Path) -> None:
         """Raises Fault at the first block that is wrong."""
         last: Command | None = None
+        if page.name == "README.md":
+            self._directory = self._clone
         try:
             for block in blocks(page):
                 if block.language not in LANGUAGES:
@@ -320,6 +335,9 @@ class Walk:
             command.finish()
         finally:
             command.kill()
+        here = Path(self._environment["HOME"], HERE)
+        if here.exists():
+            self._directory = Path(here.read_text().rstrip("\n"))
         return command
 
     def _compare(self, command: Command | None, block: Block) -> None:
@@ -327,7 +345,7 @@ class Walk:
             return
         end = time.monotonic() + 10
         while not fits(block.text, command.output):
-            if time.monotonic() > end:
+            if time.monotonic() > end or not command.goes_on:
                 raise Fault(f"{block.where}: shows\n{block.text}\nbut the block above it prints\n{command.output}")
             time.sleep(0.02)
 

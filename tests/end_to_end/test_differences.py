@@ -1,0 +1,275 @@
+"""What "Moving from Mosquitto" says differs is tried with both brokers: Debian's Mosquitto, and ours."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from broker.auth.passwords import set_password
+from tests.broker_process import BrokerProcess
+from tests.certificates import Authority
+from tests.raw_client import (
+    DEADLINE,
+    PINGREQ,
+    PINGRESP,
+    Address,
+    Closed,
+    RawClient,
+    Will,
+    connack,
+    connect,
+    parse_publish,
+    puback,
+    publish,
+    suback,
+    subscribe,
+)
+
+ACL = """\
+topic read seen/#
+user alice
+topic readwrite secret/#
+pattern deny alice/%u/#
+topic readwrite alice/#
+pattern readwrite of/%c/#
+"""
+
+
+class Site(NamedTuple):
+    """A broker with five listeners."""
+
+    anybody: Address
+    users: Address  #: anonymous clients too
+    rights: Address
+    unchecked: Address  #: rights, but no passwords
+    certificates: Address  #: asked for, but not required
+
+
+class Sites(NamedTuple):
+    mosquitto: Site
+    ours: Site
+    context: ssl.SSLContext  #: of a client that shows no certificate if it is not asked for one
+
+    @property
+    def both(self) -> tuple[Site, Site]:
+        return self.mosquitto, self.ours
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def mosquitto(directory: Path, authority: Authority) -> Iterator[Site]:
+    server = authority.issue("mosquitto", server=True)
+    ports = free_ports(5)
+    options = (
+        "allow_anonymous true",
+        f"allow_anonymous true\npassword_file {directory}/users",
+        f"allow_anonymous true\nacl_file {directory}/acl\npassword_file {directory}/users",
+        f"allow_anonymous true\nacl_file {directory}/acl",
+        f"certfile {server.certificate}\nkeyfile {server.key}\ncafile {authority.certificate}\n"
+        "use_identity_as_username true\nrequire_certificate false\nallow_anonymous false",
+    )
+    listeners = "".join(f"listener {port} 127.0.0.1\n{some}\n" for port, some in zip(ports, options, strict=True))
+    (directory / "mosquitto.conf").write_text(f"per_listener_settings true\nuser root\n{listeners}")
+    with subprocess.Popen(
+        ["mosquitto", "-c", str(directory / "mosquitto.conf")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            end = time.monotonic() + DEADLINE
+            while True:  # it has no other way to say that it is ready
+                try:
+                    socket.create_connection(("127.0.0.1", ports[-1])).close()
+                    break
+                except ConnectionRefusedError:
+                    assert (process.poll(), time.monotonic() < end) == (None, True)
+                    time.sleep(0.01)
+            yield Site(*(("127.0.0.1", port) for port in ports))
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def sites(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    directory = tmp_path_factory.mktemp("sites")
+    directory.chmod(0o755)
+    set_password(str(directory / "users"), "alice", b"secret", create=True, iterations=101)
+    (directory / "acl").write_text(ACL)
+    toml = "".join(
+        f"[[listeners]]\n{options}\n"
+        for options in (
+            "",
+            f'allow_anonymous = true\npasswords = "{directory}/users"',
+            f'allow_anonymous = true\npasswords = "{directory}/users"\nacl = "{directory}/acl"',
+            f'allow_anonymous = true\nacl = "{directory}/acl"',
+            f'{authority.issue("ours", server=True).toml}client_ca = "{authority.certificate}"\n'
+            'certificate_user = "cn"\nclient_certificates = "optional"',
+        )
+    )
+    broker = BrokerProcess(directory, toml)
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    with mosquitto(directory, authority) as theirs:
+        yield Sites(theirs, Site(*broker.addresses), context)
+    broker.stop()
+
+
+def answer(address: Address, *packets: bytes, tls: ssl.SSLContext | None = None) -> bytes:
+    """The last thing that comes after these packets, one by one; nothing if the connection is closed."""
+    with RawClient(address, tls=tls) as client:
+        came = b""
+        for data in packets:
+            client.send(data)
+            try:
+                came = client.next()
+            except Closed:
+                return b""
+        return came
+
+
+def test_wrong_password(sites: Sites) -> None:
+    wrong = connect("x", username="alice", password=b"wrong")
+    assert [answer(site.users, wrong) for site in sites.both] == [connack(5), connack(4)]
+
+
+def test_unknown_user(sites: Sites) -> None:
+    assert [answer(site.users, connect("x", username="bob", password=b"")) for site in sites.both] == [
+        connack(5), connack(4),
+    ]  # fmt: skip
+
+
+def test_missing_client_certificate(sites: Sites) -> None:
+    answers = [answer(site.certificates, connect("x"), tls=sites.context) for site in sites.both]
+    assert answers == [connack(4), connack(5)]
+
+
+def test_optional_client_certificate(sites: Sites, authority: Authority) -> None:
+    """Only ours asks for it."""
+    ann = authority.issue("ann")
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.load_cert_chain(ann.certificate, ann.key)
+    assert [answer(site.certificates, connect("x"), tls=context) for site in sites.both] == [connack(4), connack(0)]
+
+
+def test_mqtt_5(sites: Sites) -> None:
+    assert answer(sites.ours.anybody, connect("x", level=5)) == connack(1)
+
+
+def test_session_of_a_user(sites: Sites) -> None:
+    answers = []
+    for site in sites.both:
+        with RawClient.connected(site.users, "hers", username="alice", password=b"secret", clean=False):
+            answers.append(answer(site.users, connect("hers", clean=False)))
+    assert answers == [connack(0, True), connack(5)]
+
+
+@pytest.mark.parametrize(("clean", "theirs"), [(True, ["will/of/dev"]), (False, [])])
+def test_will_at_a_takeover(sites: Sites, clean: bool, theirs: list[str]) -> None:
+    assert [wills_at_a_takeover(site.anybody, clean) for site in sites.both] == [theirs, ["will/of/dev"]]
+
+
+def wills_at_a_takeover(address: Address, clean: bool) -> list[str]:
+    with (
+        RawClient.connected(address, "watcher").subscribe(("will/#", 0)) as watcher,
+        RawClient.connected(address, "dev", clean=clean, will=Will("will/of/dev")),
+        RawClient.connected(address, "dev", clean=clean, present=not clean),
+    ):
+        watcher.send(publish("will/end"))
+        topics = []
+        while (topic := watcher.message().topic) != "will/end":
+            topics.append(topic)
+        return topics
+
+
+CONTROL = "k\x01"
+
+
+def test_control_characters(sites: Sites) -> None:
+    cases = (
+        (connect("x"), publish(CONTROL, b"", 1)),
+        (connect("x"), subscribe((CONTROL, 0))),
+        (connect(CONTROL),),
+        (connect("x", username=CONTROL),),
+        (connect("x", will=Will(CONTROL)),),
+    )
+    assert [answer(sites.mosquitto.anybody, *case) for case in cases] == [b""] * 5
+    fine = [puback(1), suback(0), connack(), connack(), connack()]
+    assert [answer(sites.ours.anybody, *case) for case in cases] == fine
+
+
+def test_order_of_retained_messages(sites: Sites) -> None:
+    """All of them come, in whatever order."""
+    topics = ["r/c", "r/a", "r/b/z", "r/b", "r/0", "r/a/1"]
+    orders = []
+    for site in sites.both:
+        with (
+            RawClient.connected(site.anybody, "keeper") as keeper,
+            RawClient.connected(site.anybody, "reader") as reader,
+        ):
+            for topic in topics:
+                keeper.send(publish(topic, b"x", retain=True))
+            keeper.ping()
+            reader.subscribe(("r/#", 0))
+            orders.append([reader.message().topic for _ in topics])
+    assert [sorted(order) for order in orders] == [sorted(topics)] * 2
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(("wanted", "theirs", "ours"), [("secret/x", 0, 0x80), ("seen/x", 0, 0), ("#", 0, 0)], ids=str)
+def test_subscription_that_could_never_get_anything(sites: Sites, wanted: str, theirs: int, ours: int) -> None:
+    answers = [answer(site.rights, connect("x"), subscribe((wanted, 0))) for site in sites.both]
+    assert answers == [suback(theirs), suback(ours)]
+
+
+def test_pattern_deny(sites: Sites) -> None:
+    """Over a user's own `topic readwrite`: in Mosquitto the client gets its message, in ours it cannot subscribe."""
+    with RawClient.connected(sites.mosquitto.rights, "m", username="alice", password=b"secret") as client:
+        client.subscribe(("alice/alice/x", 0))
+        client.send(publish("alice/alice/x", b"hi"))
+        assert client.message().payload == b"hi"
+    login = connect("o", username="alice", password=b"secret")
+    assert answer(sites.ours.rights, login, subscribe(("alice/alice/x", 0))) == suback(0x80)
+
+
+def test_user_name_that_nobody_has_checked(sites: Sites) -> None:
+    """In Mosquitto it has the user's rights, in ours those of an anonymous client."""
+    came = []
+    for site in sites.both:
+        with RawClient(site.unchecked) as client:
+            client.send(connect("x", username="alice"))
+            client.expect(connack())
+            client.send(subscribe(("secret/x", 0)))
+            client.next()
+            client.send(publish("secret/x", b"hi"))
+            client.send(PINGREQ)
+            came.append(client.next() != PINGRESP)
+    assert came == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("client_id", "theirs", "ours"),
+    [("plain", b"hi", b"hi"), ("a/b", b"hi", None), ("a+b", None, None), ("a#b", None, None)],
+)
+def test_name_in_a_pattern(sites: Sites, client_id: str, theirs: bytes | None, ours: bytes | None) -> None:
+    """What comes of a message to the topic that `pattern readwrite of/%c/#` seems to grant."""
+    came: list[bytes | None] = []
+    for site in sites.both:
+        with RawClient.connected(site.rights, client_id) as client:
+            client.send(subscribe((f"of/{client_id.translate({43: 45, 35: 45})}/#", 0)))
+            client.next()
+            client.send(publish(f"of/{client_id.translate({43: 45, 35: 45})}/x", b"hi"))
+            client.send(PINGREQ)
+            data = client.next()
+            came.append(None if data == PINGRESP else parse_publish(data).payload)
+    assert came == [theirs, ours]
