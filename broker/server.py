@@ -17,6 +17,7 @@ from .auth.checks import Checks
 from .auth.errors import FileError
 from .config import loading
 from .config.options import Config, ListenerConfig
+from .core.clock import Clock
 from .core.connection import CLOSED
 from .core.exchange import Exchange
 from .core.journal import Journal
@@ -24,6 +25,7 @@ from .core.limits import Limits
 from .core.ports import Log, RetainedRecord, Rights, Store, StoreError
 from .core.session import Session
 from .core.sys_topics import SysTopics
+from .core.tidying import Tidying
 from .core.timers import Timers
 from .entrance import Entrance, StartError, read_rules
 from .net.listener import ListenError
@@ -39,8 +41,8 @@ from .version import __version__
 GRACE = 5.0
 #: Seconds that the store gets to write what clients have been promised.
 STORE_GRACE = 5.0
-#: Seconds between two looks for sessions that have expired.
-EXPIRY_CHECK = 10.0
+#: Seconds between two looks whether somebody has set the system's clock.
+CLOCK_CHECK = 10.0
 #: Authors of retained messages whose rights are remembered.
 MAX_AUTHORS = 1000
 
@@ -55,11 +57,13 @@ class Server:
         reread: loading.Reload | None = None,
         notify: Callable[..., object] = lambda *lines: None,
         set_level: Callable[[str], None] = logs.set_level,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """Bind all listeners and open the store. Raises StartError, and leaves nothing open then.
 
         `reread` gives the configuration for a reload; without it, only the files that it names are read again.
         `notify` hears such lines as "READY=1" (broker.notify). `set_level` gets the level of the log at a reload.
+        `wall` is the system's clock.
         """
         self.config = config
         self._notify = notify
@@ -68,6 +72,7 @@ class Server:
         self.log = log
         self.timers = Timers()
         self.timers.now = time.monotonic()
+        self._wall = wall
         self.loop = Loop(self.timers, self._bug)
         self._workers = Workers(self.loop, config.workers, "selectmq-worker")
         self._lane = Workers(self.loop, 1, "selectmq-store")
@@ -88,7 +93,8 @@ class Server:
             self._store = store
             snapshot = store.load()
             journal = Journal(store, self._lane, self.timers, log)
-            self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, time.time, _unguessable)
+            clock = Clock(self.timers.now, wall())
+            self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, clock, _unguessable)
             self.exchange.may_publish = self._may_publish
             self.exchange.proves_names = lambda: any(entrance.gatekeeper.proves_names for entrance in self._entrances)
             self._apply_limits()
@@ -102,9 +108,10 @@ class Server:
             self._close_all(store)
             raise
         self._sys = SysTopics(self.exchange, __version__, self.timers.now)
+        self._tidying = Tidying(store, journal, self._lane, self.timers, log)
         self.loop.before_sleep = self._before_sleep
         self.timers.after(0.0, self._publish_sys)
-        self.timers.after(EXPIRY_CHECK, self._expire)
+        self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -192,9 +199,9 @@ class Server:
         self._sys.publish(now)
         return now + interval
 
-    def _expire(self, now: float) -> float | None:
-        self.exchange.expire()
-        return now + EXPIRY_CHECK
+    def _look_at_the_clock(self, now: float) -> float | None:
+        self.exchange.expiry.look(time.monotonic(), self._wall())  # `now` may be long ago, if this turn was a long one
+        return now + CLOCK_CHECK
 
     # --- configuration ---
 
@@ -202,6 +209,7 @@ class Server:
         limits = self.exchange.limits
         for row in fields(Limits):
             setattr(limits, row.name, getattr(self.config, row.name))
+        self.exchange.limits_changed()
 
     def reload(self) -> None:
         """Take over what the configuration now says, as far as that is possible; if it is wrong, keep the old one."""
@@ -297,6 +305,7 @@ class Server:
             for connection in connections:
                 if connection.state != CLOSED:
                     connection.close("the broker is shutting down")
+            self.exchange.expiry.stop()
             self.exchange.journal.end_of_turn()
         if self.exchange.journal.idle:
             self.loop.stop()

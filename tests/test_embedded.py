@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker, StartError, server
+from broker import Broker, StartError
 from broker.auth.passwords import set_password
 from broker.config.loading import ConfigError
 from broker.net import polling
@@ -322,9 +322,8 @@ def test_two_at_once_cannot_share_their_data(tmp_path: Path) -> None:
 
 
 def test_the_session_of_an_absent_client_expires(
-    factory: BrokerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    factory: BrokerFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "EXPIRY_CHECK", 0.02)
     data = str(tmp_path / "data")
     with Broker(port=0, data=data) as broker:
         for name in ("absent", "present"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..addresses import origin_of
 from ..core.ports import GIVEN_CLIENT_ID, GiveUp, Rights
 from ..wire.codes import ReturnCode
 from ..wire.packets import Connect
@@ -15,6 +16,9 @@ from .acl import Acl
 from .checks import Checks
 from .errors import is_printable_name
 from .passwords import Passwords
+
+#: What `origin_of` makes of ::1.
+LOOPBACK_6 = origin_of("[::1]:0")
 
 
 class Stays(Protocol):
@@ -134,6 +138,11 @@ class Gatekeeper:
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         acl = self.policy.acl
         return None if acl is None else acl.rights(self.proven_name(username), client_id)
+
+    def origin(self, peer: str) -> str:
+        """See core.ports.Gatekeeper: a loopback address may be that of a proxy, with all its clients behind it."""
+        origin = origin_of(peer)
+        return "" if origin.startswith(("127.", "unix:")) or origin == LOOPBACK_6 else origin
 
     def proven_name(self, username: str | None) -> str | None:
         return username if self.proves_names else None

@@ -222,8 +222,8 @@ class Config:
     memory: bool = field(metadata=option(
         False, Boolean(), "store nothing on disk: a restart forgets everything; excludes data", flag=True))
     session_expiry: float = field(metadata=option(
-        0.0, Duration(0, 36500 * _DAY), "time after which the session of an absent client is deleted; 0 is never",
-        flag=True, reload=True))
+        30.0 * _DAY, Duration(0, 36500 * _DAY), "time after which the session of an absent client is deleted, with all "
+        "that waits in it; 0 is never", flag=True, reload=True))
     sys_interval: float = field(metadata=option(
         10.0, Duration(0, _DAY), "time between two publications of $SYS; 0 is no $SYS", flag=True, reload=True))
     log_level: Literal["error", "warning", "info", "debug"] = field(metadata=option(
@@ -250,6 +250,18 @@ class Config:
     max_unsent: int = field(metadata=option(
         _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it messages of QoS 0 "
         "for it are dropped", flag=True, reload=True))
+    max_sessions: int = field(metadata=option(
+        50_000, Integer(1, _MANY), "sessions with CleanSession = 0, their clients being there or not (else return code "
+        "3)", flag=True, reload=True))
+    max_sessions_per_user: int = field(metadata=option(
+        10_000, Integer(0, _MANY), "of these, those of a user whose name was checked; 0 is no limit",
+        flag=True, reload=True))
+    max_sessions_per_address: int = field(metadata=option(
+        10_000, Integer(0, _MANY), "of these, those made from an address (in IPv6: a network of 64 bits) other than "
+        "this machine's; 0 is no limit", flag=True, reload=True))
+    max_store: int = field(metadata=option(
+        2 * _GIB, Size(_MIB, _TIB), "bytes of all that is stored, on disk or with memory = true in memory: above it "
+        "messages for sessions are dropped, and new sessions get return code 3", flag=True, reload=True))
     max_retained: int = field(metadata=option(
         100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
     max_retained_bytes: int = field(metadata=option(

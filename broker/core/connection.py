@@ -155,6 +155,11 @@ class Connection:
         """The user name, if the listener has checked it."""
         return self._gatekeeper.proven_name(username)
 
+    @property
+    def origin(self) -> str:
+        """The place that it comes from, for limits that hold for each place."""
+        return self._gatekeeper.origin(self.peer)
+
     # --- bytes come in ---
 
     def receive(self, data: bytes, now: float) -> None:
@@ -318,6 +323,10 @@ class Connection:
             return
         if exchange.journal.failed and not connect.clean_session:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
+            return
+        full = exchange.no_room(self, connect)
+        if full:
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, full, connect)
             return
         if not connect.client_id:
             connect = connect._replace(client_id=exchange.new_client_id())

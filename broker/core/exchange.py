@@ -17,10 +17,13 @@ from ..wire.message import Message
 from ..wire.packets import Connect
 from . import bridges, by_options
 from .account import BRANCHES, COPIED, DELIVERIES, TURN, Account
+from .clock import Clock
+from .expiry import Expiry
 from .journal import Journal
 from .limits import Limits
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from .queue import Queue, StoredQueue
+from .quotas import Quotas
 from .retained import Retained
 from .router import Route, Router, weight
 from .session import Discard, Session
@@ -59,17 +62,18 @@ class Exchange:
         limits: Limits,
         log: Log,
         scheduler: Scheduler,
-        wall: Callable[[], float],
+        clock: Clock,
         unguessable: Callable[[], str],
     ) -> None:
-        """`wall` gives seconds since the epoch, for what outlives the process; `unguessable` a short text, each time
-        another one."""
+        """`clock` dates what outlives the process; `unguessable` gives a short text, each time another one."""
         self.journal = journal
         self.timers = timers
         self.limits = limits
         self.log = log
         self.scheduler = scheduler
-        self.wall = wall
+        self.quotas = Quotas(limits, log)
+        self._weighed = -1  # what was stored when it was looked at last
+        self.expiry = Expiry(clock, timers, limits, journal, scheduler, log, self._expire)
         #: May the author of this retained message still publish it?
         self.may_publish: Callable[[RetainedRecord], bool] = lambda record: True
         #: Is there still a listener on which a client can prove a user name?
@@ -101,15 +105,21 @@ class Exchange:
     def restore(self, snapshot: Snapshot, rights: Callable[[Session], Rights | None]) -> None:
         """Begin with what the store holds. `rights` of a session that is away."""
         newest = 0
+        dates = (stored.record.disconnected_at for stored in snapshot.sessions)
+        self.expiry.start(snapshot.clock, [date for date in dates if date is not None])
         for stored in snapshot.sessions:
             record = stored.record
             newest = max(newest, record.id)
             session = Session(record.client_id, record.id, self.away)
             session.username = session.proven_name = record.username
+            session.origin = record.origin
+            self.quotas.enter(session)
             session.listener = record.listener
             session.rights = rights(session)
             # A session that was connected when the broker died has been away since the restart at the latest.
-            session.disconnected_at = record.disconnected_at or self.wall()
+            date = record.disconnected_at
+            session.disconnected_at = self.expiry.now() if date is None else date
+            self.expiry.left(session)
             session.received = set(stored.received) or None
             self.sessions[record.client_id] = session
             for topic_filter, options in stored.subscriptions.items():
@@ -134,6 +144,13 @@ class Exchange:
         session = self.sessions.get(client_id)
         return session is not None and session.proven_name is not None and self.proves_names()
 
+    def no_room(self, connection: Connection, connect: Connect) -> str:
+        """Why the session that this CONNECT asks for cannot be made, "" if it can, or is there."""
+        session = self.sessions.get(connect.client_id)
+        if connect.clean_session or (session is not None and session.store_id):
+            return ""
+        return self.quotas.refusal(connection.proven_name(connect.username), connection.origin)
+
     def open(self, connection: Connection, connect: Connect, rights: Rights | None) -> None:
         """The client may connect: give it its session, and tell it so when what that promises is stored."""
         client_id = connect.client_id
@@ -146,17 +163,23 @@ class Exchange:
             self.discard(session)  # [MQTT-3.1.2-6]
             session = None
         present = session is not None
+        proven_name = connection.proven_name(connect.username)
         # The CONNACK says that there is a session, or that there is none any more.
         durable = not connect.clean_session or client_id in self._leaving
         if session is None:
             store_id = 0 if connect.clean_session else next(self._store_ids)
             session = self.sessions[client_id] = Session(client_id, store_id, self.away)
+            session.proven_name = proven_name
+            if store_id:
+                session.origin = connection.origin
+                self.quotas.enter(session)
+        elif session.proven_name != proven_name:
+            self.quotas.rename(session, proven_name)
         session.connection = connection
         session.disconnected_at = None
         if session.subscriptions and (session.rights is not None or rights is not None):
             self.router.forget_routes()
         session.username = connect.username
-        session.proven_name = connection.proven_name(connect.username)
         session.rights = rights
         session.listener = connection.listener
         session.bridge = connect.bridge
@@ -193,7 +216,8 @@ class Exchange:
         if session.queue is not None:
             session.queue.detach()
         if session.store_id:
-            session.disconnected_at = self.wall()
+            session.disconnected_at = self.expiry.now()
+            self.expiry.left(session)
             self.journal.save_session(self._record(session))
             if session.feeding:
                 self.feed_soon(session)  # it may have waited for the client to read
@@ -244,6 +268,8 @@ class Exchange:
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
         if session.store_id:
+            self.expiry.forget(session)
+            self.quotas.leave(session)
             self.journal.forget_session(session.store_id)
             if isinstance(session.queue, StoredQueue):
                 self.journal.touched.discard(session.queue)
@@ -255,17 +281,15 @@ class Exchange:
         if not self._leaving[client_id]:
             del self._leaving[client_id]
 
-    def expire(self) -> None:
-        """End the persistent sessions that have been away for longer than the limit."""
-        expiry = self.limits.session_expiry
-        if not expiry:
-            return
-        before = self.wall() - expiry
-        for session in list(self.sessions.values()):
-            if session.disconnected_at is not None and session.disconnected_at < before:
-                self.discard(session)
-                self.stats.expired += 1
-                self.log.info("session expired", client=session.client_id)
+    def _expire(self, session: Session) -> None:
+        """It was away for too long."""
+        self.stats.expired += 1
+        self.discard(session)
+
+    def limits_changed(self) -> None:
+        """The limits are other ones: what goes by them beforehand does so by these."""
+        self.expiry.limits_changed(list(self.sessions.values()))
+        self.quotas.weigh(self.journal.stored)
 
     def _record(self, session: Session) -> SessionRecord:
         queue = session.queue
@@ -277,6 +301,7 @@ class Exchange:
             session.disconnected_at,
             None if connected else (queue.sent_to if isinstance(queue, StoredQueue) else 0),
             session.listener,
+            session.origin,
         )
 
     def new_client_id(self) -> str:
@@ -605,6 +630,9 @@ class Exchange:
         """Count, and start the next turn."""
         if self._fed:
             self._fed.clear()
+        if self.journal.stored != self._weighed:
+            self._weighed = self.journal.stored
+            self.quotas.weigh(self._weighed)
         if self.sent or self.queued or self.acknowledged or self.acknowledgements:
             stats = self.stats
             stats.publish_sent += self.sent - self.away.count

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .ports import (
     Batch,
+    ClockRecord,
     Lane,
     Log,
     QueuedMessage,
@@ -60,6 +61,7 @@ class Journal:
         self._due: float | None = None  # when it is written at the latest all the same
         self.failed = False  #: did the last commit fail?
         self.commits = 0
+        self.stored = store.size  #: bytes that the store holds
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
         self._clear()
         self._fetches: dict[StoredQueue, tuple[int, int]] = {}
@@ -74,6 +76,7 @@ class Journal:
         self._subscriptions: dict[tuple[int, bytes], int | None] = {}
         self._received: set[Session] = set()
         self._retained: dict[bytes, RetainedRecord | None] = {}
+        self._clock: ClockRecord | None = None
 
     # --- what must be stored ---
 
@@ -97,6 +100,10 @@ class Journal:
         self._retained[topic] = record
         if record is not None:
             self.gathered += record.message.size
+
+    def save_clock(self, record: ClockRecord) -> None:
+        """Before any date that is not of the run before."""
+        self._clock = record
 
     # --- who waits ---
 
@@ -156,6 +163,7 @@ class Journal:
             {session.store_id: tuple(session.received or ()) for session in self._received},
             [queue.take_changes() for queue in queues],
             self._retained,
+            self._clock,
         )
         wanted = list(itertools.islice(self._fetches, MAX_FETCHES))
         fetches = [(queue, *self._fetches.pop(queue), queue.next_seq) for queue in wanted]
@@ -183,7 +191,14 @@ class Journal:
 
     @property
     def _has_records(self) -> bool:
-        return bool(self._received or self._retained or self._sessions or self._subscriptions or self._forgotten)
+        return bool(
+            self._received
+            or self._retained
+            or self._sessions
+            or self._subscriptions
+            or self._forgotten
+            or self._clock is not None
+        )
 
     def _submit(
         self, batch: Batch, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]]
@@ -192,12 +207,14 @@ class Journal:
         wanted = [(queue.session_id, start, count) for queue, start, count, _ in fetches]
 
         stored = not any(batch)
+        size = self.stored
 
         def job() -> list[list[QueuedMessage] | StoreError]:
-            nonlocal stored
+            nonlocal stored, size
             if not stored:
                 store.commit(batch)
                 stored = True  # whatever becomes of the rest: it must not be written twice
+                size = store.size
             return [fetch(*place) for place in wanted]
 
         def fetch(session: int, start: int, count: int) -> list[QueuedMessage] | StoreError:
@@ -226,6 +243,7 @@ class Journal:
                 self.failed = False
                 self._log.warning("the store works again: what had to wait is stored and acknowledged")
             self.commits += 1
+            self.stored = size
             self._finish(queues, fetches, result)
 
         self._lane.submit(job, done)

@@ -75,6 +75,9 @@ class Gatekeeper(Protocol):
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if it was checked: only then it gives rights."""
 
+    def origin(self, peer: str) -> str:
+        """The place that a client comes from, if it is one of many from which clients come; "" for this machine."""
+
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         """What this client may do; None where there is no access control list, and everything is allowed."""
 
@@ -112,9 +115,10 @@ class SessionRecord(NamedTuple):
     id: int  #: never used again for another session
     client_id: str
     username: str | None  #: whose it is, and whose rights hold for what is queued; None too if nobody had checked it
-    disconnected_at: float | None  #: seconds since the epoch; None while it is connected
+    disconnected_at: float | None  #: a date of core.clock; None while it is connected
     sent_to: int | None  #: the first place in the queue that was never sent; None if that is not known
     listener: str | None = None  #: where its client came in last; None if an older version wrote it
+    origin: str = ""  #: the place that it was made from (see Gatekeeper.origin)
 
 
 class SessionSnapshot(NamedTuple):
@@ -138,9 +142,18 @@ class RetainedRecord(NamedTuple):
     listener: str | None = None  #: where they came in, whose rules they must keep to; None as in SessionRecord
 
 
+class ClockRecord(NamedTuple):
+    """What one run of the broker tells the next of the time (see core.clock)."""
+
+    at: float  #: the broker's own time when this was recorded
+    wall: float  #: what the system's clock said then, in seconds since the epoch
+    pauses: tuple[tuple[float, float], ...]  #: when the broker was stopped, in its own time, and for how many seconds
+
+
 class Snapshot(NamedTuple):
     sessions: list[SessionSnapshot]
     retained: list[RetainedRecord]
+    clock: ClockRecord | None = None
 
 
 # : A message in a session's queue: its place, from which the Packet Identifier follows; the message; the QoS for this
@@ -166,6 +179,7 @@ class Batch(NamedTuple):
     received: dict[int, tuple[int, ...]]  #: session -> all Packet Identifiers that it now holds (see SessionSnapshot)
     queues: list[QueueChanges]
     retained: dict[bytes, RetainedRecord | None]  #: None: removed
+    clock: ClockRecord | None = None  #: None: as before
 
 
 class StoreError(Exception):
@@ -174,6 +188,10 @@ class StoreError(Exception):
 
 class Store(Protocol):
     """Keeps persistent sessions and retained messages. Blocks; used by one thread at a time."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that all of it takes, as of the last load or commit; what is free for the next does not count."""
 
     def load(self) -> Snapshot:
         """Everything but the queues' messages. Raises StoreError."""
@@ -184,6 +202,9 @@ class Store(Protocol):
     def fetch(self, session: int, start: int, count: int, size: int) -> list[QueuedMessage]:
         """The session's messages from place `start` on, in order: `count` or `size` bytes of them, whichever is less,
         but at least one if there is one. Raises StoreError."""
+
+    def tidy(self) -> bool:
+        """Give back some of what is free, in little time. Is there more to do? Raises StoreError."""
 
     def close(self) -> None: ...
 

@@ -297,7 +297,7 @@ class StoredQueue(Queue):
         limits = exchange.limits
         seq = self.next_seq
         size = message.size
-        if self._count >= limits.max_queued_messages or self.size + size > limits.max_queued_bytes:
+        if self._count >= limits.max_queued_messages or self.size + size > exchange.quotas.queue_bytes:
             self._drop()
             return
         self._added[seq] = (message, qos)

@@ -45,6 +45,7 @@ class Session:
         "disconnected_at",
         "feeding",
         "listener",
+        "origin",
         "proven_name",
         "queue",
         "received",
@@ -60,7 +61,8 @@ class Session:
         self.client_id = client_id
         self.store_id = store_id  #: 0: CleanSession = 1, ends with its connection; else its key in the store
         self.connection: Connection | None = None
-        self.disconnected_at: float | None = None  #: seconds since the epoch
+        self.origin = ""  #: the place that it was made from (see core.ports.Gatekeeper.origin)
+        self.disconnected_at: float | None = None  #: a date of core.clock
         self.username: str | None = None
         self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None

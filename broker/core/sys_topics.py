@@ -28,8 +28,10 @@ class SysTopics:
         """Publish what has changed since the last time."""
         exchange = self._exchange
         stats = exchange.stats
-        queued = sum(session.queue.count for session in exchange.sessions.values() if session.queue is not None)
-        queued_bytes = sum(session.queue.size for session in exchange.sessions.values() if session.queue is not None)
+        limits = exchange.limits
+        queues = [session.queue for session in exchange.sessions.values() if session.queue is not None]
+        queued = sum(queue.count for queue in queues)
+        queued_bytes = sum(queue.size for queue in queues)
         publishes_received = stats.messages_received - stats.other_received
         messages_sent = stats.publish_sent + stats.other_sent
         values: dict[str, object] = {
@@ -52,9 +54,16 @@ class SysTopics:
             "publish/messages/denied": stats.denied,
             "store/messages/count": queued + exchange.retained.count,
             "store/messages/bytes": queued_bytes + exchange.retained.size,
+            "store/bytes": exchange.journal.stored,
+            "store/bytes/limit": limits.max_store,
             "store/commits": exchange.journal.commits,
             "store/failed": int(exchange.journal.failed),
+            "sessions/count": exchange.quotas.sessions,
+            "sessions/count/limit": limits.max_sessions,
             "retained messages/count": exchange.retained.count,
+            "retained messages/count/limit": limits.max_retained,
+            "retained messages/bytes": exchange.retained.memory,
+            "retained messages/bytes/limit": limits.max_retained_bytes,
             "subscriptions/count": exchange.router.count,
             "bytes/received": stats.bytes_received,
             "bytes/sent": stats.bytes_sent,

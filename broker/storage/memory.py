@@ -5,6 +5,7 @@ Owns: the queues of sessions that are away. Must not know: who asks, or on which
 
 from ..core.ports import (
     Batch,
+    ClockRecord,
     Delivery,
     QueuedMessage,
     RetainedRecord,
@@ -12,6 +13,10 @@ from ..core.ports import (
     SessionSnapshot,
     Snapshot,
 )
+from ..wire.message import Message
+
+#: Bytes of memory that a message takes in a queue, besides its own.
+PLACE = 200
 
 
 class MemoryStore:
@@ -24,9 +29,13 @@ class MemoryStore:
         self._released: dict[int, tuple[int, ...]] = {}
         self._queues: dict[int, dict[int, Delivery]] = {}
         self._retained: dict[bytes, RetainedRecord] = {}
+        self._clock: ClockRecord | None = None
+        self._held: dict[Message, int] = {}  # in how many queues
+        self.size = 0
 
     def load(self) -> Snapshot:
-        return Snapshot([self._snapshot(record) for record in self._sessions.values()], list(self._retained.values()))
+        sessions = [self._snapshot(record) for record in self._sessions.values()]
+        return Snapshot(sessions, list(self._retained.values()), self._clock)
 
     def _snapshot(self, record: SessionRecord) -> SessionSnapshot:
         queue = self._queues.get(record.id) or {}
@@ -51,19 +60,41 @@ class MemoryStore:
         self._received.update(batch.received)
         for changes in batch.queues:
             queue = self._queues.setdefault(changes.session, {})
-            queue.update(changes.added)
+            for seq, delivery in changes.added.items():
+                queue[seq] = delivery
+                self._hold(delivery[0])
             for seq in changes.settled:
-                queue.pop(seq, None)
+                if seq in queue:
+                    self._let_go(queue.pop(seq)[0])
             if changes.released is not None:
                 self._released[changes.session] = changes.released
         for topic, record in batch.retained.items():
-            if record is None:
-                self._retained.pop(topic, None)
-            else:
+            old = self._retained.pop(topic, None)
+            if old is not None:
+                self._let_go(old.message)
+            if record is not None:
                 self._retained[topic] = record
+                self._hold(record.message)
+        self._clock = batch.clock or self._clock
         for session in batch.forgotten:
+            for message, _ in self._queues.get(session, {}).values():
+                self._let_go(message)
             for table in (self._sessions, self._subscriptions, self._received, self._released, self._queues):
                 table.pop(session, None)
+
+    def _hold(self, message: Message) -> None:
+        held = self._held.get(message, 0)
+        self._held[message] = held + 1
+        self.size += PLACE if held else PLACE + message.size
+
+    def _let_go(self, message: Message) -> None:
+        held = self._held[message] - 1
+        self.size -= PLACE
+        if held:
+            self._held[message] = held
+        else:
+            del self._held[message]
+            self.size -= message.size
 
     def fetch(self, session: int, start: int, count: int, size: int) -> list[QueuedMessage]:
         queue = self._queues.get(session) or {}
@@ -77,6 +108,9 @@ class MemoryStore:
             found.append((seq, message, qos))
             size -= message.size
         return found
+
+    def tidy(self) -> bool:
+        return False
 
     def close(self) -> None:
         """Nothing to free."""

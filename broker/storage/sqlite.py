@@ -24,6 +24,7 @@ from typing import Any
 
 from ..core.ports import (
     Batch,
+    ClockRecord,
     QueueChanges,
     QueuedMessage,
     RetainedRecord,
@@ -34,11 +35,10 @@ from ..core.ports import (
 )
 from ..os_reasons import is_read_only, no_access, reason
 from ..wire.message import Message
+from .schema import APPLICATION_ID, VERSION, create, migrate
+from .space import give_back
 
 FILE_NAME = "selectmq.db"
-#: "SMQ1": tells our files from other SQLite files.
-APPLICATION_ID = 0x534D5131
-VERSION = 2
 
 #: Payloads of this size are kept once for all queues, not in each.
 LARGE = 16_384
@@ -51,55 +51,6 @@ SEGMENT_SPAN = 1 << 16
 _RECORD = Struct("<IBHI")
 _RECORD_SIZE = _RECORD.size
 _RETAIN = 4
-
-_SCHEMA = """
-CREATE TABLE session (
-    id INTEGER PRIMARY KEY,
-    client_id TEXT NOT NULL UNIQUE,
-    username TEXT,
-    disconnected_at REAL,           -- seconds since the epoch; NULL: connected
-    sent_to INTEGER,                -- NULL: not known
-    received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each (all such lists are little-endian)
-    released BLOB NOT NULL DEFAULT x'',  -- places, 64 bits each
-    listener TEXT                   -- NULL: not known
-);
-CREATE TABLE subscription (
-    session INTEGER NOT NULL, filter BLOB NOT NULL, options INTEGER NOT NULL,
-    PRIMARY KEY (session, filter)
-) WITHOUT ROWID;
-CREATE TABLE segment (
-    id INTEGER PRIMARY KEY,
-    session INTEGER NOT NULL,
-    first INTEGER NOT NULL,         -- places of its first and last message
-    last INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    start INTEGER NOT NULL,         -- bytes queued in this session before it, ever
-    size INTEGER NOT NULL,          -- bytes of its messages
-    data BLOB NOT NULL,             -- packed messages
-    body INTEGER                    -- where the payload of its only message is, if it is large
-);
-CREATE UNIQUE INDEX segment_place ON segment (session, first);
-CREATE INDEX segment_body ON segment (body) WHERE body IS NOT NULL;
-CREATE TABLE gone (segment INTEGER PRIMARY KEY, places BLOB NOT NULL);  -- relative to the first, 32 bits each
-CREATE TABLE body (id INTEGER PRIMARY KEY, payload BLOB NOT NULL);
-CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
-    DELETE FROM gone WHERE segment = old.id;
-    DELETE FROM body WHERE id = old.body AND NOT EXISTS (SELECT 1 FROM segment WHERE body = old.body);
-END;
-CREATE TABLE retained (
-    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, username TEXT, client_id TEXT NOT NULL,
-    listener TEXT
-);
-"""
-
-#: By version: what makes the next one of it.
-_MIGRATIONS = {
-    1: """
-ALTER TABLE session ADD COLUMN listener TEXT;
-ALTER TABLE retained ADD COLUMN listener TEXT;
-ALTER TABLE subscription RENAME COLUMN qos TO options;
-""",
-}
 
 
 class DataError(Exception):
@@ -123,6 +74,7 @@ class SqliteStore:
         _prepare(directory, self.path)
         self._queued: dict[int, int] = {}  # session -> bytes ever queued
         self._next_body = 1
+        self.size = 0
         try:
             # One thread at a time uses it, but not always the same one.
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=0)
@@ -140,6 +92,8 @@ class SqliteStore:
     def _open(self) -> None:
         db = self._db
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if not os.path.getsize(self.path):
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # later it would need a VACUUM
         db.execute("BEGIN EXCLUSIVE")  # takes the lock, which stays until the end
         # Whose file it is comes first: the journal mode is written into it.
         (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -157,29 +111,20 @@ class SqliteStore:
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA journal_size_limit = {16 << 20}")
         if not tables:
-            db.execute("BEGIN")
-            for statement in _statements(_SCHEMA):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
-            db.execute("COMMIT")
+            create(db)
         problems = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
         if problems != ["ok"]:
             raise DataError(self._damaged(problems[0]))
+        self._measure()
         if tables:
-            self._migrate(version)
+            migrate(db, version)
 
-    def _migrate(self, version: int) -> None:
-        """Bring a file of an older version up to date, all of it or nothing."""
-        if version == VERSION:
-            return
-        db = self._db
-        db.execute("BEGIN")
-        for older in range(version, VERSION):
-            for statement in _statements(_MIGRATIONS[older]):
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
+    def _measure(self) -> None:
+        """What is in use, as the file's header says."""
+        (size,), (pages,), (free,) = (
+            self._db.execute(f"PRAGMA {what}").fetchone() for what in ("page_size", "page_count", "freelist_count")
+        )
+        self.size = size * (pages - free)
 
     # --- core.ports.Store ---
 
@@ -200,10 +145,11 @@ class SqliteStore:
             subscriptions.setdefault(session, {})[topic_filter] = options
         sessions = []
         for row in db.execute(
-            "SELECT id, client_id, username, disconnected_at, sent_to, listener, received, released FROM session"
+            "SELECT id, client_id, username, disconnected_at, sent_to, listener, origin, received, released"
+            " FROM session"
         ).fetchall():
             *record, received, released = _typed(
-                row, int, str, str | None, float | None, int | None, str | None, bytes, bytes
+                row, int, str, str | None, float | None, int | None, str | None, str, bytes, bytes
             )
             id = record[0]
             first = db.execute(
@@ -233,7 +179,15 @@ class SqliteStore:
                 for row in db.execute("SELECT topic, payload, qos, username, client_id, listener FROM retained")
             )
         ]
-        return Snapshot(sessions, retained)
+        return Snapshot(sessions, retained, self._load_clock())
+
+    def _load_clock(self) -> ClockRecord | None:
+        row = self._db.execute("SELECT at, wall, pauses FROM clock").fetchone()
+        if row is None:
+            return None
+        at, wall, packed = _typed(row, float, float, bytes)
+        numbers = _unpack("d", packed)
+        return ClockRecord(at, wall, tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
     def commit(self, batch: Batch) -> None:
         db = self._db
@@ -248,7 +202,14 @@ class SqliteStore:
                 if changes.session not in gone:
                     self._write_queue(changes, queued)
             self._write_retained(batch)
-            db.execute("COMMIT")
+            if batch.clock is not None:
+                at, wall, pauses = batch.clock
+                packed = _pack("d", [number for pause in pauses for number in pause])
+                db.execute(
+                    "INSERT OR REPLACE INTO clock (id, at, wall, pauses) VALUES (1, ?, ?, ?)", (at, wall, packed)
+                )
+            self._measure()
+            db.execute("COMMIT")  # nothing may fail behind it
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
@@ -287,6 +248,12 @@ class SqliteStore:
             raise StoreError(self._explain(error)) from None
         return found
 
+    def tidy(self) -> bool:
+        try:
+            return give_back(self._db, self.path)
+        except sqlite3.Error as error:
+            raise StoreError(self._explain(error)) from None
+
     def close(self) -> None:
         """Leave one whole file behind, without a log beside it."""
         with contextlib.suppress(sqlite3.Error):
@@ -299,8 +266,8 @@ class SqliteStore:
     def _write_sessions(self, batch: Batch, gone: set[int]) -> None:
         db = self._db
         db.executemany(
-            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to, listener)"
-            " VALUES (?, ?, ?, ?, ?, ?)"
+            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to, listener, origin)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET username = excluded.username, disconnected_at = excluded.disconnected_at,"
             " sent_to = excluded.sent_to, listener = excluded.listener",
             [record for id, record in batch.sessions.items() if id not in gone],
@@ -468,16 +435,6 @@ def why_unusable(error: OSError) -> str:
     return reason(error)
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script, one by one: executescript would commit before it begins."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
 def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
     """The row, if its values have these types: SQLite does not insist on them. Raises _Damage."""
     for value, kind in zip(row, kinds, strict=True):
@@ -486,7 +443,7 @@ def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
     return row
 
 
-def _pack(kind: str, numbers: Iterable[int]) -> bytes:
+def _pack(kind: str, numbers: Iterable[float]) -> bytes:
     """A list of numbers, little-endian, so that the file can move to another machine."""
     packed = array(kind, numbers)
     if sys.byteorder == "big":

@@ -120,6 +120,23 @@ def test_a_password_is_checked_before_anything_that_concerns_the_user(
     assert verdict(Gatekeeper(policy, elsewhere.checks), elsewhere, packet) == code
 
 
+@pytest.mark.parametrize(
+    ("peer", "origin"),
+    [
+        ("192.0.2.1:1000", "192.0.2.1"),
+        ("[2001:db8::1]:1000", "2001:0db8:0000:0000"),
+        ("[::ffff:192.0.2.1]:1000", "192.0.2.1"),
+        ("127.0.0.1:1000", ""),
+        ("127.9.9.9:1000", ""),
+        ("[::1]:1000", ""),
+        ("unix:uid-1000:pid-4711", ""),
+    ],
+)
+def test_this_machine_is_no_place_like_others(peer: str, origin: str, elsewhere: Elsewhere) -> None:
+    """A proxy on it may have all clients behind it."""
+    assert Gatekeeper(Policy(), elsewhere.checks).origin(peer) == origin
+
+
 @pytest.mark.parametrize("line", [sha512_line, pbkdf2_line])
 @pytest.mark.parametrize(("password", "code"), [(b"", 0), (None, 4), (b"\0", 4)])
 def test_no_password_is_not_an_empty_one(

@@ -58,7 +58,7 @@ DEFAULTS_OF_A_LISTENER = {
 DEFAULTS_OF_THE_BROKER = {
     "data": "/state/selectmq",
     "memory": False,
-    "session_expiry": 0.0,
+    "session_expiry": 30 * 86400.0,
     "sys_interval": 10.0,
     "log_level": "info",
     "log_format": "text",
@@ -71,6 +71,10 @@ DEFAULTS_OF_THE_BROKER = {
     "max_queued_bytes": 1024 * 1024 * 1024,
     "max_memory_queue": 1000,
     "max_unsent": 1024 * 1024,
+    "max_sessions": 50_000,
+    "max_sessions_per_user": 10_000,
+    "max_sessions_per_address": 10_000,
+    "max_store": 2 << 30,
     "max_retained": 100_000,
     "max_retained_bytes": 256 * 1024 * 1024,
     "max_connect_rate": 1000,
@@ -223,6 +227,10 @@ def test_every_option_in_a_file() -> None:
         max_queued_bytes = "10MB"
         max_memory_queue = 13
         max_unsent = 100000
+        max_sessions = 15
+        max_sessions_per_user = 16
+        max_sessions_per_address = 0
+        max_store = "20 MiB"
         max_retained = 14
         max_retained_bytes = "2 gib"
         max_connect_rate = 0
@@ -247,6 +255,10 @@ def test_every_option_in_a_file() -> None:
         "max_queued_bytes": 10_000_000,
         "max_memory_queue": 13,
         "max_unsent": 100_000,
+        "max_sessions": 15,
+        "max_sessions_per_user": 16,
+        "max_sessions_per_address": 0,
+        "max_store": 20 << 20,
         "max_retained": 14,
         "max_retained_bytes": 2_147_483_648,
         "max_connect_rate": 0,
@@ -294,6 +306,8 @@ def test_every_flag() -> None:
         "--max-connect-rate", "0", "--client-certificates", "optional", "--client-crl", "crl", "--max-client-id", "23",
         "--max-keepalive", "2m", "--workers", "5", "--max-topic-levels", "15", "--max-topic-length", "1 KiB",
         "--certificate-chain", "chain", "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
+        "--max-sessions", "16",
+        "--max-sessions-per-user", "17", "--max-sessions-per-address", "18", "--max-store", "1 GiB",
     ))  # fmt: skip
     here = os.getcwd()
     flagged = [name for name, row in OPTIONS.items() if row.has_flag]
@@ -319,6 +333,10 @@ def test_every_flag() -> None:
         "max_topic_levels": 15,
         "max_topic_length": 1024,
         "max_retained_bytes": 1_000_000,
+        "max_sessions": 16,
+        "max_sessions_per_user": 17,
+        "max_sessions_per_address": 18,
+        "max_store": 1 << 30,
         "connect_timeout": 90.0,
         "max_connections": 7,
         "max_packet_size": 1_048_576,
@@ -1410,7 +1428,7 @@ def test_toml_round_trip() -> None:
         """)
     Path("again.toml").write_text(config.toml(), encoding="utf-8")
     assert load("again.toml") == config
-    assert keywords(memory=True).toml().splitlines()[:2] == ["memory = true", "session_expiry = 0"]
+    assert keywords(memory=True).toml().splitlines()[:2] == ["memory = true", 'session_expiry = "30d"']
 
 
 # All mistakes at once ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from broker.core.clock import Clock
 from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
@@ -198,6 +199,9 @@ class FakeGatekeeper:
     def proven_name(self, username: str | None) -> str | None:
         return username
 
+    def origin(self, peer: str) -> str:
+        return peer.rpartition(":")[0]
+
     def rights(self, username: str | None, client_id: str) -> Rights | None:
         return self.granted.get(username)
 
@@ -231,25 +235,30 @@ class Forbidden:
 class World:
     """A core at work: whatever happens to it is followed by the turns that it causes, and by no others."""
 
-    def __init__(self, store: Store | None = None, limits: Limits | None = None, *, now: float = 1_000.0) -> None:
+    def __init__(
+        self,
+        store: Store | None = None,
+        limits: Limits | None = None,
+        *,
+        now: float = 1_000.0,
+        epoch: float = 1_700_000_000.0,
+    ) -> None:
         self.store: Store = store if store is not None else MemoryStore()
         self.limits = limits if limits is not None else Limits()
         self.log = FakeLog()
         self.lane = FakeLane()
         self.timers = Timers()
         self.now = self.timers.now = now
-        self.epoch = 1_700_000_000.0  #: the wall clock is this much ahead of `now`
+        self.epoch = epoch  #: the system's clock is this much ahead of `now`
         self.gatekeeper = FakeGatekeeper()
         self._soon: list[Callable[[], None]] = []
         self._texts = itertools.count(1)
         self.turns = 0
         self.journal = Journal(self.store, self.lane, self.timers, self.log)
-        self.exchange = Exchange(self.journal, self.timers, self.limits, self.log, self, self.wall, self.unguessable)
+        clock = Clock(now, self.epoch + now)
+        self.exchange = Exchange(self.journal, self.timers, self.limits, self.log, self, clock, self.unguessable)
         self.exchange.may_publish = self.gatekeeper.may_publish
         self.clients: list[Client] = []
-
-    def wall(self) -> float:
-        return self.epoch + self.now
 
     def unguessable(self) -> str:
         return str(next(self._texts))
@@ -263,7 +272,7 @@ class World:
 
     def crash(self) -> World:
         """What stands up again after this one was killed: the same store, and nothing else."""
-        again = World(self.store, self.limits, now=self.now)
+        again = World(self.store, self.limits, now=self.now, epoch=self.epoch)
         again.gatekeeper.granted = self.gatekeeper.granted
         return again.restore().settle()
 

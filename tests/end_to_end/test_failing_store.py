@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from broker.storage.schema import VERSION
 from broker.storage.sqlite import FILE_NAME, SqliteStore
 from tests.broker_process import BrokerProcess, StartBroker, environment, run_command_line
 from tests.raw_client import (
@@ -284,7 +285,7 @@ def damaged(directory: Path) -> None:
         (other_file, "cannot be used: it is not a directory"),
         (closed_to_everybody, "permission denied; check its owner and permissions"),
         (unreadable, "permission denied; check its owner and permissions"),
-        (newer, "was written by a newer version of this broker (format 7, this one knows 1); upgrade"),
+        (newer, f"was written by a newer version of this broker (format 7, this one knows {VERSION}); upgrade"),
         (foreign, "is not a file of this broker; choose another directory with --data"),
         (garbage, "is damaged (file is not a database); put back a copy of it"),
         (truncated, "is damaged (database disk image is malformed); put back a copy of it"),

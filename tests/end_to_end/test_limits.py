@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.auth.passwords import set_password
 from tests.broker_process import BrokerProcess, StartBroker
 from tests.end_to_end.sys_topics import sys_values, wait_for_count, wait_for_sys
 from tests.raw_client import (
@@ -328,6 +329,57 @@ def test_a_persistent_session_keeps_on_disk_what_memory_does_not_take(
 
 
 # --- what is not sent ---
+
+
+@pytest.mark.parametrize("option", ["max_sessions", "max_sessions_per_user"])
+def test_max_sessions(option: str, start_broker: StartBroker, tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    set_password(str(passwords), "ann", b"secret", create=True, iterations=1)
+    broker = start_broker(f'{OFTEN}{option} = 2\npasswords = "{passwords}"\n', data=tmp_path / "data")
+
+    def code(client_id: str, *, clean: bool = False) -> int:
+        with RawClient(broker.address) as client:
+            client.send(connect(client_id, clean=clean, username="ann", password=b"secret"))
+            answer: int = client.next()[3]
+            return answer
+
+    assert [code(name) for name in ("a", "b", "c")] == [0, 0, 3]
+    broker.restart()  # they are all there, though nobody is connected
+    assert [code("c"), code("c", clean=True), code("b"), code("a", clean=True), code("c")] == [3, 0, 0, 0, 0]
+    broker.wait_for("client refused", client="c", code=3)
+
+
+def test_max_sessions_per_address(start_broker: StartBroker) -> None:
+    """Not for this machine, on which a proxy may be; it is a proxy that tells other addresses here."""
+    options = 'proxy_protocol = ["127.0.0.1"]\nallow_anonymous = true\nmax_sessions_per_address = 2\n'
+    broker = start_broker(options)
+
+    def code(client_id: str, address: str) -> int:
+        with RawClient(broker.address) as client:
+            client.send(f"PROXY TCP4 {address} 192.0.2.9 1000 1883\r\n".encode() + connect(client_id, clean=False))
+            answer: int = client.next()[3]
+            return answer
+
+    assert [code(f"a{i}", "192.0.2.1") for i in range(3)] == [0, 0, 3]
+    assert [code(f"b{i}", "192.0.2.2") for i in range(3)] == [0, 0, 3]
+    assert [code(f"c{i}", "127.0.0.1") for i in range(3)] == [0, 0, 0]
+
+
+def test_max_store(start_broker: StartBroker, tmp_path: Path) -> None:
+    broker = start_broker(OFTEN + 'max_store = "2 MiB"\n', data=tmp_path / "data")
+    absent(broker, "away")
+    with RawClient.connected(broker.address, "author") as author:
+        publish_all(author, 3_000, b"x" * 1_000)
+        with RawClient(broker.address) as new:
+            new.send(connect("new", clean=False))
+            assert new.closed() == connack(3)
+    (told,) = broker.wait_for("the store is full: messages for absent clients are dropped, and no new session is made")
+    assert (told["max_store"], told["level"]) == (2 << 20, "error")
+    wait_for_count(broker.address, "publish/messages/dropped", 1)
+    with RawClient.connected(broker.address, "away") as reader:  # CleanSession = 1: what waited is given up
+        reader.ping()
+    broker.wait_for("the store has room again")
+    absent(broker, "new")
 
 
 def test_max_unsent(start_broker: StartBroker) -> None:

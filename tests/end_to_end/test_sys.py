@@ -115,6 +115,18 @@ def test_subscriptions_retained_and_stored(broker: BrokerProcess) -> None:
     assert int(values["store/commits"]) > 0
 
 
+def test_each_figure_stands_beside_its_limit(start_broker: StartBroker, tmp_path: Path) -> None:
+    limits = {"max_sessions": 7, "max_store": 3 << 20, "max_retained": 1_000, "max_retained_bytes": 65_536}
+    lines = [f"{name} = {value}\n" for name, value in limits.items()]
+    address = start_broker("sys_interval = 0.05\n" + "".join(lines), data=tmp_path / "data").address
+    with RawClient.connected(address, "stays", clean=False), RawClient.connected(address, "goes"):
+        wait_for_sys(address, "sessions/count", 1)
+    values = sys_values(address)
+    figures = ("sessions/count", "store/bytes", "retained messages/count", "retained messages/bytes")
+    assert [int(values[f"{name}/limit"]) for name in figures] == list(limits.values())
+    assert all(0 < int(values[name]) < int(values[f"{name}/limit"]) for name in figures)
+
+
 def test_connections_are_counted(broker: BrokerProcess) -> None:
     address = broker.address
     with RawClient(address) as client:

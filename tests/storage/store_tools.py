@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from broker.core.ports import (
     Batch,
+    ClockRecord,
     Delivery,
     QueueChanges,
     QueuedMessage,
@@ -37,6 +38,7 @@ def batch(
     received: Mapping[int, tuple[int, ...]] | None = None,
     queues: Iterable[QueueChanges] = (),
     retained: Mapping[bytes, RetainedRecord | None] | None = None,
+    clock: ClockRecord | None = None,
 ) -> Batch:
     return Batch(
         list(forgotten),
@@ -45,6 +47,7 @@ def batch(
         dict(received or {}),
         list(queues),
         dict(retained or {}),
+        clock,
     )
 
 
@@ -56,9 +59,10 @@ def session(
     disconnected_at: float | None = None,
     sent_to: int | None = None,
     listener: str | None = None,
+    origin: str = "",
 ) -> SessionRecord:
     name = f"client-{id}" if client_id is None else client_id
-    return SessionRecord(id, name, username, disconnected_at, sent_to, listener)
+    return SessionRecord(id, name, username, disconnected_at, sent_to, listener, origin)
 
 
 def changes(

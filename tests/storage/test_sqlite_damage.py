@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.clock import Clock
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
 from broker.core.limits import Limits
@@ -77,7 +78,9 @@ def start(directory: Path) -> str | None:
     try:
         snapshot = store.load()
         timers, log, lane = Timers(), Lines(), Lane()
-        exchange = Exchange(Journal(store, lane, timers, log), timers, Limits(), log, lane, lambda: 0.0, lambda: "x")
+        exchange = Exchange(
+            Journal(store, lane, timers, log), timers, Limits(), log, lane, Clock(0.0, 0.0), lambda: "x"
+        )
         exchange.restore(snapshot, lambda session: None)
         for found in snapshot.sessions:
             store.fetch(found.record.id, 0, ALL, NO_LIMIT)

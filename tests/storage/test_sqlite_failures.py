@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from broker.core.clock import Clock
 from broker.core.exchange import Exchange
 from broker.core.journal import RETRY, Journal
 from broker.core.limits import Limits
@@ -167,6 +168,12 @@ def test_a_commit_that_fails_at_any_instruction_is_undone(made: Path, expected: 
     failed = 0
     stride = 13
     wanted = after()
+
+    def trace(statement: str) -> None:
+        if statement == "COMMIT":  # which this, and nothing else, can interrupt behind its end
+            store._db.set_progress_handler(None, 1)
+
+    store._db.set_trace_callback(trace)
     while True:
         left = 1 + failed * stride
 
@@ -372,7 +379,7 @@ def test_a_batch_is_not_written_again_because_a_load_behind_it_failed(made: Path
     store = opened(made)
     lane, timers, log = Lane(), Timers(), Lines()
     journal = Journal(store, lane, timers, log)
-    exchange = Exchange(journal, timers, Limits(), log, lane, lambda: 0.0, lambda: "x")
+    exchange = Exchange(journal, timers, Limits(), log, lane, Clock(0.0, 0.0), lambda: "x")
     exchange.restore(store.load(), lambda session: None)
     queue = exchange.sessions["client-1"].queue
     assert isinstance(queue, StoredQueue)

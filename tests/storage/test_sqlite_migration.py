@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.storage import sqlite
-from broker.storage.sqlite import APPLICATION_ID, FILE_NAME, VERSION, DataError, SqliteStore
+from broker.core.ports import ClockRecord
+from broker.storage.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from broker.storage.sqlite import FILE_NAME, DataError, SqliteStore
 from tests.storage.store_tools import (
     FaultyConnection,
     Kept,
@@ -70,6 +71,50 @@ INSERT INTO segment VALUES (1, 3, 0, 1, 2, 0, 4, x'00000000010100010000007478010
 INSERT INTO retained VALUES (CAST('r' AS BLOB), x'00FF', 1, 'u', 'c');
 PRAGMA user_version = 1;
 """,
+    2: """
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL UNIQUE,
+    username TEXT,
+    disconnected_at REAL,           -- seconds since the epoch; NULL: connected
+    sent_to INTEGER,                -- NULL: not known
+    received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each (all such lists are little-endian)
+    released BLOB NOT NULL DEFAULT x'',  -- places, 64 bits each
+    listener TEXT                   -- NULL: not known
+);
+CREATE TABLE subscription (
+    session INTEGER NOT NULL, filter BLOB NOT NULL, options INTEGER NOT NULL,
+    PRIMARY KEY (session, filter)
+) WITHOUT ROWID;
+CREATE TABLE segment (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    first INTEGER NOT NULL,         -- places of its first and last message
+    last INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    start INTEGER NOT NULL,         -- bytes queued in this session before it, ever
+    size INTEGER NOT NULL,          -- bytes of its messages
+    data BLOB NOT NULL,             -- packed messages
+    body INTEGER                    -- where the payload of its only message is, if it is large
+);
+CREATE UNIQUE INDEX segment_place ON segment (session, first);
+CREATE INDEX segment_body ON segment (body) WHERE body IS NOT NULL;
+CREATE TABLE gone (segment INTEGER PRIMARY KEY, places BLOB NOT NULL);  -- relative to the first, 32 bits each
+CREATE TABLE body (id INTEGER PRIMARY KEY, payload BLOB NOT NULL);
+CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
+    DELETE FROM gone WHERE segment = old.id;
+    DELETE FROM body WHERE id = old.body AND NOT EXISTS (SELECT 1 FROM segment WHERE body = old.body);
+END;
+CREATE TABLE retained (
+    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, username TEXT, client_id TEXT NOT NULL,
+    listener TEXT
+);
+INSERT INTO session VALUES (3, 'c', 'u', 1.5, 1, x'0700', x'0000000000000000', NULL);
+INSERT INTO subscription VALUES (3, CAST('a/#' AS BLOB), 2), (3, CAST('b' AS BLOB), 0);
+INSERT INTO segment VALUES (1, 3, 0, 1, 2, 0, 4, x'0000000001010001000000747801000000020100010000007479', NULL);
+INSERT INTO retained VALUES (CAST('r' AS BLOB), x'00FF', 1, 'u', 'c', NULL);
+PRAGMA user_version = 2;
+""",
 }
 
 #: Those of the schema, and none that SQLite keeps for itself.
@@ -107,7 +152,7 @@ def schema(path: Path) -> list[tuple[object, ...]]:
 
 
 def test_there_is_an_example_of_each_older_version() -> None:
-    assert sorted(OLDER) == list(range(1, VERSION)) == sorted(sqlite._MIGRATIONS)
+    assert sorted(OLDER) == list(range(1, VERSION)) == sorted(MIGRATIONS)
 
 
 @EACH
@@ -115,17 +160,25 @@ def test_what_an_older_version_stored_is_there_and_can_be_changed(fast_path: Pat
     directory = written_by(version, fast_path / "data")
     store = opened(directory)
     check(store)
+    assert store.load().clock is None
     newer = session(3, "c", username="u", listener="[::1]:1883")
+    other = session(4, "d", origin="192.0.2.1")
+    clock = ClockRecord(2.5, 1.7e9, ((1.5, 60.0),))
     store.commit(
         batch(
-            sessions=[newer],
+            sessions=[newer, other],
+            clock=clock,
             subscriptions={(3, b"b"): 1 | 12},
             retained={b"r": retained(b"r", b"new", 0, None, "d", "unix:/s")},
         )
     )
     store.close()
     store = opened(directory)
-    assert kept_sessions(store.load()) == {3: Kept(newer, {b"a/#": 2, b"b": 13}, (7,), (0,))}
+    assert kept_sessions(store.load()) == {
+        3: Kept(newer, {b"a/#": 2, b"b": 13}, (7,), (0,)),
+        4: Kept(other, {}, (), ()),
+    }
+    assert store.load().clock == clock
     assert kept_retained(store.load()) == {b"r": KeptRetained(b"new", 0, True, None, "d", "unix:/s")}
     store.close()
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.ports import StoreError
+from broker.storage.schema import APPLICATION_ID, VERSION
 from broker.storage.sqlite import (
-    APPLICATION_ID,
     FILE_NAME,
     LARGE,
     SEGMENT_COUNT,
     SEGMENT_SIZE,
-    VERSION,
     DataError,
     SqliteStore,
 )
@@ -418,3 +418,11 @@ def test_a_newer_format_is_refused_and_stays_as_it_is(fast_path: Path) -> None:
         "or choose another directory with --data"
     )
     assert path.read_bytes() == before
+
+
+def test_a_damaged_clock_is_told(fast_path: Path) -> None:
+    store = opened(fast_path)
+    store._db.execute("INSERT INTO clock VALUES (1, 'noon', 0.0, x'')")
+    with pytest.raises(StoreError, match="is damaged"):
+        store.load()
+    store.close()

@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from broker.core.ports import ClockRecord
 from broker.storage.sqlite import LARGE, SEGMENT_COUNT, SEGMENT_SIZE, SEGMENT_SPAN
 from tests.storage.store_tools import (
     ALL,
@@ -35,8 +36,15 @@ def places(messages: list[Queued]) -> list[int]:
 
 
 def test_a_new_store_is_empty(box: Box) -> None:
-    assert box.reread().load() == ([], [])
+    assert box.reread().load() == ([], [], None)
     assert box.reread().fetch(1, 0, ALL, NO_LIMIT) == []
+
+
+def test_the_last_record_of_the_clock_is_kept(box: Box) -> None:
+    for clock in (ClockRecord(5.5, 1.7e9, ()), ClockRecord(1.7e9 + 0.125, 0.5, ((5.5, 0.0), (7.0, 1e9 + 0.25)))):
+        box.store.commit(batch(clock=clock))
+        box.store.commit(batch(sessions=[session(1)]))  # says nothing of it
+        assert box.reread().load().clock == clock
 
 
 def test_an_empty_batch_changes_nothing(box: Box) -> None:
@@ -55,7 +63,15 @@ def test_all_fields_of_a_session_are_kept(box: Box) -> None:
     times = [(None, None), (0.0, 0), (1_800_000_000.123456, 1 << 40)]
     listeners = [None, "[::1]:1883", "unix:/run/\u20ac"]
     records = [
-        session(id, f"{name}{id}", username=username, disconnected_at=away, sent_to=sent_to, listener=listener)
+        session(
+            id,
+            f"{name}{id}",
+            username=username,
+            disconnected_at=away,
+            sent_to=sent_to,
+            listener=listener,
+            origin=f"::{id}",
+        )
         for id, (name, username, (away, sent_to), listener) in enumerate(product(names, usernames, times, listeners), 1)
     ]
     box.store.commit(batch(sessions=records))
