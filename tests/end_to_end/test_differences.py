@@ -232,6 +232,11 @@ def test_subscription_that_could_never_get_anything(sites: Sites, wanted: str, t
     assert answers == [suback(theirs), suback(ours)]
 
 
+def test_shared_subscription(sites: Sites) -> None:
+    answers = [answer(site.anybody, connect("x"), subscribe(("$share/group/x", 0))) for site in sites.both]
+    assert answers == [suback(0), suback(0x80)]
+
+
 def test_pattern_deny(sites: Sites) -> None:
     """Over a user's own `topic readwrite`: in Mosquitto the client gets its message, in ours it cannot subscribe."""
     with RawClient.connected(sites.mosquitto.rights, "m", username="alice", password=b"secret") as client:
