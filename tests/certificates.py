@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = datetime.timedelta(days=1)
+#: Long enough that nobody is warned of its end.
+LONG = 400 * DAY
 
 # Python 3.13 refuses authorities that do not say what they are for, and certificates that do not say whose they are.
 _CA_USAGE = x509.KeyUsage(
@@ -53,7 +55,7 @@ class Authority:
         certificate = (
             x509.CertificateBuilder(root._name, self._name, self._key.public_key(), x509.random_serial_number())
             .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_after(now + LONG)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_CA_USAGE, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
@@ -68,7 +70,7 @@ class Authority:
         name: str,
         attributes: Attributes | None = None,
         *,
-        valid: tuple[datetime.timedelta, datetime.timedelta] = (-DAY, DAY),
+        valid: tuple[datetime.timedelta, datetime.timedelta] = (-DAY, LONG),
         server: bool = False,
     ) -> Issued:
         """A certificate with `name` as its common name, or with these attributes of its subject. `valid`: from when to
@@ -91,6 +93,7 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         found = Issued(self._directory / f"{name}.crt", self._directory / f"{name}.key", serial)
         found.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        found.key.touch(mode=0o600)
         found.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
