@@ -131,10 +131,10 @@ def test_each_message_reaches_the_other_side_once_and_as_it_was(sides: Sides, re
     expected = [(f"from {side}/{qos}", b"x", qos, True) for side in ("ours", "theirs") for qos in (0, 1, 2)]
     for side in ("ours", "theirs"):
         with sides.join(side, "late") as late:
-            late.subscribe(("#", 2))
+            late.subscribe(("from ours/#", 2), ("from theirs/#", 2), (f"late/{side}", 0))
             if retain:
                 assert sorted(plain(late.messages(6))) == expected
-            late.nothing_else("end")
+            late.nothing_else(f"late/{side}")
 
 
 @pytest.mark.parametrize("away", ["ours", "theirs"])
