@@ -6,6 +6,7 @@ it but the command line and the embedded Broker.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from . import logs
+from .addresses import origin_of
 from .auth.checks import Checks
 from .auth.errors import FileError
 from .config import loading
@@ -27,6 +29,7 @@ from .core.session import Session
 from .core.sys_topics import SysTopics
 from .core.tidying import Tidying
 from .core.timers import Timers
+from .core.trace import watch
 from .entrance import Entrance, StartError, read_rules
 from .net.listener import ListenError
 from .net.loop import Loop
@@ -41,7 +44,8 @@ from .version import __version__
 GRACE = 5.0
 #: Seconds that the store gets to write what clients have been promised.
 STORE_GRACE = 5.0
-#: Seconds between two looks whether somebody has set the system's clock.
+#: Seconds between two looks whether somebody has set the system's clock, and for complaints that were left out of the
+#: log.
 CLOCK_CHECK = 10.0
 #: Authors of retained messages whose rights are remembered.
 MAX_AUTHORS = 1000
@@ -95,6 +99,7 @@ class Server:
             journal = Journal(store, self._lane, self.timers, log)
             clock = Clock(self.timers.now, wall())
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, clock, _unguessable)
+            self.exchange.complaints.origin = origin_of
             self.exchange.may_publish = self._may_publish
             self.exchange.proves_names = lambda: any(entrance.gatekeeper.proves_names for entrance in self._entrances)
             self._apply_limits()
@@ -143,7 +148,7 @@ class Server:
             self.log.info("listening", address=str(entrance.listener))
         kept = len(self.exchange.sessions)
         self.log.info(
-            "started", version=__version__, data=self.config.data or "memory", sessions=kept,
+            "started", version=__version__, pid=os.getpid(), data=self.config.data or "memory", sessions=kept,
             retained=self.exchange.retained.count,
         )  # fmt: skip
         self._notify("READY=1", self._status)
@@ -154,6 +159,7 @@ class Server:
             self.loop.run()
         finally:
             self.close()
+            self.exchange.complaints.finish()
             self.log.info("ended")
 
     def request(self, what: str, signal: str = "") -> None:
@@ -189,7 +195,7 @@ class Server:
 
     def _bug(self, error: BaseException) -> None:
         self.exchange.stats.bugs += 1
-        self.log.exception("bug: the broker goes on without what it wanted to do", error)
+        self.exchange.complaints.bug("bug: the broker goes on without what it wanted to do", error, "")
 
     def _publish_sys(self, now: float) -> float | None:
         interval = self.config.sys_interval
@@ -201,6 +207,7 @@ class Server:
 
     def _look_at_the_clock(self, now: float) -> float | None:
         self.exchange.expiry.look(time.monotonic(), self._wall())  # `now` may be long ago, if this turn was a long one
+        self.exchange.complaints.sweep(now)
         return now + CLOCK_CHECK
 
     # --- configuration ---
@@ -233,6 +240,8 @@ class Server:
         self.exchange.rights_changed(self._rights)
         for entrance in self._entrances:
             entrance.close_unwelcome()
+            for connection in entrance.connections.values():
+                watch(connection, self.log)
         for change in changes:
             if change.reloadable:
                 self.log.info("changed", option=str(change))
