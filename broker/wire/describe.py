@@ -3,8 +3,9 @@
 Owns: which of a packet's contents are shown. Must not know: who asks. Payloads and passwords are never shown.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
 
 from .codes import (
     CONNACK,
@@ -15,6 +16,7 @@ from .codes import (
     SUBACK,
     SUBSCRIBE,
     UNSUBSCRIBE,
+    ProtocolError,
 )
 from .encoder import packet_size
 from .packets import Connect, Packet
@@ -36,10 +38,10 @@ def describe_received(packet: Packet) -> tuple[str, Fields]:
     if kind == CONNECT:
         return event, _connect(packet[1])
     if kind == SUBSCRIBE:
-        shown = [b"%b:%d" % wanted for wanted in packet[2][:MAX_SHOWN]]
-        return event, {"packet_id": packet[1], "filters": _list(shown, len(packet[2]))}
+        filters = (b"%b:%d" % wanted for wanted in packet[2])
+        return event, {"packet_id": packet[1], "filters": _list(filters)}
     if kind == UNSUBSCRIBE:
-        return event, {"packet_id": packet[1], "filters": _list(packet[2][:MAX_SHOWN], len(packet[2]))}
+        return event, {"packet_id": packet[1], "filters": _list(packet[2])}
     return event, {"packet_id": packet[1]} if len(packet) > 1 else {}
 
 
@@ -72,8 +74,7 @@ def _sent(data: bytes, start: int, end: int) -> tuple[str, Fields]:
         return event, {}
     fields: Fields = {"packet_id": int.from_bytes(data[body : body + 2], "big")}
     if kind == SUBACK:
-        shown = [b"%d" % code for code in data[body + 2 : min(end, body + 2 + MAX_SHOWN)]]
-        fields["codes"] = _list(shown, end - body - 2)
+        fields["codes"] = _list(b"%d" % code for code in data[body + 2 : end])
     return event, fields
 
 
@@ -96,6 +97,8 @@ def _connect(connect: Connect) -> Fields:
         "clean": connect.clean_session,
         "keep_alive": connect.keep_alive,
     }
+    if connect.bridge:
+        fields["bridge"] = True
     if connect.username is not None:
         fields["user"] = connect.username
     if connect.password is not None:
@@ -108,6 +111,9 @@ def _connect(connect: Connect) -> Fields:
     return fields
 
 
-def _list(shown: Sequence[Any], count: int) -> bytes:
-    text = b", ".join(shown)
-    return text if count <= len(shown) else text + b" and %d more" % (count - len(shown))
+def _list(all_of_them: Iterable[bytes]) -> bytes:
+    """The first of them. A long list is read only as far as that; if it is malformed, that is found later."""
+    shown: list[bytes] = []
+    with contextlib.suppress(ProtocolError):
+        shown.extend(itertools.islice(all_of_them, MAX_SHOWN + 1))
+    return b", ".join([*shown[:MAX_SHOWN], *([b"..."] if len(shown) > MAX_SHOWN else [])])

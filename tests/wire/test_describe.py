@@ -88,17 +88,32 @@ def test_several_packets_are_sent_together() -> None:
     assert list(describe_sent(data)) == [one[1:] for one in SENT]
 
 
-def test_of_many_filters_some_are_shown() -> None:
+@pytest.mark.parametrize("count", [MAX_SHOWN + 1, 1000])  # a long packet is read only when it is worked on
+def test_of_many_filters_some_are_shown(count: int) -> None:
     decoder = Decoder(1 << 20)
-    decoder.feed(subscribe(*((f"t/{n}", 0) for n in range(1000))) + unsubscribe(*(f"t/{n}" for n in range(1000))))
+    decoder.feed(subscribe(*((f"t/{n}", 0) for n in range(count))) + unsubscribe(*(f"t/{n}" for n in range(count))))
     wanted, unwanted = decoder.decode(2)
-    for packet, end in ((wanted, b"t/19:0 and 980 more"), (unwanted, b"t/19 and 980 more")):
+    for packet, end in ((wanted, b", t/19:0, ..."), (unwanted, b", t/19, ...")):
         filters = describe_received(packet)[1]["filters"]
         assert isinstance(filters, bytes)
         assert filters.endswith(end)
-        assert filters.count(b",") == MAX_SHOWN - 1
-    ((_, fields),) = describe_sent(encoder.suback(1, [0] * 1000))
-    assert fields["codes"] == b", ".join([b"0"] * MAX_SHOWN) + b" and 980 more"
+        assert filters.count(b",") == MAX_SHOWN
+    ((_, fields),) = describe_sent(encoder.suback(1, [0] * count))
+    assert fields["codes"] == b", ".join([b"0"] * MAX_SHOWN) + b", ..."
+
+
+def test_a_long_packet_that_is_malformed_is_shown_as_far_as_it_can_be_read() -> None:
+    decoder = Decoder(1 << 20)
+    decoder.feed(subscribe(("t", 0), ("a/#/b", 0), *((f"t/{n}", 0) for n in range(1000))))
+    (packet,) = decoder.decode(1)
+    assert describe_received(packet)[1]["filters"] == b"t:0"
+
+
+def test_a_bridge_is_called_so() -> None:
+    decoder = Decoder(1 << 20)
+    decoder.feed(connect("c", level=0x84))
+    (packet,) = decoder.decode(1)
+    assert describe_received(packet)[1]["bridge"] is True
 
 
 def test_whatever_can_come_can_be_described() -> None:
