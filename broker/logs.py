@@ -50,14 +50,19 @@ class EventLog:
 
     def exception(self, event: str, error: BaseException, **fields: object) -> None:
         if self._logger.isEnabledFor(logging.ERROR):
-            self._log(logging.ERROR, event, {"error": repr(error), **fields}, error)
+            self._log(logging.ERROR, event, {"error": repr(error), **fields}, 3, error)
 
     def _emit(self, level: int, event: str, fields: Mapping[str, object]) -> None:
         if self._logger.isEnabledFor(level):
-            self._log(level, event, fields)
+            self._log(level, event, fields, 4)
 
-    def _log(self, level: int, event: str, fields: Mapping[str, object], error: BaseException | None = None) -> None:
-        self._logger.log(level, _Message(event, fields), exc_info=error, extra={"event": event, "fields": fields})
+    def _log(
+        self, level: int, event: str, fields: Mapping[str, object], above: int, error: BaseException | None = None
+    ) -> None:
+        """`above`: so many calls above the logger's is the one that the record names as its place."""
+        self._logger.log(
+            level, _Message(event, fields), exc_info=error, extra={"event": event, "fields": fields}, stacklevel=above
+        )
 
 
 class _Message:

@@ -83,6 +83,7 @@ class Server:
         self.checks = Checks(self._workers.submit, config.workers, self.loop.soon)
         self.handshakes = Handshakes(self.loop)
         self._entrances: list[Entrance] = []
+        self._packets_shown = log.debugging
         # What the authors of retained messages may do, until a reload.
         self._authors: dict[tuple[str | None, str, str | None], list[Rights | None]] = {}
         self._requests: deque[tuple[str, str]] = deque()
@@ -208,7 +209,16 @@ class Server:
     def _look_at_the_clock(self, now: float) -> float | None:
         self.exchange.expiry.look(time.monotonic(), self._wall())  # `now` may be long ago, if this turn was a long one
         self.exchange.complaints.sweep(now)
+        self._show_packets()  # a program around the broker may have set another level
         return now + CLOCK_CHECK
+
+    def _show_packets(self) -> None:
+        """Tell of each packet of who is connected, or no more, when the level of the log has become another one."""
+        if self._packets_shown != self.log.debugging:
+            self._packets_shown = self.log.debugging
+            for entrance in self._entrances:
+                for connection in entrance.connections.values():
+                    watch(connection, self.log)
 
     # --- configuration ---
 
@@ -232,6 +242,7 @@ class Server:
         changes = self.config.changes(wanted)
         if config.log_level != self.config.log_level:
             self._set_level(config.log_level)
+        self._show_packets()
         self.config = config
         for entrance, listener, rule in zip(self._entrances, config.listeners, rules, strict=True):
             entrance.replace(listener, rule)
@@ -240,8 +251,6 @@ class Server:
         self.exchange.rights_changed(self._rights)
         for entrance in self._entrances:
             entrance.close_unwelcome()
-            for connection in entrance.connections.values():
-                watch(connection, self.log)
         for change in changes:
             if change.reloadable:
                 self.log.info("changed", option=str(change))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker, StartError
+from broker import Broker, StartError, server
 from broker.auth.passwords import set_password
 from broker.config.loading import ConfigError
 from broker.net import polling
@@ -368,6 +368,22 @@ def test_it_logs_to_the_logger_of_its_name_and_nowhere_else(
         "listening", "started", "client connected", "client disconnected", "ending", "ended",
     ]  # fmt: skip
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_program_can_look_at_the_packets_of_who_is_connected(
+    factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "CLOCK_CHECK", 0.02)
+    broker = factory()
+    with RawClient.connected(address(broker), "client") as client:
+
+        def shown() -> bool:
+            client.ping()
+            return "received PINGREQ client=client" in caplog.messages
+
+        assert not shown()
+        with caplog.at_level(logging.DEBUG, "selectmq"):
+            eventually(shown, "its packets are shown")
 
 
 def test_options_of_the_log_hold_while_it_runs_and_no_longer(capfd: pytest.CaptureFixture[str]) -> None:

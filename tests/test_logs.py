@@ -265,12 +265,14 @@ def test_a_program_around_the_broker_gets_events_as_ordinary_records(caplog: pyt
     (record,) = caplog.records
     assert (record.name, record.getMessage()) == ("selectmq", 'client refused client="a b" code=5')
     assert record.__dict__["event"] == "client refused"
+    assert (record.filename, record.funcName) == ("test_logs.py", sys._getframe().f_code.co_name)
     assert record.__dict__["fields"] == {"client": "a b", "code": 5, "user": None}
 
 
 def test_a_program_around_the_broker_gets_bugs_with_their_traceback(caplog: pytest.LogCaptureFixture) -> None:
     EventLog().exception("bug", fail("because"), client="a")
     assert caplog.messages == ["bug error=ValueError('because') client=a"]
+    assert caplog.records[0].filename == "test_logs.py"
     assert "ValueError: because" in caplog.text
 
 
