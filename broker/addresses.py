@@ -25,3 +25,8 @@ def origin_of(peer: str) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return address.packed[:8].hex(":", 2)
+
+
+def plain(host: str) -> str:
+    """One spelling for an address: who comes over IPv4 to a listener for IPv6 is one of IPv4."""
+    return host[7:] if host.startswith("::ffff:") and "." in host else host

@@ -8,12 +8,11 @@ Exit codes: 0 ended as asked; 1 ended by a bug; 2 could not start (one line on s
 import argparse
 import contextlib
 import gc
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import logs, notify, program, signals
+from . import logs, notify, program, signals, streams
 from .commands import check, table
 from .config import loading
 from .config.options import OPTIONS, Config, add_flags
@@ -66,13 +65,16 @@ class _Formatter(argparse.HelpFormatter):
 
 def run() -> int:
     """`main` as a program of its own."""
-    code = main()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            # Nobody reads it any more. Python would try again at its very end, and make that exit code 120.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    streams.open_missing()
+    sys.stdout, written = streams.tolerate(sys.stdout)
+    sys.stderr, _ = streams.tolerate(sys.stderr)
+    try:
+        code = main()
+    except SystemExit as end:  # --help, --version
+        code = end.code if isinstance(end.code, int) else 0
+    if code == 0 and written.failure is not None:
+        print(f"{program.name()}: cannot write to standard output: {written.failure.strerror}", file=sys.stderr)
+        return 1
     return code
 
 
@@ -98,22 +100,29 @@ def _without_flag() -> str:
 
 
 def _serve(prog: str, settings: Config, reread: loading.Reload) -> int:
-    logs.configure(settings.log_level, settings.log_format)
+    end_log = logs.configure(settings.log_level, settings.log_format)
+    try:
+        _run_server(settings, reread)
+    except StartError as error:
+        end_log()
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    finally:
+        end_log()
+    return 0
+
+
+def _run_server(settings: Config, reread: loading.Reload) -> None:
     log = logs.EventLog()
     _raise_descriptor_limit(settings, log)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    try:
-        server = Server(settings, log, reread, notify.notify)
-    except StartError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
+    server = Server(settings, log, reread, notify.notify)
     # What there is now stays: the collector need not look at it again. Packets come and go in blocks of some hundred.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     with signals.obeyed(server.request):
         server.run()
-    return 0
 
 
 def _raise_descriptor_limit(settings: Config, log: logs.EventLog) -> None:

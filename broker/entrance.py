@@ -23,12 +23,14 @@ from .core.connection import Connection
 from .core.exchange import Exchange
 from .core.ports import Log
 from .core.timers import Timer, Timers
+from .core.trace import watch
 from .net.certificates import TlsError
 from .net.listener import Listener, listen, listen_unix, peer_name
 from .net.loop import Loop
 from .net.proxy import Introduction, Source, Trusted
 from .net.tls import Handshakes, Tls, TlsLayer, read_tls
 from .net.transport import Transport
+from .wire import strangers
 from .wire.encoder import packet_size
 
 if TYPE_CHECKING:
@@ -40,10 +42,8 @@ OVERLOAD = 64
 SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 #: Frames of a WebSocket may be as large as the largest packet, but several small ones must fit into one.
 LEAST_MAX_FRAME = 65_536
-#: Addresses remembered for max_connect_rate within one second, and for what was said about them.
+#: Addresses remembered for max_connect_rate within one second.
 MAX_ADDRESSES = 100_000
-#: Seconds after which the same is said again about the same address.
-SILENCE = 60.0
 
 
 class StartError(Exception):
@@ -93,8 +93,6 @@ class Entrance:
         self._server = server
         self._second = 0
         self._attempts: dict[str, int] = {}
-        self._told: set[tuple[str, str]] = set()
-        self._silent_until = 0.0
         self._taken_by_proxies = False
         self._websocket = load_websocket(config) if config.websocket else None
         self._stays: Stays = lambda username, client_id, proved=False: True
@@ -231,12 +229,16 @@ class Entrance:
             else:
                 self._welcome(transport, layer, host, since)
 
-        def failed(layer: TlsLayer, why: str) -> None:
-            server.exchange.stats.refused += 1
-            self._tell_once("TLS handshake failed", host, why)
+        def failed(layer: TlsLayer, why: str | None) -> None:
+            if why is not None:
+                server.exchange.stats.refused += 1
+                self._tell_once("TLS handshake failed", host, why)
 
         server = self._server
-        layer = TlsLayer(server.loop, transport, self._tls, server.handshakes, established, failed)
+        layer = TlsLayer(
+            server.loop, transport, self._tls, server.handshakes, established, failed,
+            lambda data: strangers.explain(data, "TLS"),
+        )  # fmt: skip
         self._arriving[transport] = server.timers.at(
             since + self.config.connect_timeout, lambda now: layer.abort("it was not done in time")
         )
@@ -253,6 +255,8 @@ class Entrance:
             self.config.max_packet_size,
         )
         connection.overload = self.held >= self.config.max_connections
+        if self._server.log.debugging:
+            watch(connection, self._server.log)
         top.client = connection
         self.connections[transport] = connection
 
@@ -267,6 +271,7 @@ class Entrance:
             config.is_loopback and config.unix is None,  # no page reaches a Unix socket but through a proxy
             max(config.max_packet_size, LEAST_MAX_FRAME),
             packet_size,
+            lambda data: strangers.explain(data, "HTTP"),
         )
         return layer(
             below,
@@ -278,13 +283,7 @@ class Entrance:
 
     def _tell_once(self, event: str, host: str, why: str) -> None:
         """Log it, but not for each of many connections."""
-        now = self._server.timers.now
-        if now >= self._silent_until or len(self._told) >= MAX_ADDRESSES:
-            self._told.clear()
-            self._silent_until = now + SILENCE
-        if (event, host) not in self._told:
-            self._told.add((event, host))
-            self._server.log.warning(event, address=host, reason=why)
+        self._server.exchange.complaints.warning(event, host, why, address=host, reason=why)
 
     def _too_often(self, host: str, rate: int) -> bool:
         second = int(self._server.timers.now)
@@ -299,7 +298,7 @@ class Entrance:
             self._arriving.pop(transport).cancel()
 
     def _starved(self, why: str) -> None:
-        self._server.log.error(why, connections=len(self.connections))
+        self._server.exchange.complaints.error(why, "", connections=len(self.connections))
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
         def call(now: float) -> None:

@@ -47,6 +47,8 @@ class _Lender:
         with self._lock:
             self._wishes = [other for other in self._wishes if other is not wish]
             self._apply()
+        if wish.handler is not None:
+            wish.handler.close()
 
     def _apply(self) -> None:
         """Make the logger what all wishes come to."""

@@ -6,6 +6,7 @@ it but the command line and the embedded Broker.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from . import logs
+from .addresses import origin_of
 from .auth.checks import Checks
 from .auth.errors import FileError
 from .config import loading
@@ -27,6 +29,7 @@ from .core.session import Session
 from .core.sys_topics import SysTopics
 from .core.tidying import Tidying
 from .core.timers import Timers
+from .core.trace import watch
 from .entrance import Entrance, StartError, read_rules
 from .net.listener import ListenError
 from .net.loop import Loop
@@ -41,7 +44,8 @@ from .version import __version__
 GRACE = 5.0
 #: Seconds that the store gets to write what clients have been promised.
 STORE_GRACE = 5.0
-#: Seconds between two looks whether somebody has set the system's clock.
+#: Seconds between two looks whether somebody has set the system's clock, and for complaints that were left out of the
+#: log.
 CLOCK_CHECK = 10.0
 #: Authors of retained messages whose rights are remembered.
 MAX_AUTHORS = 1000
@@ -79,6 +83,7 @@ class Server:
         self.checks = Checks(self._workers.submit, config.workers, self.loop.soon)
         self.handshakes = Handshakes(self.loop)
         self._entrances: list[Entrance] = []
+        self._packets_shown = log.debugging
         # What the authors of retained messages may do, until a reload.
         self._authors: dict[tuple[str | None, str, str | None], list[Rights | None]] = {}
         self._requests: deque[tuple[str, str]] = deque()
@@ -95,6 +100,7 @@ class Server:
             journal = Journal(store, self._lane, self.timers, log)
             clock = Clock(self.timers.now, wall())
             self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, clock, _unguessable)
+            self.exchange.complaints.origin = origin_of
             self.exchange.may_publish = self._may_publish
             self.exchange.proves_names = lambda: any(entrance.gatekeeper.proves_names for entrance in self._entrances)
             self._apply_limits()
@@ -143,7 +149,7 @@ class Server:
             self.log.info("listening", address=str(entrance.listener))
         kept = len(self.exchange.sessions)
         self.log.info(
-            "started", version=__version__, data=self.config.data or "memory", sessions=kept,
+            "started", version=__version__, pid=os.getpid(), data=self.config.data or "memory", sessions=kept,
             retained=self.exchange.retained.count,
         )  # fmt: skip
         self._notify("READY=1", self._status)
@@ -154,6 +160,7 @@ class Server:
             self.loop.run()
         finally:
             self.close()
+            self.exchange.complaints.finish()
             self.log.info("ended")
 
     def request(self, what: str, signal: str = "") -> None:
@@ -189,7 +196,7 @@ class Server:
 
     def _bug(self, error: BaseException) -> None:
         self.exchange.stats.bugs += 1
-        self.log.exception("bug: the broker goes on without what it wanted to do", error)
+        self.exchange.complaints.bug("bug: the broker goes on without what it wanted to do", error, "")
 
     def _publish_sys(self, now: float) -> float | None:
         interval = self.config.sys_interval
@@ -201,7 +208,17 @@ class Server:
 
     def _look_at_the_clock(self, now: float) -> float | None:
         self.exchange.expiry.look(time.monotonic(), self._wall())  # `now` may be long ago, if this turn was a long one
+        self.exchange.complaints.sweep(now)
+        self._show_packets()  # a program around the broker may have set another level
         return now + CLOCK_CHECK
+
+    def _show_packets(self) -> None:
+        """Tell of each packet of who is connected, or no more, when the level of the log has become another one."""
+        if self._packets_shown != self.log.debugging:
+            self._packets_shown = self.log.debugging
+            for entrance in self._entrances:
+                for connection in entrance.connections.values():
+                    watch(connection, self.log)
 
     # --- configuration ---
 
@@ -225,6 +242,7 @@ class Server:
         changes = self.config.changes(wanted)
         if config.log_level != self.config.log_level:
             self._set_level(config.log_level)
+        self._show_packets()
         self.config = config
         for entrance, listener, rule in zip(self._entrances, config.listeners, rules, strict=True):
             entrance.replace(listener, rule)

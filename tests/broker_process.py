@@ -106,7 +106,7 @@ class BrokerProcess:
         except BaseException:
             self.kill()
             raise
-        addresses = [re.fullmatch(r"(.*):(\d+)", event["address"]) for event in self.events("listening")]
+        addresses = [re.fullmatch(r"\[?(.*?)\]?:(\d+)", event["address"]) for event in self.events("listening")]
         self.addresses: list[Address] = [(found[1], int(found[2])) for found in addresses if found is not None]
 
     @property

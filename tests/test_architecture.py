@@ -60,7 +60,9 @@ ROOMS = {
     "broker.net": Room(("broker.addresses", "broker.os_reasons")),
     "broker.net.ws": Room(("broker.addresses", "broker.net"), extra=frozenset({"websockets"})),
     "broker.version": Room(()),
-    "broker.logs": Room(()),
+    "broker.logs": Room(("broker.log_thread",)),
+    "broker.log_thread": Room(()),
+    "broker.streams": Room(()),
     "broker.notify": Room(()),
     "broker.program": Room(()),
     "broker.signals": Room(()),
@@ -89,10 +91,11 @@ ROOMS = {
     ),
     "broker.config.loading": Room(("broker.config", "broker.os_reasons")),
     # What a listener is made of, up to the client's Connection.
-    "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire.encoder")),
+    "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire")),
     # The composition root is the one file that knows every part.
     "broker.server": Room(
         (
+            "broker.addresses",
             "broker.auth",
             "broker.config",
             "broker.core",
@@ -121,6 +124,7 @@ ROOMS = {
             "broker.program",
             "broker.server",
             "broker.signals",
+            "broker.streams",
             "broker.version",
         )
     ),

@@ -612,13 +612,12 @@ def test_text_lines_cannot_be_forged(tmp_path: Path) -> None:
     lines = (first + rest).split("\n")
     assert lines.pop() == ""
     for line in lines:
-        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (INFO|WARNING) \w", line), line
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (INFO|WARNING) \w", line), line
         assert line.isascii()
         assert line.isprintable()
-    assert len([line for line in lines if line[24:].startswith("INFO client connected ")]) == 2
-    warnings = [line for line in lines if " WARNING " in line]
+    assert len([line for line in lines if line[30:].startswith("INFO client connected ")]) == 2
     for event in ("publish refused", "will refused", "subscription refused", "client refused"):
-        assert [line for line in warnings if event in line and "\\n2026-01-01" in line], event
+        assert [line for line in lines if event in line[30:60] and "\\n2026-01-01" in line], event
 
 
 def test_json_lines_parse(start_broker: StartBroker) -> None:

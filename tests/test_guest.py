@@ -251,7 +251,7 @@ def stopped_by_its_log(broker: Broker) -> logging.Handler:
 
     class Stopper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage() == "client connected":
+            if record.__dict__["event"] == "client connected":
                 broker.stop()
 
     return Stopper()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import pickle
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -17,7 +21,7 @@ from broker import logs
 from broker.logs import MAX_VALUE, EventLog, JsonFormatter, TextFormatter
 
 TEXT_LINE = re.compile(
-    r'(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) (?P<level>[A-Z]+) (?P<event>[^="]+?)'
+    r'(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d) (?P<level>[A-Z]+) (?P<event>[^="]+?)'
     r'(?P<fields>(?: [a-z_]+=(?:"(?:[^"\\]|\\.)*"|[^\s"\\]+))*)'
 )
 FIELD = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"\\]+)')
@@ -45,11 +49,26 @@ def shown(value: str | bytes) -> str:
 # --- text ---
 
 
+@pytest.mark.parametrize(
+    ("zone", "offset"), [("UTC0", "+00:00"), ("CET-1", "+01:00"), ("NST3:30", "-03:30"), ("IST-5:30", "+05:30")]
+)
+def test_a_text_line_says_in_which_zone_its_time_is(zone: str, offset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        row = TEXT_LINE.fullmatch(written(TextFormatter(), lambda log: log.info("event"))[:-1])
+        assert row is not None
+        assert row["time"].endswith(offset)
+        assert abs(datetime.fromisoformat(row["time"]).timestamp() - time.time()) < 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_text_line_has_time_level_event_and_fields() -> None:
-    line = written(TextFormatter(), lambda log: log.info("client connected", client="a", address="127.0.0.1:5000"))
-    assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO client connected client=a address=127\.0\.0\.1:5000\n", line
-    )
+    line = written(TextFormatter(), lambda log: log.info("client connected", client="a", address="127.0.0.1:50"))
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+    assert re.fullmatch(when + r" INFO client connected client=a address=127\.0\.0\.1:50\n", line)
 
 
 @pytest.mark.parametrize(
@@ -179,36 +198,36 @@ def test_an_exceptions_text_cannot_forge_a_line() -> None:
 # --- where the log goes ---
 
 
-@pytest.fixture
-def untouched() -> Iterator[logging.Logger]:
-    """The broker's logger, put back as it was."""
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """The broker's logger, whatever a test that fails leaves."""
     logger = logging.getLogger(logs.NAME)
-    before = logger.handlers, logger.propagate, logger.level
-    yield logger
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
+    before = logger.level, logger.handlers, logger.propagate
+    yield
+    logger.setLevel(before[0])
+    _, logger.handlers, logger.propagate = before
 
 
-@pytest.mark.usefixtures("untouched")
 def test_the_program_logs_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "text")
+    end = logs.configure("info", "text")
     EventLog().info("hello", name="x")
+    end()
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith(" INFO hello name=x\n")
 
 
-@pytest.mark.usefixtures("untouched")
 def test_configuring_again_replaces_what_was(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "text")
-    logs.configure("error", "json")
+    end_first = logs.configure("info", "text")
+    end = logs.configure("error", "json")
     EventLog().info("unheard")
     EventLog().error("heard")
+    end()
+    end_first()
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "heard"
 
 
-@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
     ("level", "heard"),
     [
@@ -219,21 +238,53 @@ def test_configuring_again_replaces_what_was(capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_the_level_decides_what_is_heard(level: str, heard: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure("info", "json")
+    end = logs.configure("info", "json")
     logs.set_level(level)
     log = EventLog()
+    assert log.debugging is (level == "debug")
     for name in ("debug", "info", "warning", "error"):
         getattr(log, name)(name)
+    end()
     assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == heard
 
 
-@pytest.mark.usefixtures("untouched")
+def test_the_logger_is_as_it_was_in_the_end() -> None:
+    logger = logging.getLogger(logs.NAME)
+    before = (logger.level, logger.handlers, logger.propagate)
+    threads = threading.active_count()
+    end = logs.configure("debug", "json")
+    assert threading.active_count() == threads + 1
+    end()
+    assert (logger.level, logger.handlers, logger.propagate) == before
+    assert threading.active_count() == threads
+
+
 def test_a_program_around_the_broker_gets_events_as_ordinary_records(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logs.NAME):
-        EventLog().info("client connected", client="a")
+        EventLog().info("client refused", client="a b", code=5, user=None)
     (record,) = caplog.records
-    assert (record.name, record.getMessage()) == ("selectmq", "client connected")
-    assert record.__dict__["fields"] == {"client": "a"}
+    assert (record.name, record.getMessage()) == ("selectmq", 'client refused client="a b" code=5')
+    assert record.__dict__["event"] == "client refused"
+    assert (record.filename, record.funcName) == ("test_logs.py", sys._getframe().f_code.co_name)
+    assert record.__dict__["fields"] == {"client": "a b", "code": 5, "user": None}
+
+
+def test_a_program_around_the_broker_gets_bugs_with_their_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    EventLog().exception("bug", fail("because"), client="a")
+    assert caplog.messages == ["bug error=ValueError('because') client=a"]
+    assert caplog.records[0].filename == "test_logs.py"
+    assert "ValueError: because" in caplog.text
+
+
+def test_a_record_can_go_to_another_process() -> None:
+    """As with logging.handlers.QueueHandler."""
+    logger = logging.Logger("of a test")
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
+    logger.addHandler(handler)
+    EventLog(logger).info("event", name="x")
+    assert pickle.loads(pickle.dumps(records[0])).getMessage() == "event name=x"
 
 
 def test_a_bug_below_the_level_is_not_written() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..addresses import origin_of
-from ..core.ports import GIVEN_CLIENT_ID, GiveUp, Rights
+from ..core.ports import GIVEN_CLIENT_ID, GiveUp, Rights, Verdict
 from ..wire.codes import ReturnCode
 from ..wire.packets import Connect
 from .acl import Acl
@@ -17,6 +17,7 @@ from .checks import Checks
 from .errors import is_printable_name
 from .passwords import Passwords
 
+ACCEPTED = Verdict(ReturnCode.ACCEPTED)
 #: What `origin_of` makes of ::1.
 LOOPBACK_6 = origin_of("[::1]:0")
 
@@ -55,29 +56,33 @@ class Gatekeeper:
         return self.policy.max_keepalive
 
     def admit(
-        self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
-    ) -> ReturnCode | GiveUp:
+        self, connect: Connect, peer: str, decided: Callable[[Verdict], None], proved: bool = False
+    ) -> Verdict | GiveUp:
         """See core.ports.Gatekeeper. Only checking a password takes time."""
         policy = self.policy
         client_id = connect.client_id
         if client_id and not self._permits(client_id):
-            return ReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-9]
+            return Verdict(ReturnCode.IDENTIFIER_REJECTED, self._why_not(client_id))  # [MQTT-3.1.3-9]
         username = connect.username
         if proved:
-            usable = username and is_printable_name(username) and policy.proof is not None
-            return self._known(connect) if usable else ReturnCode.NOT_AUTHORIZED
+            why = self._why_no_proof(username)
+            return Verdict(ReturnCode.NOT_AUTHORIZED, why) if why else self._known(connect)
         if username is None:
-            return ReturnCode.ACCEPTED if policy.allow_anonymous else ReturnCode.NOT_AUTHORIZED
+            if policy.allow_anonymous:
+                return ACCEPTED
+            missing = "user name was given" if policy.proof is None else "certificate was shown"
+            return Verdict(ReturnCode.NOT_AUTHORIZED, f"no {missing}, and allow_anonymous is false")
         passwords = policy.passwords
         if passwords is None:
             # There is nothing to check the name against: it is anonymous, whatever it says. Where others prove theirs,
             # it could be taken for proved.
-            anonymous = policy.allow_anonymous and policy.proof is None
-            return self._known(connect) if anonymous else ReturnCode.NOT_AUTHORIZED
+            if policy.allow_anonymous and policy.proof is None:
+                return self._known(connect)
+            return Verdict(ReturnCode.NOT_AUTHORIZED, self._why_unchecked())
         password = connect.password
         if password is None:
             # It has not said an empty one, which may be somebody's; and no user differs from another here.
-            return ReturnCode.BAD_USER_NAME_OR_PASSWORD
+            return Verdict(ReturnCode.BAD_USER_NAME_OR_PASSWORD, "no password was given")
         if passwords.recall(username, password):
             return self._known(connect)
         return self._check(passwords, username, password, connect, peer, decided)
@@ -89,8 +94,8 @@ class Gatekeeper:
         password: bytes,
         connect: Connect,
         peer: str,
-        decided: Callable[[ReturnCode], None],
-    ) -> ReturnCode | GiveUp:
+        decided: Callable[[Verdict], None],
+    ) -> Verdict | GiveUp:
         """The end of `admit`, where it takes a worker."""
         policy = self.policy
         give_up: GiveUp
@@ -100,10 +105,10 @@ class Gatekeeper:
             if error is not None:
                 raise error  # a bug: told as one by the loop
             if self.policy is policy:
-                decided(self._known(connect) if right else ReturnCode.BAD_USER_NAME_OR_PASSWORD)
+                decided(self._known(connect) if right else _wrong(passwords, username))
                 return
             again = self.admit(connect, peer, decided)  # replaced meanwhile: what was checked may hold no more
-            if isinstance(again, ReturnCode):
+            if isinstance(again, Verdict):
                 decided(again)
             else:
                 give_up = again
@@ -112,7 +117,7 @@ class Gatekeeper:
             (passwords, username, password), lambda: passwords.check(username, password), checked, peer, _size(connect)
         )
         if question is None:
-            return ReturnCode.SERVER_UNAVAILABLE
+            return Verdict(ReturnCode.SERVER_UNAVAILABLE, "too many passwords from this address wait to be checked")
         give_up = question.cancel
         return lambda: give_up()
 
@@ -158,12 +163,35 @@ class Gatekeeper:
             return False
         return not policy.client_id_prefixes or client_id.startswith(tuple(policy.client_id_prefixes))
 
-    def _known(self, connect: Connect) -> ReturnCode:
+    def _why_not(self, client_id: str) -> str:
+        limit = self.policy.max_client_id
+        if len(client_id) > limit:
+            return f"the Client Identifier is longer than {limit} characters (max_client_id)"
+        return "the Client Identifier begins with none of client_id_prefixes"
+
+    def _why_no_proof(self, username: str | None) -> str:
+        """Why a certificate does not prove this user name; "" if it does."""
+        if self.policy.proof is None:
+            return "certificates do not name users here any more (certificate_user)"
+        if not username:
+            return "the client's certificate names no user (certificate_user)"
+        return "" if is_printable_name(username) else "the user name in the client's certificate is not printable"
+
+    def _why_unchecked(self) -> str:
+        """Why a user name is worth nothing where there is no password file."""
+        if self.policy.proof is not None:
+            return "user name not checked: on this listener the client's certificate names the user (certificate_user)"
+        return "user name not checked, as this listener has no password file, and allow_anonymous is false"
+
+    def _known(self, connect: Connect) -> Verdict:
         """The user is who they say."""
-        assert connect.username is not None
-        if self._may(connect.username, connect.client_id):
-            return ReturnCode.ACCEPTED
-        return ReturnCode.NOT_AUTHORIZED
+        username = connect.username
+        assert username is not None
+        if self._may(username, connect.client_id):
+            return ACCEPTED
+        denied = username in self.policy.deny_users
+        why = "the user is in deny_users" if denied else "the user may not have this Client Identifier (client_ids)"
+        return Verdict(ReturnCode.NOT_AUTHORIZED, why)
 
     def _may(self, username: str, client_id: str) -> bool:
         """May this user connect, and under this Client Identifier?"""
@@ -196,3 +224,9 @@ def _fits(pattern: str, username: str, client_id: str) -> bool:
             return False
         pos = found + len(part)
     return True
+
+
+def _wrong(passwords: Passwords, username: str) -> Verdict:
+    """The client hears no more than the code."""
+    why = "wrong password" if passwords.knows(username) else "there is no such user in the password file"
+    return Verdict(ReturnCode.BAD_USER_NAME_OR_PASSWORD, why)

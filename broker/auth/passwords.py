@@ -143,6 +143,10 @@ class Passwords:
                 self._remembered.popitem(last=False)
         return True
 
+    def knows(self, username: str) -> bool:
+        """Is there such a user? For the log: who is refused is not told."""
+        return username in self._entries
+
     def agrees(self, other: "Passwords", username: str) -> bool:
         """Whether both files have this user with the same password: after a reload, who may stay?"""
         entry = self._entries.get(username)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from ..wire import encoder
+from ..wire import encoder, strangers
 from ..wire.codes import (
     CONNECT,
     DISCONNECT,
@@ -36,7 +36,7 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from . import bridges
-from .ports import Gatekeeper, GiveUp, Rights, Transport
+from .ports import Gatekeeper, GiveUp, Rights, Transport, Verdict
 from .session import Discard, Session
 from .timers import Timer
 
@@ -57,6 +57,8 @@ PROGRESS = 1024
 MAX_HELD = 10_000
 #: Bytes of answers that a client may leave unread, above what it has not read anyway, before its next packets wait.
 MAX_OWED = 65_536
+
+NOT_ACCEPTED = "connection closed before it was accepted"
 
 # Why nothing is decoded, and but for _ADMISSION nothing read: bits.
 _TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND = 1, 2, 4, 8, 16, 32, 64
@@ -88,7 +90,6 @@ class Connection:
         "_paused",
         "_timer",
         "_transport",
-        "_warned",
         "_work",
         "congested",
         "out",
@@ -119,7 +120,6 @@ class Connection:
         self._held = 0  # acknowledgements that wait for the store
         self._paused = 0
         self._most_waiting = 0  # bytes above which a congested client is not read from
-        self._warned: set[str] | None = None  # what was logged once about this client
         self._last_heard = now
         self._dripped = 0  # bytes since then, none of which completed a packet
         self._patience = connect_timeout  # seconds of silence that end the connection; 0: any
@@ -159,6 +159,10 @@ class Connection:
     def origin(self) -> str:
         """The place that it comes from, for limits that hold for each place."""
         return self._gatekeeper.origin(self.peer)
+
+    def put_around(self, layers: Callable[[Decoder, Transport], tuple[Decoder, Transport]]) -> None:
+        """Let others stand in for the decoder and the transport, who see all that comes and goes (trace)."""
+        self._decoder, self._transport = layers(self._decoder, self._transport)
 
     # --- bytes come in ---
 
@@ -227,14 +231,15 @@ class Connection:
             self.close("no memory is left for what this client sends")
         except Exception as error:
             stats.bugs += 1
-            exchange.log.exception("bug: it closes this client's connection", error, client=self.client_id)
+            exchange.complaints.bug("bug: it closes this client's connection", error, self.peer, client=self.client_id)
             self.close("a bug in the broker")
 
     def _violation(self, error: ProtocolError) -> None:
         if error.code is not None and self.state == CONNECTING:
             self._refuse(error.code, error.why)
         else:
-            self.close(f"protocol error: {error.why}")  # [MQTT-4.8.0-1] [MQTT-3.1.4-1]
+            stranger = strangers.explain(self._decoder.offending, "MQTT") if self.state == CONNECTING else ""
+            self.close(stranger or f"protocol error: {error.why}")  # [MQTT-4.8.0-1] [MQTT-3.1.4-1]
 
     def _next_turn(self) -> None:
         self._resume(_TURN)
@@ -286,34 +291,35 @@ class Connection:
             connect = connect._replace(username=identity, password=None)  # what it says itself does not count
         self.state = ADMITTING
         if self._exchange.closing:
-            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down")
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
         elif self.overload:
-            self._refuse(ReturnCode.SERVER_UNAVAILABLE, "as many clients as the listener takes are connected")
+            why = "as many clients as the listener takes are connected (max_connections)"
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, why, connect)
         elif not connect.client_id and not connect.clean_session:
             # [MQTT-3.1.3-8]
-            self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier with CleanSession = 0")
+            self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier with CleanSession = 0", connect)
         elif not connect.client_id and connect.version == MQTT_3_1:
-            self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier in MQTT 3.1")
+            self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier in MQTT 3.1", connect)
         else:
 
-            def decided(code: ReturnCode) -> None:
-                self._admitted(connect, code)
+            def decided(verdict: Verdict) -> None:
+                self._admitted(connect, verdict)
 
             answer = self._gatekeeper.admit(connect, self.peer, decided, identity is not None)
-            if isinstance(answer, ReturnCode):
+            if isinstance(answer, Verdict):
                 self._admitted(connect, answer)
             else:
                 self._give_up = answer
         if self.state == ADMITTING:
             self._paused |= _ADMISSION
 
-    def _admitted(self, connect: Connect, code: ReturnCode) -> None:
+    def _admitted(self, connect: Connect, verdict: Verdict) -> None:
         if self.state != ADMITTING:
             return  # it left meanwhile
         self._give_up = None
         exchange = self._exchange
-        if code != ReturnCode.ACCEPTED:
-            self._refuse(code, _REASONS[code], connect)
+        if verdict.code != ReturnCode.ACCEPTED:
+            self._refuse(verdict.code, verdict.why, connect)
             return
         if exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
@@ -339,11 +345,14 @@ class Connection:
             self._patience = limit
         self.rights = self._gatekeeper.rights(connect.username, connect.client_id)
         exchange.open(self, connect, self.rights)
+        unchecked = connect.username is not None and not self._gatekeeper.proves_names
+        note = {"note": "user name not checked"} if unchecked else {}
         exchange.log.info(
             "client connected",
             client=self.client_id,
             address=self.peer,
             user=connect.username,
+            **note,
             clean=connect.clean_session,
             keep_alive=connect.keep_alive,
             version=("3.1" if connect.version == MQTT_3_1 else "3.1.1") + (", bridge" if connect.bridge else ""),
@@ -370,14 +379,13 @@ class Connection:
         self.out.append(encoder.connack(code, False))
         self._exchange.stats.other_sent += 1
         self._exchange.stats.refused += 1
-        self._exchange.log.warning(
-            "client refused",
-            client=connect.client_id if connect is not None else None,
-            address=self.peer,
-            user=connect.username if connect is not None else None,
-            code=int(code),
-            reason=why,
-        )
+        client_id, username = (connect.client_id, connect.username) if connect is not None else (None, None)
+        # Whose fault it is, if it is not everybody's at this address.
+        at_fault = {ReturnCode.IDENTIFIER_REJECTED: client_id, ReturnCode.SERVER_UNAVAILABLE: None}.get(code, username)
+        self._exchange.complaints.warning(
+            "client refused", self.peer, why, at_fault,
+            client=client_id, address=self.peer, user=username, code=int(code), reason=why,
+        )  # fmt: skip
         self._end()  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
 
     # --- packets of a connected client ---
@@ -430,8 +438,7 @@ class Connection:
         durable = False
         if not allowed:
             # [MQTT-3.3.5-2] It is acknowledged as any other, and goes nowhere.
-            exchange.stats.denied += 1
-            self.warn_once("publish refused: not authorised", topic)
+            exchange.denied("publish refused: not authorised", self.peer, session, topic)
         elif qos < 2:
             durable = exchange.publish(topic, frame[payload_at:], qos, bool(first & 1), session)
         else:
@@ -566,20 +573,6 @@ class Connection:
         """Send what has been produced."""
         self._transport.flush()
 
-    def warn_once(self, event: str, topic: bytes) -> None:
-        """Log this, once for each client and not for each packet."""
-        if self._warned is None:
-            self._warned = set()
-        if event not in self._warned:
-            self._warned.add(event)
-            session = self.session
-            self._exchange.log.warning(
-                event,
-                client=self.client_id,
-                user=session.username if session is not None else None,
-                topic=topic,
-            )
-
     # --- the transport tells ---
 
     def congest(self, waiting: int) -> None:
@@ -601,14 +594,14 @@ class Connection:
             session.sink = Discard()
             if session.queue is not None:
                 session.queue.congest()
-            if self._warned is None or "slow" not in self._warned:
-                self._warned = (self._warned or set()) | {"slow"}
-                self._exchange.log.warning(
-                    "client reads too slowly: QoS 0 messages for it are dropped until it has caught up",
-                    client=session.client_id,
-                    address=self.peer,
-                    unsent=waiting,
-                )
+            self._exchange.complaints.warning(
+                "client reads too slowly: QoS 0 messages for it are dropped until it has caught up",
+                self.peer,
+                session.client_id,
+                client=session.client_id,
+                address=self.peer,
+                unsent=waiting,
+            )
 
     def relieve(self) -> None:
         """The client has taken most of what waited."""
@@ -637,7 +630,10 @@ class Connection:
 
     def lost(self, why: str) -> None:
         """The network connection has ended."""
-        self.close(why, gently=False)
+        if self.state == CONNECTING and not self._decoder.buffered:
+            self._left_without_a_word(why)
+        else:
+            self.close(why, gently=False)
 
     # --- the end ---
 
@@ -652,7 +648,7 @@ class Connection:
             log.info("client disconnected", client=self.client_id, address=self.peer, reason=why)
         else:
             self._exchange.stats.refused += 1
-            log.info("connection closed before it was accepted", address=self.peer, reason=why)
+            self._exchange.complaints.info(NOT_ACCEPTED, self.peer, why, address=self.peer, reason=why)
         if session is not None and self.congested:
             self._count_discarded(session)
         self.state = CLOSED
@@ -660,6 +656,11 @@ class Connection:
             self._exchange.close(self, normal)
         finally:
             self._end(gently)
+
+    def _left_without_a_word(self, why: str) -> None:
+        """A load balancer looks like this, every other second, whether somebody listens."""
+        self._exchange.log.debug(NOT_ACCEPTED, address=self.peer, reason=f"nothing was sent; {why}")
+        self._end(gently=False)
 
     def _end(self, gently: bool = True) -> None:
         self.state = CLOSED
@@ -730,11 +731,3 @@ _HANDLERS: dict[int, list[_Handler]] = {
 }
 
 _CONNECTED = _HANDLERS[CONNECTED]
-
-_REASONS = {
-    ReturnCode.IDENTIFIER_REJECTED: "this Client Identifier is not permitted here",
-    ReturnCode.SERVER_UNAVAILABLE: "too many passwords from this address wait to be checked",
-    ReturnCode.BAD_USER_NAME_OR_PASSWORD: "wrong user name or password",
-    ReturnCode.NOT_AUTHORIZED: "not authorised to connect",
-    ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION: "unknown protocol version",
-}

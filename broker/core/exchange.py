@@ -18,6 +18,7 @@ from ..wire.packets import Connect
 from . import bridges, by_options
 from .account import BRANCHES, COPIED, DELIVERIES, TURN, Account
 from .clock import Clock
+from .complaints import Complaints
 from .expiry import Expiry
 from .journal import Journal
 from .limits import Limits
@@ -48,6 +49,9 @@ SUBSCRIPTION_SIZE = 4096
 LONG_SUBSCRIPTION = 1 << 17
 
 
+SUBSCRIPTION_DENIED = "subscription refused: not authorised"
+
+
 class Exchange:
     """The heart of the broker. Everything runs on the loop's thread.
 
@@ -70,6 +74,7 @@ class Exchange:
         self.timers = timers
         self.limits = limits
         self.log = log
+        self.complaints = Complaints(log, timers)
         self.scheduler = scheduler
         self.quotas = Quotas(limits, log)
         self._weighed = -1  # what was stored when it was looked at last
@@ -100,7 +105,6 @@ class Exchange:
         self._wills: deque[tuple[Connection, Session]] = deque()  # of clients that have gone, to be published
         self._hungry: set[Session] = set()  # sessions whose retained messages go on when it is their turn
         self._fed: dict[Session, int] = {}  # bytes of them that sessions were given in this turn
-        self._retained_full = False
 
     def restore(self, snapshot: Snapshot, rights: Callable[[Session], Rights | None]) -> None:
         """Begin with what the store holds. `rights` of a session that is away."""
@@ -253,10 +257,10 @@ class Exchange:
         try:
             route = self.router.known(will.topic) or self.router.route(will.topic)
         except ProtocolError as error:  # a limit was lowered since it was accepted
-            self.log.warning("will refused", client=session.client_id, topic=will.topic, reason=error.why)
+            self.refused(f"will refused: {error.why}", connection.peer, session, will.topic)
             return
         if not bridges.may_publish(session, will.topic, route):
-            self.denied(session, "will", will.topic)
+            self.denied("will refused: not authorised", connection.peer, session, will.topic)
         else:
             self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
 
@@ -334,8 +338,8 @@ class Exchange:
             self.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
             refusal = self._refusal(session, topic_filter)
             if refusal is not None:
-                self.stats.denied += 1
-                connection.warn_once(refusal, topic_filter)
+                tell = self.denied if refusal == SUBSCRIPTION_DENIED else self.refused
+                tell(refusal, connection.peer, session, topic_filter)
                 codes.append(SUBSCRIBE_FAILURE)
                 continue
             self._enter(session, topic_filter, qos | more)
@@ -374,7 +378,7 @@ class Exchange:
             allowed = rights.may_subscribe(topic_filter)
             self.account.spent += (rights.effort - before) // BRANCHES
             if not allowed:
-                return "subscription refused: not authorised"
+                return SUBSCRIPTION_DENIED
         return None
 
     def _enter(self, session: Session, topic_filter: bytes, options: int) -> None:
@@ -555,21 +559,19 @@ class Exchange:
         )
         if full and author is not None:
             self.stats.dropped += 1
-            if not self._retained_full:
-                self._retained_full = True
-                self.log.warning(
-                    "no room for more retained messages: this one is delivered, but not kept",
-                    topic=topic,
-                    retained=retained.count,
-                    bytes=retained.size,
-                )
+            self.complaints.warning(
+                "no room for more retained messages: this one is delivered, but not kept",
+                "",
+                topic=topic,
+                retained=retained.count,
+                bytes=retained.size,
+            )
             if old is None:
                 return False
             retained.remove(topic)  # an old value would be wrong from now on
             if stored:
                 self.journal.retain(topic, None)
             return stored
-        self._retained_full = False
         record = RetainedRecord(
             Message(topic, payload, qos, retain=True),
             author.proven_name if author is not None else None,
@@ -581,12 +583,17 @@ class Exchange:
             self.journal.retain(topic, record)
         return stored
 
-    def denied(self, session: Session, what: str, topic: bytes) -> None:
-        """A client wanted to publish where it may not."""
+    def denied(self, event: str, peer: str, session: Session, topic: bytes) -> None:
+        """The client at `peer` wanted what it may not."""
         self.stats.denied += 1
-        self.log.warning(
-            f"{what} refused: not authorised", client=session.client_id, user=session.username, topic=topic
-        )
+        client_id = session.client_id
+        self.complaints.info(event, peer, client_id, topic, client=client_id, user=session.username, topic=topic)
+
+    def refused(self, event: str, peer: str, session: Session, topic: bytes) -> None:
+        """The client at `peer` wanted what is beyond a limit."""
+        self.stats.denied += 1
+        client_id = session.client_id
+        self.complaints.warning(event, peer, client_id, client=client_id, user=session.username, topic=topic)
 
     # --- rights ---
 

@@ -225,7 +225,7 @@ class Journal:
 
         def done(result: object, error: Exception | None) -> None:
             if error is not None:
-                if not isinstance(error, StoreError):
+                if not isinstance(error, StoreError) and not self.failed:
                     self._log.error("bug: the store failed in an unexpected way", error=repr(error))
                 if not self.failed:
                     self._log.error(

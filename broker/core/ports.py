@@ -53,6 +53,13 @@ class Rights(Protocol):
 GIVEN_CLIENT_ID = "auto-"
 
 
+class Verdict(NamedTuple):
+    """The answer to a CONNECT."""
+
+    code: ReturnCode
+    why: str = ""  #: the reason of a refusal, for the log
+
+
 #: Tells who decides that nobody wants to know any more.
 GiveUp: TypeAlias = Callable[[], None]
 
@@ -67,10 +74,14 @@ class Gatekeeper(Protocol):
         """The longest keep alive in seconds: one of 0, or a longer one, counts as this. 0: there is no such limit."""
 
     def admit(
-        self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
-    ) -> ReturnCode | GiveUp:
-        """The return code, if it can be told without delay; else `decided` is called later on the loop, unless what is
+        self, connect: Connect, peer: str, decided: Callable[[Verdict], None], proved: bool = False
+    ) -> Verdict | GiveUp:
+        """The answer, if it can be told without delay; else `decided` is called later on the loop, unless what is
         returned is called before. `peer`: see Transport. `proved`: the transport vouches for the user name."""
+
+    @property
+    def proves_names(self) -> bool:
+        """Is a user name checked here?"""
 
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if it was checked: only then it gives rights."""
@@ -94,6 +105,10 @@ class Scheduler(Protocol):
 
 class Log(Protocol):
     """Where the core tells what happened. `event` is a constant text; what varies are the fields."""
+
+    @property
+    def debugging(self) -> bool:
+        """Does anybody hear `debug`?"""
 
     def debug(self, event: str, **fields: object) -> None: ...
     def info(self, event: str, **fields: object) -> None: ...

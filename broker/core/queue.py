@@ -104,8 +104,10 @@ class Queue:
         exchange = self._exchange
         exchange.stats.dropped += 1
         if not self._dropped:
-            exchange.log.warning(
+            exchange.complaints.warning(
                 "queue full: messages for this client are dropped",
+                "",
+                self._session.client_id,
                 client=self._session.client_id,
                 queued=self.count,
                 bytes=self.size,
@@ -188,7 +190,10 @@ class Queue:
     def _drained(self) -> None:
         """Nothing waits any more."""
         if self._dropped:
-            self._exchange.log.warning("queue empty again", client=self._session.client_id, dropped=self._dropped)
+            client_id = self._session.client_id
+            self._exchange.complaints.warning(
+                "queue empty again", "", client_id, client=client_id, dropped=self._dropped
+            )
             self._dropped = 0
         if self._session.feeding:
             self._exchange.feed_soon(self._session)

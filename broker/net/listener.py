@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from ..addresses import plain
 from ..os_reasons import reason
 from . import unix_socket
 from .loop import Loop
@@ -144,7 +145,7 @@ class Listener:
     def __str__(self) -> str:
         """As ListenerConfig.address, with the port that was free."""
         host, port = self.address
-        return f"unix:{host}" if self._file is not None else f"{host}:{port}"
+        return f"unix:{host}" if self._file is not None else peer_name(host, port)
 
     def ready(self, events: int, now: float) -> None:
         for _ in range(BATCH):
@@ -169,7 +170,7 @@ class Listener:
             if self._file is not None:
                 host, peer = unix_socket.peer_of(sock)
             else:
-                host = address[0]
+                host = plain(address[0])
                 peer = peer_name(host, address[1])
             self._accepted(sock, host, peer)
 

@@ -96,8 +96,8 @@ class TlsLayer:
 
     __slots__ = (
         "_begun", "_below", "_closed", "_end", "_established", "_failed", "_handshakes", "_held", "_incoming", "_loop",
-        "_now", "_open", "_outgoing", "_plain", "_ssl", "_tls", "certified", "client", "identity", "max_unsent", "out",
-        "peer",
+        "_now", "_open", "_outgoing", "_plain", "_ssl", "_stranger", "_tls", "certified", "client", "identity",
+        "max_unsent", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -107,16 +107,19 @@ class TlsLayer:
         tls: Tls,
         handshakes: Handshakes,
         established: Callable[[TlsLayer], None],
-        failed: Callable[[TlsLayer, str], None],
+        failed: Callable[[TlsLayer, str | None], None],
+        stranger: Callable[[bytes], str] = lambda data: "",
     ) -> None:
         """One of `established` and `failed` (with the reason; all is closed then) is called, unless it is closed
-        before."""
+        before. The reason is None for one that only looked whether somebody listens. `stranger` says what it is that
+        begins with these bytes, "" if it does not know."""
         self._loop = loop
         self._below = below
         self._tls = tls
         self._handshakes = handshakes
         self._established = established
         self._failed = failed
+        self._stranger = stranger
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = tls.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -146,7 +149,7 @@ class TlsLayer:
             self._deliver()
             return
         if not self._begun and data[0] != _HANDSHAKE:
-            self._fail("the client does not speak TLS, which this listener expects")
+            self._fail(self._stranger(data) or "the client does not speak TLS, which this listener expects")
             return
         self._begun = True
         self._incoming.write(data)
@@ -172,7 +175,7 @@ class TlsLayer:
         if self.client is not None:
             self.client.lost(why)
         elif not self._closed and not self._open:
-            self._fail("the client left during the TLS handshake")
+            self._fail("the client left during the TLS handshake" if self._begun else None)
 
     # --- the handshake ---
 
@@ -209,7 +212,7 @@ class TlsLayer:
         if not self._closed and not self._open:
             self._fail(why)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str | None) -> None:
         self.close()
         self._failed(self, why)
 

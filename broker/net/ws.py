@@ -74,6 +74,8 @@ class Rules(NamedTuple):
     loopback: bool  #: does it listen for this machine alone?
     max_frame: int
     unit_size: Callable[[bytes], int]  #: how long the unit is that these bytes begin, or are
+    #: What it is that begins with these bytes, and is no HTTP; "" if that is not known.
+    stranger: Callable[[bytes], str] = lambda data: ""
 
 
 class WebSocket:
@@ -203,9 +205,11 @@ class WebSocket:
     def _shake_hands(self) -> None:
         core = self._core
         rules = self._rules
-        if not self._backlog[:1].isalpha():
+        stranger = rules.stranger(self._backlog)
+        if stranger or not self._backlog[:1].isalpha():
             # No word of HTTP's: a client that says at once what should be in frames, or TLS.
-            self._refuse(HTTPStatus.BAD_REQUEST, "what came is not HTTP: clients must use WebSocket (ws://) here")
+            why = stranger or "what came is not HTTP: clients must use WebSocket (ws://) here"
+            self._refuse(HTTPStatus.BAD_REQUEST, why)
             return
         end = self._backlog.find(b"\r\n\r\n")
         if (len(self._backlog) if end < 0 else end) > MAX_REQUEST:
@@ -228,7 +232,10 @@ class WebSocket:
             return
         response = core.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._refuse(response.status_code, _chain(core.handshake_exc), response.serialize())
+            why = _chain(core.handshake_exc)
+            if response.status_code == HTTPStatus.UPGRADE_REQUIRED:  # a page is asked for
+                why = f"this is HTTP without WebSocket: clients must use WebSocket (ws://) on this listener ({why})"
+            self._refuse(response.status_code, why, response.serialize())
             return
         if not may_connect(request.headers, rules.origins, rules.loopback):
             why = f"pages of {str(core.origin)[:100]!r} may not connect; those that may stand in websocket_origins"
@@ -328,8 +335,11 @@ class WebSocket:
         elif self._state == OPEN:
             client = self.client
             self._linger()
+            why = f"WebSocket error: {core.close_sent}"
+            if not self._answered:
+                self._refused(why)  # for the client's side it has not begun
             if client is not None:
-                client.lost(f"WebSocket error: {core.close_sent}")
+                client.lost(why)
 
     def _linger(self) -> None:
         """Our close has gone. Closing the connection before the client has closed its side would reset it if more is on

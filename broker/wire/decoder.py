@@ -9,6 +9,8 @@ A piece is never copied together with more than some kilobytes that came before 
 whole: what a packet costs grows with its pieces, not with their square.
 """
 
+from __future__ import annotations
+
 from struct import Struct
 
 from .codes import (
@@ -56,7 +58,7 @@ class Decoder:
     `version` the protocol level spoken. Both may be changed at any time, and hold from the next packet on.
     """
 
-    __slots__ = ("_chunks", "_data", "_missing", "_pos", "error", "max_size", "version")
+    __slots__ = ("_chunks", "_data", "_missing", "_pos", "error", "max_size", "offending", "version")
 
     def __init__(self, max_size: int, version: int = MQTT_3_1_1) -> None:
         self.max_size = max_size
@@ -66,6 +68,7 @@ class Decoder:
         self._chunks: list[bytes] | None = None  # what has come of a packet that spans many reads
         self._missing = 0  # how many bytes it lacks
         self.error: ProtocolError | None = None
+        self.offending = b""  #: how the packet begins that is malformed
 
     @property
     def buffered(self) -> int:
@@ -74,6 +77,12 @@ class Decoder:
         if self._chunks is not None:
             size += sum(map(len, self._chunks))
         return size
+
+    def become(self, other: Decoder) -> Decoder:
+        """Let `other` go on where this one stands."""
+        for name in Decoder.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
 
     def feed(self, data: bytes) -> None:
         """Take what has just arrived."""
@@ -143,6 +152,7 @@ class Decoder:
                 pos = next_pos
         except ProtocolError as error:
             self.error = error
+            self.offending = data[pos : pos + 32]
             self._data, self._pos, self._chunks = b"", 0, None
             if not packets:
                 raise
@@ -187,14 +197,14 @@ class Decoder:
                 raise ProtocolError("PUBLISH with QoS 3")  # [MQTT-3.3.1-4]
         elif first not in (_FIRST_BYTES if self.version != MQTT_3_1 else _FIRST_BYTES_3_1) and first not in _CONNECTS:
             raise _bad_first_byte(first)
+        elif PUBACK <= kind <= PUBCOMP and length != 2:
+            raise ProtocolError(f"{PACKET_NAMES[kind]} with Remaining Length {length}")
         if end > size:
             self._await(data, pos, end)
             return None
         if kind == PUBLISH:
             packets.append(_publish(first, data, pos, body, end))
         elif PUBACK <= kind <= PUBCOMP:
-            if length != 2:
-                raise ProtocolError(f"{PACKET_NAMES[kind]} with Remaining Length {length}")
             packets.append((first, _packet_id(kind, data, body)))
         else:
             packets.append(_parse_rare(kind, first, data, body, end))
@@ -258,8 +268,6 @@ def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Pack
 
 
 def _bad_first_byte(first: int) -> ProtocolError:
-    if first == 0x16:
-        return ProtocolError("the first byte is TLS's, not MQTT's: use TLS at both ends, or at neither")
     kind = first >> 4
     name = PACKET_NAMES[kind]
     if any(known >> 4 == kind for known in _FIRST_BYTES):

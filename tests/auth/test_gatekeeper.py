@@ -16,7 +16,7 @@ from broker.auth.acl import Acl
 from broker.auth.checks import Checks
 from broker.auth.gatekeeper import Gatekeeper, Policy, _fits
 from broker.auth.passwords import Passwords, set_password
-from broker.core.ports import GIVEN_CLIENT_ID
+from broker.core.ports import GIVEN_CLIENT_ID, Verdict
 from broker.wire.codes import ReturnCode
 from broker.wire.packets import Connect
 from tests.password_lines import pbkdf2_line, sha512_line
@@ -58,16 +58,22 @@ def connect(client_id: str = "c", username: str | None = None, password: bytes |
     return Connect(4, client_id, True, 0, None, username, password)
 
 
-def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect, proved: bool = False) -> ReturnCode:
-    """The return code, however it comes."""
-    codes: list[ReturnCode] = []
-    code = gatekeeper.admit(packet, PEER, codes.append, proved)
-    if isinstance(code, ReturnCode):
-        codes.append(code)
+def answer(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect, proved: bool = False) -> Verdict:
+    """The answer, however it comes."""
+    answers: list[Verdict] = []
+    at_once = gatekeeper.admit(packet, PEER, answers.append, proved)
+    if isinstance(at_once, Verdict):
+        answers.append(at_once)
     while elsewhere.jobs:
         elsewhere.run()
-    (found,) = codes
+    (found,) = answers
+    assert bool(found.why) is (found.code != 0)
     return found
+
+
+def verdict(gatekeeper: Gatekeeper, elsewhere: Elsewhere, packet: Connect, proved: bool = False) -> ReturnCode:
+    """The return code of the answer."""
+    return answer(gatekeeper, elsewhere, packet, proved).code
 
 
 @pytest.mark.parametrize(
@@ -152,12 +158,85 @@ def test_no_password_is_not_an_empty_one(
     assert verdict(gatekeeper, elsewhere, asked) == code
 
 
+@pytest.mark.parametrize(
+    ("policy", "packet", "why"),
+    [
+        (Policy(allow_anonymous=False), connect(), "no user name was given, and allow_anonymous is false"),
+        (
+            Policy(allow_anonymous=False, proof="cn"),
+            connect(),
+            "no certificate was shown, and allow_anonymous is false",
+        ),
+        (
+            Policy(allow_anonymous=False),
+            connect(username="ann"),
+            "user name not checked, as this listener has no password file, and allow_anonymous is false",
+        ),
+        (
+            Policy(proof="cn"),
+            connect(username="ann"),
+            "user name not checked: on this listener the client's certificate names the user (certificate_user)",
+        ),
+        (
+            Policy(max_client_id=23),
+            connect("x" * 24),
+            "the Client Identifier is longer than 23 characters (max_client_id)",
+        ),
+        (
+            Policy(client_id_prefixes=("a-",)),
+            connect("b"),
+            "the Client Identifier begins with none of client_id_prefixes",
+        ),
+        (Policy(deny_users=("ann",)), connect(username="ann"), "the user is in deny_users"),
+        (
+            Policy(client_ids={"ann": ("x",)}),
+            connect("y", "ann"),
+            "the user may not have this Client Identifier (client_ids)",
+        ),
+    ],
+)
+def test_a_refusal_says_which_option_it_comes_from(
+    policy: Policy, packet: Connect, why: str, elsewhere: Elsewhere
+) -> None:
+    assert answer(Gatekeeper(policy, elsewhere.checks), elsewhere, packet).why == why
+
+
+@pytest.mark.parametrize(
+    ("packet", "why"),
+    [
+        (connect("c", "ann", b"wrong"), "wrong password"),
+        (connect("c", "ann"), "no password was given"),
+        (connect("c", "bob", b"x"), "there is no such user in the password file"),
+    ],
+)
+def test_the_log_says_what_is_wrong_with_a_password(
+    packet: Connect, why: str, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
+    assert answer(gatekeeper, elsewhere, packet) == (4, why)
+
+
+@pytest.mark.parametrize(
+    ("policy", "name", "why"),
+    [
+        (Policy(proof="cn"), "", "the client's certificate names no user (certificate_user)"),
+        (Policy(proof="cn"), "a\nb", "the user name in the client's certificate is not printable"),
+        (Policy(), "ann", "certificates do not name users here any more (certificate_user)"),
+    ],
+)
+def test_the_log_says_what_is_wrong_with_a_certificate_s_name(
+    policy: Policy, name: str, why: str, elsewhere: Elsewhere
+) -> None:
+    found = answer(Gatekeeper(policy, elsewhere.checks), elsewhere, connect(username=name), proved=True)
+    assert found == (5, why)
+
+
 def test_a_pair_that_was_right_before_needs_no_worker(elsewhere: Elsewhere, tmp_path: Path) -> None:
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
     assert verdict(gatekeeper, elsewhere, connect("c", "ann", b"secret")) == 0
-    codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append) == 0
-    assert (codes, elsewhere.jobs) == ([], [])
+    answers: list[Verdict] = []
+    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, answers.append) == (0, "")
+    assert (answers, elsewhere.jobs) == ([], [])
 
 
 @settings(deadline=None)
@@ -185,47 +264,47 @@ def test_no_identifier_is_looked_at_for_long() -> None:
 def test_a_reload_while_a_password_is_being_checked_counts(elsewhere: Elsewhere, tmp_path: Path) -> None:
     # The check was begun with the old file, in which this user's password was right.
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
-    codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append) not in list(ReturnCode)
+    answers: list[Verdict] = []
+    assert not isinstance(gatekeeper.admit(connect("c", "ann", b"secret"), PEER, answers.append), Verdict)
     gatekeeper.replace(Policy(passwords(tmp_path, bob="secret")))
     elsewhere.run()
-    assert codes == []
+    assert answers == []
     elsewhere.run()
-    assert codes == [ReturnCode.BAD_USER_NAME_OR_PASSWORD]
+    assert [one.code for one in answers] == [ReturnCode.BAD_USER_NAME_OR_PASSWORD]
 
 
 def test_a_reload_that_lets_everybody_in_ends_a_check(elsewhere: Elsewhere, tmp_path: Path) -> None:
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
-    codes: list[ReturnCode] = []
-    assert gatekeeper.admit(connect("c", "ann", b"wrong"), PEER, codes.append) not in list(ReturnCode)
+    answers: list[Verdict] = []
+    assert not isinstance(gatekeeper.admit(connect("c", "ann", b"wrong"), PEER, answers.append), Verdict)
     gatekeeper.replace(Policy(allow_anonymous=True))
     elsewhere.run()
-    assert (codes, elsewhere.jobs) == ([ReturnCode.ACCEPTED], [])
+    assert ([one.code for one in answers], elsewhere.jobs) == ([ReturnCode.ACCEPTED], [])
 
 
 def test_who_leaves_is_checked_no_more_after_a_reload_either(elsewhere: Elsewhere, tmp_path: Path) -> None:
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret")), elsewhere.checks)
-    codes: list[ReturnCode] = []
-    give_up = gatekeeper.admit(connect("c", "ann", b"secret"), PEER, codes.append)
-    assert not isinstance(give_up, ReturnCode)
+    answers: list[Verdict] = []
+    give_up = gatekeeper.admit(connect("c", "ann", b"secret"), PEER, answers.append)
+    assert not isinstance(give_up, Verdict)
     gatekeeper.replace(Policy(passwords(tmp_path, ann="secret")))
     elsewhere.run()  # by the old file; it is asked again
     give_up()
     elsewhere.run()
-    assert (codes, elsewhere.checks._held) == ([], {})
+    assert (answers, elsewhere.checks._held) == ([], {})
 
 
 def test_equal_checks_are_one_and_others_are_not(elsewhere: Elsewhere, tmp_path: Path) -> None:
     gatekeeper = Gatekeeper(Policy(passwords(tmp_path, ann="secret", bob="secret")), elsewhere.checks)
-    codes: list[ReturnCode] = []
+    answers: list[Verdict] = []
     for username, password in (("ann", b"secret"), ("ann", b"wrong"), ("bob", b"secret")):
         for n in range(3):
-            gatekeeper.admit(connect(f"c{n}", username, password), f"192.0.2.{n}:1", codes.append)
+            gatekeeper.admit(connect(f"c{n}", username, password), f"192.0.2.{n}:1", answers.append)
     computed = 0
     while elsewhere.jobs:
         elsewhere.run()
         computed += 1
-    assert (computed, sorted(codes)) == (3, [0] * 6 + [4] * 3)
+    assert (computed, sorted(one.code for one in answers)) == (3, [0] * 6 + [4] * 3)
 
 
 def test_who_may_stay(elsewhere: Elsewhere, tmp_path: Path) -> None:

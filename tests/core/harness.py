@@ -15,7 +15,7 @@ from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
 from broker.core.limits import Limits
-from broker.core.ports import GiveUp, RetainedRecord, Rights, Store
+from broker.core.ports import GiveUp, RetainedRecord, Rights, Store, Verdict
 from broker.core.session import Session
 from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
@@ -126,6 +126,8 @@ class FakeTransport:
 class FakeLog:
     """Implements core.ports.Log: keeps (level, event, fields)."""
 
+    debugging = False
+
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, dict[str, object]]] = []
 
@@ -174,6 +176,9 @@ class FakeLane:
             done(result, None)
 
 
+REFUSAL = "the gatekeeper of a test says so"
+
+
 class FakeGatekeeper:
     """Implements core.ports.Gatekeeper: `code` is the answer; with `slow`, it comes when `decide` is called."""
 
@@ -188,13 +193,17 @@ class FakeGatekeeper:
         self.granted: dict[str | None, Rights] = {}  #: by user name
 
     def admit(
-        self, connect: Connect, peer: str, decided: Callable[[ReturnCode], None], proved: bool = False
-    ) -> ReturnCode | GiveUp:
+        self, connect: Connect, peer: str, decided: Callable[[Verdict], None], proved: bool = False
+    ) -> Verdict | GiveUp:
         self.asked.append(connect)
         if not self.slow:
-            return self.code
-        self.pending.append(decided)
+            return Verdict(self.code, REFUSAL)
+        self.pending.append(lambda code: decided(Verdict(code, REFUSAL)))
         return lambda: self.given_up.append(connect)
+
+    @property
+    def proves_names(self) -> bool:
+        return True
 
     def proven_name(self, username: str | None) -> str | None:
         return username

@@ -556,11 +556,19 @@ def test_a_refusal_is_logged_once_for_each_client(world: World) -> None:
         client = world.join(name, username="u")
         for _ in range(3):
             client.subscribe(("a", 0)).publish("a", "x")
-    assert world.log.events("warning") == [
-        "subscription refused: not authorised",
-        "publish refused: not authorised",
-    ] * 2  # fmt: skip
+    refusals = [line for line in world.log.lines if "not authorised" in line[1]]
+    assert refusals == [
+        ("info", f"{what} refused: not authorised", {"client": name, "user": "u", "topic": b"a"})
+        for name in ("one", "two")
+        for what in ("subscription", "publish")
+    ]
     assert world.exchange.stats.denied == 12
+
+
+def test_another_topic_that_is_refused_is_told_too(world: World) -> None:
+    world.gatekeeper.granted["u"] = Forbidden(publish=[b"a", b"b"])
+    world.join("c", username="u").publish("a", "x").publish("b", "x").publish("a", "x")
+    assert [fields["topic"] for fields in world.log.fields("publish refused: not authorised")] == [b"a", b"b"]
 
 
 def test_unsubscribing_is_answered_whether_anything_was_removed_or_not(world: World) -> None:

@@ -675,6 +675,7 @@ def test_a_clean_session_holds_so_many_messages_in_memory_and_drops_the_rest() -
         "queue empty again",
     ]
     assert world.log.fields("queue empty again") == [{"client": "sub", "dropped": 5}]
+    world.advance(60.0)
     send(publisher, 10)  # and it is told again
     assert len(world.log.events("warning")) == 3
     drain(client)

@@ -119,7 +119,11 @@ def test_without_proxy_protocol_a_header_is_no_header(start_broker: StartBroker)
     with RawClient(broker.address) as client:
         client.send(header(version=1) + connect("c"))
         assert closed_unheard(client)
-    assert len(broker.wait_for("connection closed before it was accepted", 2)) == 2
+    why = (
+        "this is a header of the PROXY protocol: name the proxy in proxy_protocol of this listener, or turn the header"
+    )
+    (event,) = broker.wait_for("connection closed before it was accepted")
+    assert event["reason"] == f"{why} off in the proxy"
 
 
 def test_a_reload_changes_who_is_believed(start_broker: StartBroker) -> None:

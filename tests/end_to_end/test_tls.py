@@ -273,7 +273,7 @@ def test_a_client_without_tls_on_a_listener_with_it(pki: Pki, start_broker: Star
         with RawClient(broker.address) as client:
             client.send(connect("plain"))
             assert client.closed() == b""
-    reason = "the client does not speak TLS, which this listener expects"
+    reason = "this is MQTT without TLS: clients must use TLS (mqtts://) on this listener"
     eventually(lambda: len(broker.events(FAILED, reason=reason)) == 1, "it was logged")
     assert broker.events(FAILED, reason=reason)[0]["address"] == "127.0.0.1"
 
@@ -283,7 +283,7 @@ def test_a_client_with_tls_on_a_listener_without(tls_broker: BrokerProcess, shar
         RawClient(tls_broker.addresses[1], tls=shared_pki.context())
     tls_broker.wait_for(
         "connection closed before it was accepted",
-        reason="protocol error: the first byte is TLS's, not MQTT's: use TLS at both ends, or at neither",
+        reason="this is TLS: use TLS at both ends, or at neither; this listener has no certificate",
     )
 
 

@@ -163,7 +163,7 @@ def test_a_close_without_disconnect_publishes_the_will(shared: BrokerProcess) ->
 def test_http_and_plain_mqtt_get_an_answer_and_are_logged_once(start_broker: StartBroker) -> None:
     broker = start_broker("websocket = true\nwebsocket_path = '/mqtt'")
     host, port = broker.address
-    for path, status in (("/mqtt", 426), ("/other", 404)):
+    for path, status in (("/mqtt", 426), ("/other", 404), ("/mqtt", 426), ("/other", 404)):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"http://{host}:{port}{path}")
         caught.value.close()
@@ -176,8 +176,15 @@ def test_http_and_plain_mqtt_get_an_answer_and_are_logged_once(start_broker: Sta
         plain.send(connect("plain"))
         assert plain.closed().startswith(b"HTTP/1.1 400 ")
     WebSocketClient.connected(broker.address, "fine").disconnect()
-    told = [line for line in broker.lines if '"event": "WebSocket refused"' in line]
-    assert len(told) == 1
+    assert [event["reason"] for event in broker.wait_for("WebSocket refused", 4)] == [
+        "this is HTTP without WebSocket: clients must use WebSocket (ws://) on this listener"
+        " (invalid Connection header: close)",
+        "the path is '/other', not '/mqtt' (websocket_path)",
+        "pages of 'https://evil.example' may not connect; those that may stand in websocket_origins",
+        "this is MQTT without WebSocket: clients must use WebSocket (ws://) on this listener, or another one without"
+        " websocket = true",
+    ]
+    assert broker.events("connection closed before it was accepted") == []
 
 
 def test_path_and_origins_can_be_reloaded(start_broker: StartBroker) -> None:

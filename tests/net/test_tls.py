@@ -43,7 +43,7 @@ class TlsPair(Pair):
         super().__init__(running)
         self.context = authority.trusting()
         self.established: list[TlsLayer] = []
-        self.failures: list[str] = []
+        self.failures: list[str | None] = []
         self.handshakes = Handshakes(running.loop)
         self.layer = running.call(
             lambda: TlsLayer(running.loop, self.transport, tls, self.handshakes, self._established, self._failed)
@@ -53,7 +53,7 @@ class TlsPair(Pair):
         self.established.append(layer)
         layer.client = self.client
 
-    def _failed(self, layer: TlsLayer, why: str) -> None:
+    def _failed(self, layer: TlsLayer, why: str | None) -> None:
         self.failures.append(why)
 
     def shake_hands(self) -> None:

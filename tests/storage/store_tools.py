@@ -254,6 +254,8 @@ class FaultyConnection(sqlite3.Connection):
 class Lines:
     """Implements core.ports.Log."""
 
+    debugging = False
+
     def __init__(self) -> None:
         self.lines: list[str] = []
 
