@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .auth.acl import Acl
@@ -36,6 +36,8 @@ from .wire.encoder import packet_size
 if TYPE_CHECKING:
     from .net.ws import WebSocket
 
+#: Connections that are looked at in a turn after a reload.
+JUDGED = 200
 #: Connections above a listener's limit that are kept for as long as it takes to tell them so.
 OVERLOAD = 64
 #: What clients may call MQTT over WebSocket: the name that counts [MQTT-6.0.0-4], and that of clients older than 3.1.1.
@@ -115,10 +117,16 @@ class Entrance:
         self._proxies = trusted(config)
         self._stays = self.gatekeeper.replace(rules.policy)
 
-    def close_unwelcome(self) -> None:
-        """After `replace`: close the connections of who may not connect any more."""
-        for transport, connection in list(self.connections.items()):
+    def close_unwelcome(self) -> Iterator[None]:
+        """After `replace`: close the connections of who may not connect any more. It yields where others should have
+        their turn."""
+        for number, (transport, connection) in enumerate(list(self.connections.items()), 1):
+            if number % JUDGED == 0:
+                yield
             layer = transport.client
+            transport.max_unsent = self._server.exchange.limits.max_unsent
+            if isinstance(layer, TlsLayer):
+                layer.max_unsent = transport.max_unsent
             session = connection.session
             missing = self._missing(layer, self._taken_by_proxies)
             if missing:

@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
 from . import logs
@@ -30,12 +30,13 @@ from .core.sys_topics import SysTopics
 from .core.tidying import Tidying
 from .core.timers import Timers
 from .core.trace import watch
-from .entrance import Entrance, StartError, read_rules
+from .entrance import Entrance, Rules, StartError, read_rules
 from .net.listener import ListenError
 from .net.loop import Loop
 from .net.tls import Handshakes
 from .net.workers import Workers
 from .notify import watchdog_interval
+from .reload import Reload
 from .storage.memory import MemoryStore
 from .storage.sqlite import DataError, SqliteStore
 from .version import __version__
@@ -87,6 +88,9 @@ class Server:
         # What the authors of retained messages may do, until a reload.
         self._authors: dict[tuple[str | None, str, str | None], list[Rights | None]] = {}
         self._requests: deque[tuple[str, str]] = deque()
+        self._reload = Reload(
+            self._workers.submit, self._read_again, self._take_over, self._reload_failed, self.loop.in_turn
+        )
         self.grace = GRACE
         self._deadline: float | None = None  # of the end, once it has begun
         self._draining = False
@@ -186,7 +190,8 @@ class Server:
 
     def _obey(self, what: str, signal: str) -> None:
         if what == "reload":
-            self.reload()
+            self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._reload.request()
         elif what == "ignore":
             self.log.info("signal ignored: SIGHUP reloads, SIGTERM ends the broker", signal=signal)
         elif self._deadline is not None:
@@ -228,17 +233,22 @@ class Server:
             setattr(limits, row.name, getattr(self.config, row.name))
         self.exchange.limits_changed()
 
-    def reload(self) -> None:
-        """Take over what the configuration now says, as far as that is possible; if it is wrong, keep the old one."""
-        self._notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            wanted = self._reread()
-            config = self.config.reloaded(wanted)
-            rules = [read_rules(listener) for listener in config.listeners]
-        except (loading.ConfigError, FileError) as error:
-            self.log.error("reload failed: everything stays as it was", reason=str(error))
-            self._notify("READY=1", "STATUS=the last reload failed: see the log")
-            return
+    def _read_again(self) -> tuple[Config, Config, list[Rules]]:
+        """On a worker's thread: what the configuration now says, what of it can be taken over, and what its files say.
+        Raises ConfigError or FileError."""
+        wanted = self._reread()
+        config = self.config.reloaded(wanted)
+        return wanted, config, [read_rules(listener) for listener in config.listeners]
+
+    def _reload_failed(self, error: Exception) -> None:
+        if not isinstance(error, loading.ConfigError | FileError):
+            self._bug(error)
+        self.log.error("reload failed: everything stays as it was", reason=str(error))
+        self._notify("READY=1", "STATUS=the last reload failed: see the log")
+
+    def _take_over(self, read: tuple[Config, Config, list[Rules]]) -> Iterator[None]:
+        """Go by another configuration, as far as that is possible."""
+        wanted, config, rules = read
         changes = self.config.changes(wanted)
         if config.log_level != self.config.log_level:
             self._set_level(config.log_level)
@@ -248,9 +258,9 @@ class Server:
             entrance.replace(listener, rule)
         self._authors.clear()
         self._apply_limits()
-        self.exchange.rights_changed(self._rights)
+        yield from self.exchange.rights_changed(self._rights)
         for entrance in self._entrances:
-            entrance.close_unwelcome()
+            yield from entrance.close_unwelcome()
         for change in changes:
             if change.reloadable:
                 self.log.info("changed", option=str(change))

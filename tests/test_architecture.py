@@ -64,6 +64,7 @@ ROOMS = {
     "broker.log_thread": Room(()),
     "broker.streams": Room(()),
     "broker.notify": Room(()),
+    "broker.reload": Room(()),
     "broker.program": Room(()),
     "broker.signals": Room(()),
     "broker.lent_log": Room(("broker.logs",)),
@@ -103,6 +104,7 @@ ROOMS = {
             "broker.logs",
             "broker.net",
             "broker.notify",
+            "broker.reload",
             "broker.storage",
             "broker.version",
         )

@@ -19,6 +19,7 @@ from . import bridges, by_options
 from .account import BRANCHES, COPIED, DELIVERIES, TURN, Account
 from .clock import Clock
 from .complaints import Complaints
+from .endings import Endings
 from .expiry import Expiry
 from .journal import Journal
 from .limits import Limits
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 #: Units of work that a Topic Filter is, and bytes of it that are a unit more.
 SUBSCRIBING = 3
 LETTERS = 32
+#: Units of work that it takes to find out about the rights of a session.
+JUDGING = 5
 #: Retained messages that a client gets per turn for its new subscriptions.
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
@@ -86,6 +89,7 @@ class Exchange:
         self.stats = Stats()
         self.sessions: dict[str, Session] = {}
         self.account = Account()
+        self.endings = Endings(self)
         self.router = Router(limits, self.account)
         self.retained = Retained(self.account)
         self.connected = 0
@@ -266,17 +270,17 @@ class Exchange:
 
     def discard(self, session: Session) -> None:
         """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""
-        for topic_filter in session.subscriptions or ():
-            self.router.unsubscribe(session, topic_filter)
-        session.subscriptions = session.feeding = None
+        queue = session.queue
+        self.endings.remove(session)
+        session.feeding = None
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
         if session.store_id:
             self.expiry.forget(session)
             self.quotas.leave(session)
             self.journal.forget_session(session.store_id)
-            if isinstance(session.queue, StoredQueue):
-                self.journal.touched.discard(session.queue)
+            if isinstance(queue, StoredQueue):
+                self.journal.touched.discard(queue)
             self._leaving[session.client_id] = self._leaving.get(session.client_id, 0) + 1
             self.journal.when_stored(self._has_left, session.client_id)
 
@@ -597,12 +601,19 @@ class Exchange:
 
     # --- rights ---
 
-    def rights_changed(self, rights: Callable[[Session], Rights | None]) -> None:
-        """The access control list is another one: what follows is judged by it."""
-        for session in self.sessions.values():
+    def rights_changed(self, rights: Callable[[Session], Rights | None]) -> Iterator[None]:
+        """The access control list is another one: at the end, all is judged by it. It yields where others should have
+        their turn."""
+        self.begin()
+        for session in sorted(self.sessions.values(), key=lambda session: session.connection is None):
             session.rights = rights(session)
             if session.connection is not None:
                 session.connection.rights = session.rights
+            self.account.spent += JUDGING
+            if self.over:
+                self.router.forget_routes()
+                yield
+                self.begin()
         self.router.forget_routes()
 
     # --- the turn ---

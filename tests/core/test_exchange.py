@@ -1009,7 +1009,7 @@ def test_changed_rights_hold_from_now_on(world: World) -> None:
     client.publish("t", "allowed")
     assert (client.payloads(), other.payloads()) == (["allowed"], ["allowed"])
     world.gatekeeper.granted["u"] = Forbidden(publish=[b"t"], receive=[b"t"], subscribe=[b"t"])
-    world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username))
+    list(world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
     client.publish("t", "forbidden")
     world.join("pub").publish("t", "forbidden to it")
     client.subscribe(("t", 0))

@@ -991,7 +991,7 @@ def test_a_handshake_under_way_is_finished_though_the_right_is_gone(clean: bool)
 def revoke(world: World, user: str, rights: Forbidden) -> None:
     """Give a user other rights, as a reload does."""
     world.gatekeeper.granted[user] = rights
-    world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username))
+    list(world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
 
 
 # --- ends --------------------------------------------------------------------------------------------------------

@@ -446,7 +446,7 @@ def test_rights_that_a_client_loses_stop_its_own_topics_only() -> None:
     for reader in readers.values():
         reader.take()
     world.gatekeeper.granted["u"] = Forbidden(receive=[b"secret"])
-    world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username))
+    list(world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
     author.publish("secret", "x", 2, 1).publish("open", "y", 2, 2)
     for qos, reader in readers.items():
         assert [(one[1], one[3]) for one in reader.take()] == [("open", qos)]

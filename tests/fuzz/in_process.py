@@ -148,7 +148,11 @@ class Play:
         elif step.act == "rights":
             forbidden = Forbidden({b"a/b"}, {b"b"}, {b"#"})
             world.gatekeeper.granted = {"u": forbidden} if step.number & 1 else {}
-            world.exchange.rights_changed(lambda session: world.gatekeeper.rights(session.username, session.client_id))
+            list(
+                world.exchange.rights_changed(
+                    lambda session: world.gatekeeper.rights(session.username, session.client_id)
+                )
+            )
         else:
             assert step.act == "expire"
             world.advance(61.0)
