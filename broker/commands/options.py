@@ -58,8 +58,12 @@ def _overview(width: int, prog: str) -> str:
     )
     return "\n\n".join(
         [
-            _section("Of a listener, in [[listeners]]; at the top level of the file, of all:", LISTENER_OPTIONS, width),
-            _section("Of the broker, at the top level of the file:", GLOBAL_OPTIONS, width),
+            _section(
+                "Options of a listener (in [[listeners]], or at the top level for all listeners):",
+                LISTENER_OPTIONS,
+                width,
+            ),
+            _section("Options of the broker (at the top level of the file):", GLOBAL_OPTIONS, width),
             textwrap.fill(end, width, break_on_hyphens=False),
         ]
     )

@@ -2,7 +2,8 @@
 
 The table is written as the fields of two dataclasses. `ListenerConfig` holds what every listener may have for itself:
 in the file it stands at the top level, as the default for all listeners, and in each `[[listeners]]`. `Config` holds
-what the broker has once. Defaults, flags, `--help` and the README's table follow: a new option is one new field.
+what the broker has once. Defaults, flags, `--help` and the table in docs/configuration.md follow: a new option is one
+new field.
 
 This module owns the table and what follows from it alone. It must not know where a value comes from (a file, a flag, a
 keyword argument: that is `loading`), nor any other part of the broker.
@@ -111,30 +112,31 @@ class ListenerConfig:
     unix: str | None = field(metadata=option(
         None, SocketPath(), "Unix socket to listen on, instead of bind and port", flag=True))
     unix_mode: str = field(metadata=option(
-        "0600", Mode(), "permissions of the Unix socket: who may write to it may connect", flag=True))
+        "0600", Mode(), "permissions of the Unix socket; whoever may write to it may connect", flag=True))
     proxy_protocol: tuple[str, ...] = field(metadata=option(
-        (), Peers(), "proxies that this listener is for: each connection must come from one of them, and begin with a "
-        "header of the PROXY protocol (version 1 or 2)", reload=True))
+        (), Peers(), "trusted proxies: every connection must come from one of them, and begin with a PROXY "
+        "protocol header (version 1 or 2)", reload=True))
     passwords: str | None = field(metadata=option(
         None, Path(), "password file; without one no password is checked", flag=True, reload=True))
     certificate: str | None = field(metadata=option(
-        None, Path(), "PEM file of the certificate and those between it and its authority: the listener then speaks "
+        None, Path(), "PEM file with the certificate and its intermediate certificates; with it, the listener speaks "
         "TLS", flag=True, reload=True, unset="no TLS"))
     certificate_chain: str | None = field(metadata=option(
-        None, Path(), "PEM file, or directory, with the certificates between it and its authority, where the file of "
-        "certificate holds it alone", flag=True, reload=True))
+        None, Path(), "PEM file or directory with the intermediate certificates, if the file of `certificate` has none",
+        flag=True, reload=True))
     key: str | None = field(metadata=option(
         None, Path(), "PEM file of the private key", flag=True, reload=True, unset="in the file of the certificate"))
     client_ca: str | None = field(metadata=option(
-        None, Path(), "PEM file, or directory, of the authorities of client certificates; with it, clients are asked "
-        "for one", flag=True, reload=True))
+        None, Path(), "PEM file or directory with the authorities that issue client certificates; with it, the broker "
+        "asks clients for a certificate", flag=True, reload=True))
     client_certificates: Literal["required", "optional"] = field(metadata=option(
-        "required", Choice(("required", "optional")), "whether clients need a certificate of client_ca", flag=True,
+        "required", Choice(("required", "optional")), "whether clients must show a certificate", flag=True,
         reload=True))
     client_crl: str | None = field(metadata=option(
-        None, Path(), "PEM file of the revocation lists of client_ca", flag=True, reload=True))
+        None, Path(), "PEM file with the revocation lists of client_ca", flag=True, reload=True))
     certificate_user: Literal["cn", "subject"] | None = field(metadata=option(
-        None, Choice(("cn", "subject")), "what in a client's certificate is its user name, instead of those in CONNECT",
+        None, Choice(("cn", "subject")), "the part of a client's certificate that is its user name, instead of the one "
+        "in CONNECT",
         flag=True, reload=True))
     acl: str | None = field(metadata=option(
         None, Path(), "access control file: who may publish and subscribe to what", flag=True, reload=True))
@@ -155,12 +157,12 @@ class ListenerConfig:
     max_client_id: int = field(metadata=option(
         65535, Integer(23, 65535), "longest ClientId in characters (else return code 2)", flag=True, reload=True))
     connect_timeout: float = field(metadata=option(
-        10.0, Duration(0.1, 3600), "time from the connection to a complete CONNECT", flag=True, reload=True))
+        10.0, Duration(0.1, 3600), "time that a new connection has for a complete CONNECT", flag=True, reload=True))
     max_keepalive: float = field(metadata=option(
-        0.0, Duration(0, 65535), "longest keep alive that a client may ask for; 0 is no limit", flag=True,
+        0.0, Duration(0, 65535), "longest keep alive that a client may have; 0 is no limit", flag=True,
         reload=True))
     max_connections: int = field(metadata=option(
-        10_000, Integer(1, _MANY), "connections at the same time on a listener", flag=True, reload=True))
+        10_000, Integer(1, _MANY), "connections at the same time", flag=True, reload=True))
     max_packet_size: int = field(metadata=option(
         16 * _MIB, Size(_KIB, _LARGEST_PACKET), "largest packet that a client may send", flag=True, reload=True))
     websocket: bool = field(metadata=option(
@@ -217,7 +219,7 @@ class Config:
 
     # fmt: off
     data: str | None = field(metadata=option(
-        None, Path(), "directory of everything that is stored", flag=True,
+        None, Path(), "directory for everything that is stored", flag=True,
         unset="$XDG_STATE_HOME/selectmq or ~/.local/state/selectmq; on Windows %LOCALAPPDATA%\\selectmq"))
     memory: bool = field(metadata=option(
         False, Boolean(), "store nothing on disk: a restart forgets everything; excludes data", flag=True))
@@ -225,17 +227,19 @@ class Config:
         30.0 * _DAY, Duration(0, 36500 * _DAY), "time after which the session of an absent client is deleted, with all "
         "that waits in it; 0 is never", flag=True, reload=True))
     sys_interval: float = field(metadata=option(
-        10.0, Duration(0, _DAY), "time between two publications of $SYS; 0 is no $SYS", flag=True, reload=True))
+        10.0, Duration(0, _DAY), "time between two publications of $SYS; 0 turns $SYS off", flag=True, reload=True))
     log_level: Literal["error", "warning", "info", "debug"] = field(metadata=option(
-        "info", Choice(("error", "warning", "info", "debug")), "what is logged", flag=True, reload=True))
+        "info", Choice(("error", "warning", "info", "debug")), "the least important messages that are logged",
+        flag=True, reload=True))
     log_format: Literal["text", "json"] = field(metadata=option(
-        "text", Choice(("text", "json")), "how a line of the log is written", flag=True))
-    workers: int = field(metadata=option(4, Integer(1, 64), "worker threads for what blocks", flag=True))
+        "text", Choice(("text", "json")), "format of the log", flag=True))
+    workers: int = field(metadata=option(
+        4, Integer(1, 64), "worker threads for passwords and everything else that blocks", flag=True))
 
     max_topic_levels: int = field(metadata=option(
-        200, Integer(1, 65536), "levels of a Topic Name or Topic Filter", flag=True, reload=True))
+        200, Integer(1, 65536), "most levels of a Topic Name or Topic Filter", flag=True, reload=True))
     max_topic_length: int = field(metadata=option(
-        65535, Size(1, 65535), "bytes of a Topic Name or Topic Filter", flag=True, reload=True))
+        65535, Size(1, 65535), "longest Topic Name or Topic Filter in bytes", flag=True, reload=True))
     max_subscriptions: int = field(metadata=option(
         10_000, Integer(1, _MANY), "subscriptions of a session", flag=True, reload=True))
     max_inflight: int = field(metadata=option(
@@ -245,10 +249,10 @@ class Config:
     max_queued_bytes: int = field(metadata=option(
         _GIB, Size(_KIB, _TIB), "bytes waiting in a session", flag=True, reload=True))
     max_memory_queue: int = field(metadata=option(
-        1000, Integer(1, _MANY), "waiting messages of a session that are held in memory: a persistent session keeps "
-        "the rest on disk, one with CleanSession = 1 has no more", flag=True, reload=True))
+        1000, Integer(1, _MANY), "waiting messages of a session that are kept in memory; a persistent session keeps "
+        "the rest on disk, a session with CleanSession = 1 drops them", flag=True, reload=True))
     max_unsent: int = field(metadata=option(
-        _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it messages of QoS 0 "
+        _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it, messages of QoS 0 "
         "for it are dropped", flag=True, reload=True))
     max_sessions: int = field(metadata=option(
         50_000, Integer(1, _MANY), "sessions with CleanSession = 0, their clients being there or not (else return code "
@@ -365,7 +369,7 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def markdown_table() -> str:
-    """The README's table of options: one row each, the default as the file takes it."""
+    """The table of options in broker/docs/configuration.md: one row each, the default as the file takes it."""
     lines = [
         "| Option | Flag | Default | Allowed | In `[[listeners]]` | Reload | Meaning |",
         "|---|---|---|---|---|---|---|",

@@ -165,7 +165,7 @@ def _verdict(run: RunResult) -> list[str]:
     shown += [f"The run itself: {problem}" for problem in run.problems]
     if run.certified:
         kept = sum(result.shown for result in run.statements)
-        shown.append(f"CERTIFIED: {run.target} keeps MQTT {run.mqtt}; {kept} statements were seen kept.")
+        shown.append(f"CERTIFIED: {run.target} keeps MQTT {run.mqtt}: {kept} statements pass.")
     elif run.passed:
         shown.append(f"PASSED: {run.target}, for what was selected; a certificate takes the whole run.")
     else:

@@ -1372,7 +1372,7 @@ def test_the_markdown_table_literally() -> None:
         "an integer from 1 to 64",
         "",
         "",
-        "worker threads for what blocks",
+        "worker threads for passwords and everything else that blocks",
     ]
 
 
@@ -1400,7 +1400,7 @@ def test_help_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--port N TCP port to listen on; 0 takes any free one (default: 1883)" in text
     assert "--max-packet-size SIZE largest packet that a client may send (default: 16 MiB)" in text
     assert "on Windows %LOCALAPPDATA%\\selectmq)" in text
-    assert "--log-level error|warning|info|debug what is logged (default: info)" in text
+    assert "--log-level error|warning|info|debug the least important messages that are logged (default: info)" in text
 
 
 def test_flags_of_the_defaults_give_the_defaults() -> None:
