@@ -15,8 +15,8 @@ the very same bytes, as SSLSocket would want it. Memory: a block in, and out wha
 
 The longest step of a handshake is mostly the signature of the listener's key. Measured with OpenSSL 3.0 (TLS 1.3,
 medians): 0.15 ms with ECDSA P-256, 0.4 ms with RSA 2048, 3.6 ms with RSA 4096. Handshakes does a few of them a turn, so
-that a rush of clients does not hold up those who are connected, and lets addresses take turns. Who takes too long is
-the owner's to end, by `abort`.
+that a rush of clients does not hold up those who are connected; addresses take turns. Who takes too long is the owner's
+to end, by `abort`.
 """
 
 from __future__ import annotations
