@@ -24,7 +24,7 @@ PATIENCE = 10.0
 #: Addresses that are remembered for how often they come.
 MAX_ADDRESSES = 100_000
 
-_SILENT = "others need the places of connections that have sent no CONNECT"
+_SILENT = "others need the place, and it has sent no CONNECT"
 
 _ARRIVING, _HEARD, _CLIENT, _GONE = range(4)
 
@@ -80,10 +80,11 @@ class Place:
 
 
 class Places:
-    """Those of one listener."""
+    """Those of one listener; or of anything else of which there is not enough for all who have only arrived."""
 
-    def __init__(self, max_clients: int) -> None:
+    def __init__(self, max_clients: int, least: int = LEAST) -> None:
         self.max_clients = max_clients
+        self._least = least
         self.clients = 0
         self._arriving: dict[Place, None] = {}  # in their order
         self._by_origin: dict[str, dict[Place, None]] = {}  # none is empty
@@ -100,7 +101,7 @@ class Places:
 
     def enrol(self, place: Place) -> None:
         mine = self._by_origin.get(place.origin)
-        free = limit(self.max_clients) - len(self._arriving)
+        free = limit(self.max_clients, self._least) - len(self._arriving)
         if mine is not None and len(mine) >= 2 * free:
             next(iter(mine)).turn_out()
         elif free <= 0:
@@ -124,9 +125,9 @@ class Places:
         return True
 
 
-def limit(max_clients: int) -> int:
+def limit(max_clients: int, least: int = LEAST) -> int:
     """Places before CONNECT: an address alone may have as many as there may be clients, and half as many are left."""
-    return max(max_clients, LEAST) * 3 // 2
+    return max(max_clients, least) * 3 // 2
 
 
 class Pace:

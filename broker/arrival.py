@@ -59,6 +59,7 @@ class Hall(Protocol):
     config: ListenerConfig
     gatekeeper: Gatekeeper
     places: Places
+    connections: dict[Transport, Connection]
     tls: Tls | None
     forwarders: Trusted
     websocket: type[WebSocket] | None
@@ -82,9 +83,10 @@ class Hall(Protocol):
 
 
 class Arrival:
-    """One connection. `begin` starts it."""
+    """One connection. `begin` starts it. Nothing that outlives it may lead back to it in a ring: what a handshake takes
+    is much, and must be free with its end."""
 
-    __slots__ = ("_connection", "_end", "_hall", "_host", "_place", "_since", "_timer", "_transport")
+    __slots__ = ("_end", "_hall", "_host", "_place", "_since", "_timer", "_transport")
 
     def __init__(self, hall: Hall, transport: Transport, host: str) -> None:
         """`host`: whom limits and the log take for one."""
@@ -93,9 +95,8 @@ class Arrival:
         self._host = host
         self._since = hall.server.timers.now
         self._timer: Timer | None = None
-        self._connection: Connection | None = None
-        self._end: Callable[[str], None] = self._close  # closes what there is, with a reason
-        self._place: Place = hall.places.arrive(origin_of(host), lambda why: self._end(why))
+        self._end: Callable[[str], None] | None = None  # how the layer is closed that is at work, with a reason
+        self._place: Place = hall.places.arrive(origin_of(host), self._give_up)
 
     def begin(self) -> None:
         if self._hall.config.proxy_protocol:
@@ -107,6 +108,7 @@ class Arrival:
 
     def left(self) -> None:
         """Its transport is closed."""
+        self._end = None
         self._stop_timer()
         self._place.leave()
 
@@ -129,13 +131,14 @@ class Arrival:
         wait = server.pace.delay(self._place.origin, now, rate) if rate else 0.0
         if wait is None:
             self._hall.turn_away(self._host, "too many attempts from this address")
-            self._end("too many attempts from this address")
+            self._give_up("too many attempts from this address")
         elif not wait:
             go_on()
         else:
             self._transport.pause_reading()
-            if self._connection is not None:
-                self._connection.progress(now + wait)
+            connection = self._hall.connections.get(self._transport)
+            if connection is not None:
+                connection.progress(now + wait)
             self._timer = server.timers.after(wait, partial(self._have_turn, go_on))
 
     def _have_turn(self, go_on: Callable[[], None], now: float) -> None:
@@ -144,8 +147,14 @@ class Arrival:
         self._transport.resume_reading()
         go_on()
 
-    def _close(self, why: str) -> None:
-        self._transport.close(gently=False)
+    def _give_up(self, why: str) -> None:
+        connection = self._hall.connections.get(self._transport)
+        if self._end is not None:
+            self._end(why)
+        elif connection is not None:
+            connection.close(why, gently=False)
+        else:
+            self._transport.close(gently=False)
 
     # --- the layers ---
 
@@ -154,15 +163,13 @@ class Arrival:
 
         def introduced(source: Source | None) -> None:
             self._stop_timer()
-            self._end = self._close
+            self._end = None
+            introduction = self._transport.client
+            assert isinstance(introduction, Introduction)
             if source is not None:
                 self._transport.peer = peer_name(*source)
                 self._comes_from(source.host)
-            self._at_its_turn(known)
-
-        def known() -> None:
-            self._enter()
-            introduction.hand_over(self._hall.server.timers.now)
+            self._at_its_turn(partial(self._introduced, introduction))
 
         def failed(why: str | None) -> None:
             if why is not None:
@@ -171,6 +178,10 @@ class Arrival:
         introduction = Introduction(self._transport, introduced, failed)
         self._end = introduction.abort
         self._within_time(introduction.expire)
+
+    def _introduced(self, introduction: Introduction) -> None:
+        self._enter()
+        introduction.hand_over(self._hall.server.timers.now)
 
     def _comes_from(self, host: str) -> None:
         self._host = host
@@ -185,6 +196,7 @@ class Arrival:
 
         def established(layer: TlsLayer) -> None:
             self._stop_timer()
+            self._end = None
             missing = hall.missing(layer, direct)
             if missing:
                 layer.close()
@@ -209,7 +221,7 @@ class Arrival:
         hall = self._hall
         config = hall.config
         top = below if hall.websocket is None else self._over_websocket(hall.websocket, below)
-        connection = self._connection = Connection(
+        connection = Connection(
             hall.server.exchange,
             hall.gatekeeper,
             top,
@@ -218,7 +230,6 @@ class Arrival:
             config.max_packet_size,
             self._place,
         )
-        self._end = partial(connection.close, gently=False)
         if hall.server.log.debugging:
             watch(connection, hall.server.log)
         top.client = connection
@@ -241,12 +252,10 @@ class Arrival:
         )
 
         def forwarded(host: str, go_on: Callable[[], None]) -> None:
-            top.peer = f"[{host}]" if ":" in host else host  # the port is not told
             self._comes_from(host)
             self._at_its_turn(go_on)
 
         def refused(why: str) -> None:
             hall.tell_once("WebSocket refused", self._host, why)
 
-        top = layer(below, rules, hall.server.loop, hall.later, refused, forwarded)
-        return top
+        return layer(below, rules, hall.server.loop, hall.later, refused, forwarded)

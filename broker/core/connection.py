@@ -226,6 +226,7 @@ class Connection:
             stats.protocol_errors += 1
             if self.state != CLOSED:
                 self._violation(error)
+            error.__traceback__ = None  # the decoder keeps the error, which would keep all that is on the stack
         except MemoryError:
             self._decoder = Decoder(0)  # what it holds may be what there is no room for
             self._left = self._work = None

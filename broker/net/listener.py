@@ -18,7 +18,7 @@ from .loop import Loop
 from .polling import READ
 
 #: Connections accepted per turn, so that a rush of them does not hold up those who are there.
-BATCH = 64
+BATCH = 32
 #: Seconds without accepting after descriptors ran out.
 PAUSE = 0.5
 

@@ -256,6 +256,7 @@ class WebSocket:
             self._open(response)
             return
         self._state = WAITING
+        self.peer = f"[{host}]" if ":" in host else host  # the port is not told
 
         def go_on() -> None:
             if self._state == WAITING:
