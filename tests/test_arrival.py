@@ -1,4 +1,4 @@
-"""What a connection on its way in leaves behind: nothing. How it comes in is in end_to_end (proxies, TLS, WebSocket)."""
+"""What a connection on its way in leaves behind: nothing. How it comes in is in end_to_end (proxies, TLS and so on)."""
 
 from __future__ import annotations
 
