@@ -4,7 +4,7 @@ Owns: that one place is a host in IPv4 and a network of 64 bits in IPv6, whereve
 Must not know: what is shared out.
 """
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def origin_of(peer: str) -> str:
@@ -30,3 +30,21 @@ def origin_of(peer: str) -> str:
 def plain(host: str) -> str:
     """One spelling for an address: who comes over IPv4 to a listener for IPv6 is one of IPv4."""
     return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
+def literal(host: str) -> IPv4Address | IPv6Address | None:
+    """The IP address that is written there, in IPv4 if it is one of IPv4 within IPv6; None: it is a name."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def collide(one: str, other: str) -> bool:
+    """Would these two IP addresses not fit on one port? All of IPv6 fits beside any of IPv4: it is IPv6 alone then."""
+    first, second = literal(one), literal(other)
+    if first is None or second is None or first.version != second.version:
+        return False
+    return first == second or first.is_unspecified or second.is_unspecified

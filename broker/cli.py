@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import logs, notify, program, signals, streams
+from . import admission, logs, notify, program, signals, streams
 from .commands import check, table
 from .config import loading
 from .config.options import OPTIONS, Config, add_flags
@@ -132,8 +132,9 @@ def _raise_descriptor_limit(settings: Config, log: logs.EventLog) -> None:
     except ImportError:
         return  # Windows has no such limit
     wanted = sum(listener.max_connections for listener in settings.listeners) + 128
+    more = wanted + sum(admission.limit(listener.max_connections) for listener in settings.listeners)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    enough = more if hard == resource.RLIM_INFINITY else min(more, hard)
     if soft != resource.RLIM_INFINITY and soft < enough:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))

@@ -21,9 +21,9 @@ machine loads this module, most of them for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -41,6 +41,12 @@ class BrokerFactory(Protocol):
         """
 
 
+def _needs_port(options: Mapping[str, Any]) -> bool:
+    """Not if each listener says itself where it listens: then a port for all is a mistake."""
+    listeners = options.get("listeners") or [options]
+    return any(listener.get("port") is None and listener.get("unix") is None for listener in listeners)
+
+
 @pytest.fixture
 def mqtt_broker_factory() -> Iterator[BrokerFactory]:
     """Make MQTT brokers with options: `mqtt_broker_factory(max_connections=1)`. They end with the test."""
@@ -49,8 +55,9 @@ def mqtt_broker_factory() -> Iterator[BrokerFactory]:
     with ExitStack() as brokers:
 
         def make(**options: object) -> Broker:
-            place = {} if options.get("unix") is not None else {"port": 0}
-            return brokers.enter_context(Broker(**{**place, **options}))  # type: ignore[arg-type]
+            if _needs_port(options):
+                options = {"port": 0, **options}
+            return brokers.enter_context(Broker(**options))  # type: ignore[arg-type]
 
         yield make
 

@@ -15,6 +15,7 @@ from dataclasses import fields
 
 from . import logs
 from .addresses import origin_of
+from .admission import Pace
 from .auth.checks import Checks
 from .auth.errors import FileError
 from .config import loading
@@ -30,8 +31,9 @@ from .core.sys_topics import SysTopics
 from .core.tidying import Tidying
 from .core.timers import Timers
 from .core.trace import watch
+from .endpoints import lay_out
 from .entrance import Entrance, Rules, StartError, read_rules
-from .net.listener import ListenError
+from .net.endpoints import Endpoint, ListenError
 from .net.loop import Loop
 from .net.tls import Handshakes
 from .net.workers import Workers
@@ -83,6 +85,7 @@ class Server:
         self._lane = Workers(self.loop, 1, "selectmq-store")
         self.checks = Checks(self._workers.submit, config.workers, self.loop.soon)
         self.handshakes = Handshakes(self.loop)
+        self.pace = Pace()
         self._entrances: list[Entrance] = []
         self._packets_shown = log.debugging
         # What the authors of retained messages may do, until a reload.
@@ -97,6 +100,7 @@ class Server:
         store: Store | None = None
         try:
             self._start_lane()
+            endpoints = lay_out(config.listeners)
             rules = [read_rules(listener) for listener in config.listeners]
             store = MemoryStore() if config.data is None else SqliteStore(config.data)
             self._store = store
@@ -108,8 +112,7 @@ class Server:
             self.exchange.may_publish = self._may_publish
             self.exchange.proves_names = lambda: any(entrance.gatekeeper.proves_names for entrance in self._entrances)
             self._apply_limits()
-            for listener, rule, name in zip(config.listeners, rules, names(config.listeners), strict=True):
-                self._entrances.append(Entrance(self, listener, rule, name))
+            self._listen(rules, endpoints)
             self.exchange.restore(snapshot, self._rights)
         except (FileError, DataError, StoreError, ListenError) as error:
             self._close_all(store)
@@ -123,14 +126,28 @@ class Server:
         self.timers.after(0.0, self._publish_sys)
         self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
 
+    def _listen(self, rules: list[Rules], endpoints: list[list[Endpoint]]) -> None:
+        """A port that is free is chosen last: it must not be one that another listener wants."""
+        listeners = self.config.listeners
+        rows = list(zip(listeners, rules, names(listeners), endpoints, strict=True))
+        order = sorted(range(len(rows)), key=lambda index: listeners[index].port == 0)
+        for index in order:
+            self._entrances.append(Entrance(self, *rows[index]))
+        self._entrances = [self._entrances[order.index(index)] for index in range(len(rows))]
+
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each listener, in the order of the configuration; of a Unix socket its path, and 0."""
-        return [entrance.listener.address for entrance in self._entrances]
+        """Host and port of each listener, in the order of the configuration; of a Unix socket its path, and 0. A name
+        may have several addresses: it is one in IPv4, if there is one; the port is the same."""
+        return [entrance.address for entrance in self._entrances]
+
+    @property
+    def _places(self) -> list[str]:
+        return [place for entrance in self._entrances for place in entrance.places_in_words]
 
     @property
     def _status(self) -> str:
-        return "STATUS=listening on " + ", ".join(str(entrance.listener) for entrance in self._entrances)
+        return "STATUS=listening on " + ", ".join(self._places)
 
     @property
     def full(self) -> bool:
@@ -145,12 +162,16 @@ class Server:
         except RuntimeError as error:
             raise StartError(f"this system has no more threads: {error}") from None
 
+    def make_room(self) -> bool:
+        """Close a connection that has sent no CONNECT, where there are most of them. False: there is none."""
+        return max((entrance.places for entrance in self._entrances), key=lambda places: places.arriving).make_room()
+
     # --- at work ---
 
     def run(self) -> None:
         """Serve until `stop`. Frees everything before it returns."""
-        for entrance in self._entrances:
-            self.log.info("listening", address=str(entrance.listener))
+        for place in self._places:
+            self.log.info("listening", address=place)
         kept = len(self.exchange.sessions)
         self.log.info(
             "started", version=__version__, pid=os.getpid(), data=self.config.data or "memory", sessions=kept,

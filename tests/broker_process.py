@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -86,7 +87,17 @@ class BrokerProcess:
     def write_config(self, toml: str) -> None:
         """Write the configuration file, for the next start or reload."""
         storage = "memory = true" if self._data is None else f"data = {json.dumps(str(self._data))}"
-        self.config.write_text(f'port = 0\nlog_format = "json"\nmax_connect_rate = 0\n{storage}\n{toml}')
+        port = "port = 0" if self._needs_port(f"{storage}\n{toml}") else ""
+        self.config.write_text(f'{port}\nlog_format = "json"\nmax_connect_rate = 0\n{storage}\n{toml}')
+
+    @staticmethod
+    def _needs_port(toml: str) -> bool:
+        """Not if each listener has its own place: then one for all is a mistake."""
+        try:
+            listeners = tomllib.loads(toml).get("listeners", [{}])
+        except tomllib.TOMLDecodeError:
+            return True  # what the test is about
+        return any(not listener.keys() & {"port", "unix"} for listener in listeners)
 
     def start(self) -> None:
         """Start it again."""

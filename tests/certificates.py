@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = datetime.timedelta(days=1)
@@ -72,10 +72,11 @@ class Authority:
         *,
         valid: tuple[datetime.timedelta, datetime.timedelta] = (-DAY, LONG),
         server: bool = False,
+        rsa_bits: int = 0,
     ) -> Issued:
         """A certificate with `name` as its common name, or with these attributes of its subject. `valid`: from when to
-        when, seen from now."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        when, seen from now; `rsa_bits`: with such a key, which makes handshakes dear."""
+        key = rsa.generate_private_key(65_537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         serial = x509.random_serial_number()
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH

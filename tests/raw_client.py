@@ -162,7 +162,8 @@ class RawClient:
     ) -> None:
         """`address` may be the path of a Unix socket. `receive_buffer`: bytes that the system takes in for a client
         that does not read; `source`: the address to come from."""
-        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET)
+        internet = socket.AF_INET6 if ":" in str(address[0] if isinstance(address, tuple) else "") else socket.AF_INET
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, Path) else internet)
         if source:
             self.socket.bind((source, 0))
         if receive_buffer is not None:

@@ -57,8 +57,8 @@ ROOMS = {
     "broker.addresses": Room((), only={"ipaddress"}),
     "broker.auth": Room(("broker.addresses", "broker.core.ports", "broker.os_reasons", "broker.wire")),
     "broker.auth.argon2id": Room((), extra=frozenset({"argon2"})),
-    "broker.net": Room(("broker.addresses", "broker.os_reasons")),
-    "broker.net.ws": Room(("broker.addresses", "broker.net"), extra=frozenset({"websockets"})),
+    "broker.net": Room(("broker.addresses", "broker.admission", "broker.os_reasons")),
+    "broker.net.ws": Room(("broker.addresses", "broker.admission", "broker.net"), extra=frozenset({"websockets"})),
     "broker.version": Room(()),
     "broker.logs": Room(("broker.log_thread",)),
     "broker.log_thread": Room(()),
@@ -90,16 +90,33 @@ ROOMS = {
             "broker.config.options",
         )
     ),
-    "broker.config.loading": Room(("broker.config", "broker.os_reasons")),
+    "broker.config.loading": Room(("broker.addresses", "broker.config", "broker.os_reasons")),
     # What a listener is made of, up to the client's Connection.
-    "broker.entrance": Room(("broker.auth", "broker.core", "broker.net", "broker.config", "broker.wire")),
+    "broker.admission": Room((), only=PURE),
+    "broker.endpoints": Room(("broker.addresses", "broker.config", "broker.net.endpoints")),
+    "broker.arrival": Room(
+        (
+            "broker.addresses",
+            "broker.admission",
+            "broker.auth.gatekeeper",
+            "broker.config",
+            "broker.core",
+            "broker.net",
+            "broker.wire",
+        )
+    ),
+    "broker.entrance": Room(
+        ("broker.admission", "broker.arrival", "broker.auth", "broker.config", "broker.core", "broker.net")
+    ),
     # The composition root is the one file that knows every part.
     "broker.server": Room(
         (
             "broker.addresses",
+            "broker.admission",
             "broker.auth",
             "broker.config",
             "broker.core",
+            "broker.endpoints",
             "broker.entrance",
             "broker.logs",
             "broker.net",
@@ -111,11 +128,20 @@ ROOMS = {
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
     "broker.commands": Room(
-        ("broker.auth", "broker.config", "broker.entrance", "broker.net", "broker.program", "broker.storage")
+        (
+            "broker.auth",
+            "broker.config",
+            "broker.endpoints",
+            "broker.entrance",
+            "broker.net",
+            "broker.program",
+            "broker.storage",
+        )
     ),
     # Around it: how it is started.
     "broker.cli": Room(
         (
+            "broker.admission",
             "broker.auth.errors",
             "broker.commands.check",
             "broker.commands.table",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import __version__
+from broker import __version__, admission
 from broker.auth.passwords import set_password
 from broker.cli import main
 from tests.broker_process import (
@@ -673,7 +673,7 @@ def test_the_soft_limit_of_descriptors_is_raised() -> None:
         log.read()
     found = re.search(r"^Max open files\s+(\d+)", limits, re.M)
     assert found is not None
-    assert int(found[1]) == 628
+    assert int(found[1]) == 500 + 128 + admission.limit(500)
 
 
 def test_signals_are_heard_while_nothing_else_happens(start_broker: StartBroker) -> None:

@@ -79,17 +79,22 @@ class WebSocketClient(RawClient):
         origin: str | None = None,
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
+        source: str = "",
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Raises Refused. `tls` is not for WebSockets here: paho-mqtt speaks wss://."""
         assert tls is None
-        super().__init__(address, receive_buffer=receive_buffer)
+        super().__init__(address, receive_buffer=receive_buffer, source=source)
         core = ClientProtocol(
             parse_uri(f"ws://{address[0]}:{address[1]}{path}"),
             origin=None if origin is None else Origin(origin),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
             max_size=None,
         )
-        core.send_request(core.connect())
+        request = core.connect()
+        for name, value in headers:
+            request.headers[name] = value  # once more, if it is there already
+        core.send_request(request)
         plain = self.socket
         plain.sendall(b"".join(core.data_to_send()))
         while not (events := core.events_received()):

@@ -14,6 +14,8 @@ from itertools import pairwise
 
 from ..config import loading
 from ..config.options import Config, add_flags
+from ..endpoints import lay_out
+from ..net.endpoints import ListenError
 from ..storage import examine
 from . import check_acl, check_listener
 from .arguments import Parser
@@ -69,7 +71,12 @@ def look(config: Config, unsure: tuple[frozenset[str], ...]) -> Iterator[Finding
         elif examined.unread:
             size = examine.LARGEST_COPY >> 20
             yield warning(f"{config.data}: what is stored is more than {size} MiB, and was not looked into")
-    for listener, names in zip(config.listeners, unsure, strict=True):
+    listeners = list(zip(config.listeners, unsure, strict=True))
+    try:
+        lay_out([listener for listener, names in listeners if not names & {"bind", "port", "unix"}])
+    except ListenError as fault:
+        yield error(str(fault))
+    for listener, names in listeners:
         yield from check_listener.look(listener, names, runs=runs)
     yield from _acls(config, unsure)
     if not everywhere & {"max_connections"}:

@@ -16,9 +16,11 @@ import re
 import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, NamedTuple, NoReturn
 
+from ..addresses import collide
 from ..os_reasons import reason
 from .kinds import UNIX, Boolean, Patterns, Refused, Texts, brief, canonical
 from .mistakes import ConfigError, Mistakes
@@ -64,11 +66,14 @@ _NEEDS = {
     "client_crl": "client_ca",
     "certificate_user": "client_ca",
     "unix_mode": "unix",
+    "websocket_forwarded_for": "websocket",
 }
+#: What says where a listener listens.
+_PLACE = {"bind", "port", "unix"}
 #: What decides whether a listener is open to the network without anything that says who is who.
 _WHO_MAY_CONNECT = {
     "bind", "unix", "passwords", "allow_anonymous", "certificate_user", "client_certificates", "client_ca",
-    "proxy_protocol",
+    "proxy_protocol", "websocket_forwarded_for",
 }  # fmt: skip
 
 
@@ -134,10 +139,11 @@ def examine(path: str | os.PathLike[str] | None = None, overrides: Overrides = _
     with mistakes:
         top, blocks = _read_file(os.path.expanduser(path), mistakes) if path is not None else ({}, ())
         parts = _parts(path, top, blocks, overrides, mistakes)
-        listeners = tuple(_listener(settings, mistakes) for settings, _ in parts)
+        listeners = tuple(replace(_listener(settings, mistakes), where=place) for settings, place in parts)
         unsure = tuple(_wrong(settings) for settings, _ in parts)
         with mistakes:
-            _check_distinct(*_sure_of_place(listeners, [place for _, place in parts], unsure))
+            # Those of which it is known where they listen.
+            _check_distinct(one for one, names in zip(listeners, unsure, strict=True) if not names & _PLACE)
         memory, data = False, None
         with mistakes:
             memory, data = _storage(top, overrides.settings)
@@ -157,7 +163,10 @@ def _parts(
     """What is set for each listener, and its place."""
     given = overrides.settings
     if overrides.listeners:
-        return [(_merged(mistakes, top, given, block.settings), block.place) for block in overrides.listeners]
+        parts = [(_merged(mistakes, top, given, block.settings), block.place) for block in overrides.listeners]
+        with mistakes:
+            _check_used(given, parts)
+        return parts
     if blocks:
         for name in ("bind", "port", "unix"):
             if name in given and len(blocks) > 1:
@@ -165,6 +174,8 @@ def _parts(
                 with mistakes:
                     raise ConfigError(f"{where} fits one listener, and {path} has {len(blocks)}: set '{name}' there")
                 given = {other: setting for other, setting in given.items() if other != name}
+        with mistakes:
+            _check_used(top, [(_merged(Mistakes(), top, block.settings), block.place) for block in blocks])
         return [(_merged(mistakes, top, block.settings, given), block.place) for block in blocks]
     return [(_merged(mistakes, top, given), "")]
 
@@ -390,12 +401,13 @@ def _listener(settings: Settings, mistakes: Mistakes) -> ListenerConfig:
     values = _values(LISTENER_OPTIONS, settings)
     unsure = _wrong(settings)
     for name, needed in _NEEDS.items():
-        if values[name] != LISTENER_OPTIONS[name].default and values[needed] is None and needed not in unsure:
+        if values[name] != LISTENER_OPTIONS[name].default and not values[needed] and needed not in unsure:
             why = f"{settings[name].where} has no meaning without {needed}: set that too, or leave it out"
             mistakes.append(ConfigError(why))
-    if not unsure & {"proxy_protocol", "unix"}:
-        with mistakes:
-            _check_proxies(settings.get("proxy_protocol"), values["unix"])
+    for name in ("proxy_protocol", "websocket_forwarded_for"):
+        if not unsure & {name, "unix"}:
+            with mistakes:
+                _check_proxies(settings.get(name), values["unix"])
     if not unsure & _WHO_MAY_CONNECT:
         with mistakes:
             _check_open(settings, values)
@@ -411,7 +423,8 @@ def _check_open(settings: Settings, values: Mapping[str, Any]) -> None:
     proved = values["certificate_user"] is not None and values["client_certificates"] == "required"
     if values["passwords"] is None and values["allow_anonymous"] is not True and not proved and not local:
         address = ListenerConfig(**values).address
-        opener = settings["proxy_protocol" if values["proxy_protocol"] else "bind"]
+        proxies = [name for name in ("proxy_protocol", "websocket_forwarded_for") if values[name]]
+        opener = settings[[*proxies, "bind"][0]]
         raise ConfigError(
             f"{opener.where} opens {address} to the network: set passwords to a password file "
             "(--passwords PATH), certificate_user to let certificates say who is who (--certificate-user cn), "
@@ -429,26 +442,31 @@ def _check_proxies(proxies: Setting | None, unix: str | None) -> None:
         raise ConfigError(f'{proxies.where} must have an address in it: "{UNIX}" has no meaning without unix')
 
 
-def _sure_of_place(
-    listeners: Iterable[ListenerConfig], places: Iterable[str], unsure: Iterable[frozenset[str]]
-) -> tuple[list[ListenerConfig], list[str]]:
-    """Those of which it is known where they listen."""
-    rows = zip(listeners, places, unsure, strict=True)
-    sure = [(listener, place) for listener, place, names in rows if not names & {"bind", "port", "unix"}]
-    return [listener for listener, _ in sure], [place for _, place in sure]
-
-
-def _check_distinct(listeners: Iterable[ListenerConfig], places: Iterable[str]) -> None:
-    seen: dict[tuple[str, int], str] = {}
-    for listener, place in zip(listeners, places, strict=True):
-        unix = listener.unix is not None
-        address = (listener.address, -1) if unix else (canonical(listener.bind), listener.port)
-        if address in seen and listener.port != 0:
-            first, another = seen[address], "path" if unix else "port"
+def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> None:
+    """In front of the listeners, bind, port and unix are what those have who say nothing else. If none does, somebody
+    expects one more listener (as Mosquitto makes one), and there is none."""
+    for name in ("port", "bind", "unix"):
+        setting = defaults.get(name)
+        if setting is not None and not any(settings.get(name) is setting for settings, _ in parts):
             raise ConfigError(
-                f"{place}: second listener on {listener.address}, beside {first}: give it another {another}"
+                f"{setting.where} is used by no listener, as each of them says itself where it listens: leave it out, "
+                "or give it a listener of its own"
             )
-        seen[address] = place
+
+
+def _check_distinct(listeners: Iterable[ListenerConfig]) -> None:
+    """As far as it can be told without the system: what names and links lead to, it looks up at the start."""
+    for one, other in combinations(listeners, 2):
+        unix = one.unix is not None
+        if one.port != other.port or (one.port == 0 and not unix) or unix != (other.unix is not None):
+            continue
+        if one.unix == other.unix if unix else canonical(one.bind) == canonical(other.bind):
+            why = f"second listener on {other.address}, beside {one.where}"
+        elif not unix and collide(one.bind, other.bind):
+            why = f"the listener on {other.address} collides with that on {one.address} of {one.where}"
+        else:
+            continue
+        raise ConfigError(f"{other.where}: {why}: give it another {'path' if unix else 'port'}")
 
 
 def _storage(top: Settings, given: Settings) -> tuple[bool, str | None]:

@@ -143,8 +143,8 @@ class ListenerConfig:
     allow_anonymous: bool = field(metadata=option(
         None, Boolean(), "admit clients without a user name; must be set to listen beyond loopback without passwords",
         flag=True, reload=True,
-        unset="true on a loopback address or a Unix socket without passwords, certificate_user and proxy_protocol, "
-        "else false"))
+        unset="true on a loopback address or a Unix socket without passwords, certificate_user, proxy_protocol and "
+        "websocket_forwarded_for, else false"))
     deny_users: tuple[str, ...] = field(metadata=option(
         (), Texts(), "user names that may not connect (return code 5)", reload=True))
     client_ids: Mapping[str, tuple[str, ...]] = field(metadata=option(
@@ -162,7 +162,7 @@ class ListenerConfig:
         0.0, Duration(0, 65535), "longest keep alive that a client may have; 0 is no limit", flag=True,
         reload=True))
     max_connections: int = field(metadata=option(
-        10_000, Integer(1, _MANY), "connections at the same time", flag=True, reload=True))
+        10_000, Integer(1, _MANY), "clients that are connected at the same time", flag=True, reload=True))
     max_packet_size: int = field(metadata=option(
         16 * _MIB, Size(_KIB, _LARGEST_PACKET), "largest packet that a client may send", flag=True, reload=True))
     websocket: bool = field(metadata=option(
@@ -173,7 +173,11 @@ class ListenerConfig:
     websocket_origins: tuple[str, ...] = field(metadata=option(
         (), Origins(), 'web pages that may connect besides those of the same host: "https://example.com", or "*" for '
         "any", reload=True))
+    websocket_forwarded_for: tuple[str, ...] = field(metadata=option(
+        (), Peers(), "proxies for WebSocket whose X-Forwarded-For is believed: the last address in it that is of none "
+        "of them is the client's, for limits and the log", reload=True))
     # fmt: on
+    where: str = field(default="", compare=False, repr=False)  #: in which line of the file it stands
 
     @property
     def address(self) -> str:
@@ -188,7 +192,8 @@ class ListenerConfig:
 
         Not if it is for proxies: their clients come from anywhere.
         """
-        return not self.proxy_protocol and (self.unix is not None or is_loopback(self.bind))
+        proxies = self.proxy_protocol or self.websocket_forwarded_for
+        return not proxies and (self.unix is not None or is_loopback(self.bind))
 
     @property
     def place(self) -> tuple[str | None, str, int]:
@@ -271,8 +276,8 @@ class Config:
     max_retained_bytes: int = field(metadata=option(
         256 * _MIB, Size(_KIB, _TIB), "bytes of all retained messages", flag=True, reload=True))
     max_connect_rate: int = field(metadata=option(
-        1000, Integer(0, _MANY), "connection attempts per second from an address; 0 is no limit",
-        flag=True, reload=True))
+        0, Integer(0, _MANY), "connections per second from an address (in IPv6: a network of 64 bits); more wait for "
+        "their turn; 0 is no limit", flag=True, reload=True))
     # fmt: on
 
     def changes(self, new: "Config") -> list[Change]:

@@ -36,7 +36,7 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from . import bridges
-from .ports import Gatekeeper, GiveUp, Rights, Transport, Verdict
+from .ports import Gatekeeper, GiveUp, Place, Rights, Transport, Verdict
 from .session import Discard, Session
 from .timers import Timer
 
@@ -93,7 +93,7 @@ class Connection:
         "_work",
         "congested",
         "out",
-        "overload",
+        "place",
         "rights",
         "session",
         "state",
@@ -108,6 +108,7 @@ class Connection:
         now: float,
         connect_timeout: float,
         max_packet_size: int,
+        place: Place,
     ) -> None:
         self._exchange = exchange
         self._gatekeeper = gatekeeper
@@ -130,7 +131,7 @@ class Connection:
         self.rights: Rights | None = None
         self.will: Will | None = None
         self.congested = False  #: is more unsent than the limit?
-        self.overload = False  #: is it one more than the listener takes? Then its CONNECT is answered with code 3
+        self.place = place
 
     @property
     def peer(self) -> str:
@@ -225,6 +226,7 @@ class Connection:
             stats.protocol_errors += 1
             if self.state != CLOSED:
                 self._violation(error)
+            error.__traceback__ = None  # the decoder keeps the error, which would keep all that is on the stack
         except MemoryError:
             self._decoder = Decoder(0)  # what it holds may be what there is no room for
             self._left = self._work = None
@@ -290,11 +292,11 @@ class Connection:
         if identity is not None:
             connect = connect._replace(username=identity, password=None)  # what it says itself does not count
         self.state = ADMITTING
+        room = self.place.heard()
         if self._exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
-        elif self.overload:
-            why = "as many clients as the listener takes are connected (max_connections)"
-            self._refuse(ReturnCode.SERVER_UNAVAILABLE, why, connect)
+        elif not room:
+            self._refuse(ReturnCode.SERVER_UNAVAILABLE, _NO_ROOM, connect)
         elif not connect.client_id and not connect.clean_session:
             # [MQTT-3.1.3-8]
             self._refuse(ReturnCode.IDENTIFIER_REJECTED, "empty Client Identifier with CleanSession = 0", connect)
@@ -330,7 +332,7 @@ class Connection:
         if exchange.journal.failed and not connect.clean_session:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
             return
-        full = exchange.no_room(self, connect)
+        full = exchange.no_room(self, connect) or ("" if self.place.take() else _NO_ROOM)
         if full:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, full, connect)
             return
@@ -731,3 +733,4 @@ _HANDLERS: dict[int, list[_Handler]] = {
 }
 
 _CONNECTED = _HANDLERS[CONNECTED]
+_NO_ROOM = "as many clients as the listener takes are connected (max_connections)"

@@ -53,6 +53,19 @@ class Rights(Protocol):
 GIVEN_CLIENT_ID = "auto-"
 
 
+class Place(Protocol):
+    """A connection's place on its listener."""
+
+    def heard(self) -> bool:
+        """Its CONNECT has come. Is there room for one more client?"""
+
+    def take(self) -> bool:
+        """It is a client from now on. False: others have taken the room meanwhile."""
+
+    def leave(self) -> None:
+        """It is closed."""
+
+
 class Verdict(NamedTuple):
     """The answer to a CONNECT."""
 

@@ -8,24 +8,26 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..addresses import plain
 from ..os_reasons import reason
 from . import unix_socket
+from .endpoints import Endpoint, ListenError
 from .loop import Loop
 from .polling import READ
 
 #: Connections accepted per turn, so that a rush of them does not hold up those who are there.
-BATCH = 64
+BATCH = 32
 #: Seconds without accepting after descriptors ran out.
 PAUSE = 0.5
 
+#: How often a port is sought that is free on all addresses of a name.
+ATTEMPTS = 20
+
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
-
-class ListenError(Exception):
-    """The address cannot be listened on. str() is one line that says what to do."""
+#: An address that another machine has, or a family that is switched off.
+NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class _ListeningSocket(socket.socket):
@@ -40,33 +42,65 @@ class _ListeningSocket(socket.socket):
         return super().type
 
 
-def listen(bind: str, port: int) -> socket.socket:
-    """A listening TCP socket. `bind` is an address or a host name, `port` 0 for any free one.
+def listen_on(endpoints: Sequence[Endpoint]) -> list[socket.socket]:
+    """Listening TCP sockets on all of these; port 0 becomes a free one, the same for all.
 
-    Raises ListenError.
+    What comes from a name and this machine does not have is left out, if there is another. Raises ListenError.
     """
-    where = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
+    for attempt in range(ATTEMPTS):
+        sockets: list[socket.socket] = []
+        missing: list[ListenError] = []
+        try:
+            for endpoint in endpoints:
+                port = sockets[0].getsockname()[1] if sockets else endpoint.port
+                try:
+                    sockets.append(_listen(endpoint, port))
+                except OSError as error:
+                    told = ListenError(f"cannot listen on {endpoint}: {advice(error)}")
+                    if not endpoint.named or error.errno not in NOT_HERE:
+                        raise told from error
+                    missing.append(told)
+            if not sockets:
+                raise missing[0]
+        except ListenError as error:
+            for sock in sockets:
+                sock.close()
+            # The port that was free for the first address is taken on another one.
+            again = sockets and not endpoints[0].port and getattr(error.__cause__, "errno", 0) == errno.EADDRINUSE
+            if not again or attempt + 1 == ATTEMPTS:
+                raise error from None
+        else:
+            return sockets
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _listen(endpoint: Endpoint, port: int) -> socket.socket:
+    sock = bound(endpoint, port)
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            bind or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
-        raise ListenError(f"cannot listen on {where}: no such address ({reason(error)})") from None
-    sock = _ListeningSocket(family, kind, protocol)
+        sock.listen(4096)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bound(endpoint: Endpoint, port: int) -> socket.socket:
+    """A socket that has this address, and does not listen yet. Raises OSError."""
+    sock = _ListeningSocket(endpoint.family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
             # Only there does it mean: though old connections linger. On Windows it would steal the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
+        if endpoint.family == socket.AF_INET6:
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind == "::" else 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, endpoint.alone)
         _tune(sock)  # where connections inherit it, that is once for all of them
-        sock.bind(address)
-        sock.listen(4096)
-        sock.setblocking(False)
-    except OSError as error:
+        host, _, *rest = endpoint.address
+        sock.bind((host, port, *rest))
+    except OSError:
         sock.close()
-        raise ListenError(f"cannot listen on {where}: {advice(error)}") from None
+        raise
     return sock
 
 
@@ -116,12 +150,12 @@ class Listener:
         loop: Loop,
         sock: socket.socket,
         accepted: Callable[[socket.socket, str, str], None],
-        starved: Callable[[str], None],
+        starved: Callable[[str], bool],
         later: Callable[[float, Callable[[], None]], None],
     ) -> None:
         """`accepted` gets each new socket with what others there may share (the peer's address, or its user), and with
-        what is the peer's alone (with its port, or its process); `starved` hears that descriptors ran out;
-        `later(seconds, function)` calls back."""
+        what is the peer's alone (with its port, or its process); `starved` hears that descriptors ran out, and
+        tells whether there are some again; `later(seconds, function)` calls back."""
         self._loop = loop
         self._sock = sock
         self._file = unix_socket.File.of(sock)
@@ -157,7 +191,8 @@ class Listener:
                 if error.errno not in _NO_DESCRIPTORS:
                     self._starved(f"cannot accept a connection: {reason(error)}")
                     return
-                self._starved(f"no more connections for now: {reason(error)}")
+                if self._starved(f"no more connections for now: {reason(error)}"):
+                    continue
                 self._loop.unregister(self._sock)
                 self._watched = False
                 self._later(PAUSE, self._resume)

@@ -3,17 +3,16 @@
 Owns: that look. Must not know: MQTT, configuration.
 """
 
-import contextlib
 import errno
 import os
-import socket
 import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from ..os_reasons import no_access, reason
+from ..os_reasons import no_access
 from . import unix_socket
-from .listener import advice
+from .endpoints import ListenError, resolve
+from .listener import NOT_HERE, advice, bound
 
 #: Of the listening Unix sockets of this system (proc(5)); elsewhere than on Linux, the start tells.
 _UNIX_SOCKETS = Path("/proc/net/unix")
@@ -26,24 +25,21 @@ class Fault(NamedTuple):
 
 
 def tcp(bind: str, port: int) -> Fault | None:
-    """Why `listen(bind, port)` would fail; None: it would not."""
-    where = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
+    """Why it could not be listened on at one of the addresses that `bind` means; None: it could."""
     try:
-        found = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        return Fault(f"cannot listen on {where}: no such address ({reason(error)})")
-    family, kind, protocol, _, address = found[0]
-    with socket.socket(family, kind, protocol) as sock:
-        if os.name == "posix":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind == "::" else 1)
+        endpoints = resolve(bind, port)
+    except ListenError as error:
+        return Fault(str(error))
+    missing = []
+    for endpoint in endpoints:
         try:
-            sock.bind(address)
+            bound(endpoint, port).close()
         except OSError as error:
-            return Fault(f"cannot listen on {where}: {advice(error)}", error.errno == errno.EADDRINUSE)
-    return None
+            fault = Fault(f"cannot listen on {endpoint}: {advice(error)}", error.errno == errno.EADDRINUSE)
+            if not endpoint.named or error.errno not in NOT_HERE:
+                return fault
+            missing.append(fault)
+    return missing[0] if len(missing) == len(endpoints) else None
 
 
 def unix(path: str) -> Fault | None:

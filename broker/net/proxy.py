@@ -86,7 +86,7 @@ def _parse_v1(data: bytes) -> Header | None:
         raise ProxyError(f"a header of version 1 with an address that is none of {family}") from None
     if any(not _PORT.fullmatch(word) or int(word) > 65_535 for word in words[2:]) or "%" in words[0] + words[1]:
         raise ProxyError("a header of version 1 with a port or an address that is none")
-    return Header(end + 2, Source(_plain(source), int(words[2])))
+    return Header(end + 2, Source(plain(source), int(words[2])))
 
 
 def _parse_v2(data: bytes) -> Header | None:
@@ -112,10 +112,10 @@ def _parse_v2(data: bytes) -> Header | None:
     if local or addresses is None:  # who has come to the proxy over a Unix socket is there where it is
         return Header(end, None)
     source, _, port, _ = addresses.unpack_from(data, _V2_HEAD.size)
-    return Header(end, Source(_plain(ipaddress.ip_address(source)), port))
+    return Header(end, Source(plain(ipaddress.ip_address(source)), port))
 
 
-def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+def plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     """One spelling for an address, so that a client has one name and not two."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(address if mapped is None else mapped)
@@ -125,20 +125,24 @@ def _is_own(source: Source, peer: str) -> bool:
     """Does the proxy name itself? `peer`: its address and port."""
     host, _, port = peer.rpartition(":")
     try:
-        return (_plain(ipaddress.ip_address(host.strip("[]"))), int(port)) == source
+        return (plain(ipaddress.ip_address(host.strip("[]"))), int(port)) == source
     except ValueError:
         return False
 
 
 class Trusted:
-    """Those whose headers are believed: IP addresses and networks."""
+    """Those whose headers are believed: IP addresses and networks, and "unix" for all that reach a Unix socket."""
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = [ipaddress.ip_network(network) for network in networks]
+        known = set(networks)
+        self._unix = "unix" in known
+        self._networks = [ipaddress.ip_network(network) for network in known - {"unix"}]
 
     def __contains__(self, host: str) -> bool:
+        if host.startswith("unix"):
+            return self._unix
         try:
-            address = ipaddress.ip_address(_plain(ipaddress.ip_address(host)))
+            address = ipaddress.ip_address(plain(ipaddress.ip_address(host)))
         except ValueError:
             return False
         return any(address in network for network in self._networks)
@@ -156,8 +160,9 @@ class Introduction:
         failed: Callable[[str | None], None],
     ) -> None:
         """One of the two is called, unless the transport is closed before: `introduced` with where the client comes
-        from (None: it is the proxy itself), to put the next client on the transport or to close it; `failed` with the
-        reason, when all is closed. It is None for a proxy that only looked whether somebody listens."""
+        from (None: it is the proxy itself), to put the next client on the transport, at once or later, and to call
+        `hand_over` then, or to close it; `failed` with the reason, when all is closed. It is None for a proxy that only
+        looked whether somebody listens."""
         self._transport = transport
         self._introduced = introduced
         self._failed = failed
@@ -170,7 +175,7 @@ class Introduction:
         try:
             header = parse(self._data)
         except ProxyError as error:
-            self._abort(str(error))
+            self.abort(str(error))
             return
         self._quiet = False
         if header is None:
@@ -181,8 +186,13 @@ class Introduction:
         if source is None and not rest:
             self._quiet = True
             return
+        self._data = rest
         self._introduced(source)
-        client = self._transport.client
+
+    def hand_over(self, now: float) -> None:
+        """Give the next client what came behind the header."""
+        client, rest = self._transport.client, self._data
+        self._data = b""
         if rest and client is not None:
             client.receive(rest, now)
 
@@ -191,9 +201,10 @@ class Introduction:
 
     def expire(self) -> None:
         """It takes too long: end it."""
-        self._abort("nothing came in time" if self._quiet else "its header was not whole in time")
+        self.abort("nothing came in time" if self._quiet else "its header was not whole in time")
 
-    def _abort(self, why: str) -> None:
+    def abort(self, why: str) -> None:
+        """End it."""
         self._transport.close(gently=False)
         self._failed(why)
 

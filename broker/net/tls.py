@@ -15,8 +15,8 @@ the very same bytes, as SSLSocket would want it. Memory: a block in, and out wha
 
 The longest step of a handshake is mostly the signature of the listener's key. Measured with OpenSSL 3.0 (TLS 1.3,
 medians): 0.15 ms with ECDSA P-256, 0.4 ms with RSA 2048, 3.6 ms with RSA 4096. Handshakes does a few of them a turn, so
-that a rush of clients does not hold up those who are connected, and lets addresses take turns. Who takes too long is
-the owner's to end, by `abort`.
+that a rush of clients does not hold up those who are connected; addresses take turns. Who takes too long is the owner's
+to end, by `abort`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..addresses import origin_of
+from ..admission import Place, Places
 from .certificates import TlsError, complete_chain, read_authorities, read_pem, ssl_reason
 from .loop import Loop
 from .transport import Below, Client
@@ -36,6 +37,8 @@ from .unsent import Unsent
 #: Steps of handshakes in one turn, and seconds after which no more are begun in it.
 STEPS = 8
 TURN = 0.004
+#: Handshakes that an address alone may have begun, without an end of them; in all it is half as many more.
+BEGUN = 512
 #: Bytes that are encrypted before the system takes them; and in one go, before others have their turn.
 AHEAD = 65_536
 GO = 1 << 20
@@ -64,6 +67,7 @@ class Handshakes:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self.begun = Places(0, BEGUN)  #: of those that have begun
         # By origin, in the order of their turns; no queue is empty.
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
 
@@ -96,8 +100,8 @@ class TlsLayer:
 
     __slots__ = (
         "_begun", "_below", "_closed", "_end", "_established", "_failed", "_handshakes", "_held", "_incoming", "_loop",
-        "_now", "_open", "_outgoing", "_plain", "_ssl", "_stranger", "_tls", "certified", "client", "identity",
-        "max_unsent", "out", "peer",
+        "_now", "_open", "_outgoing", "_place", "_plain", "_ssl", "_stranger", "_tls", "certified", "client",
+        "identity", "max_unsent", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -122,7 +126,8 @@ class TlsLayer:
         self._stranger = stranger
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._ssl = tls.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._ssl: ssl.SSLObject  # from its first turn on: it takes some 100 KB, and who waits for that takes little
+        self._place: Place | None = None  # from then on, among the handshakes that are not over
         self._plain: Unsent | None = None  # what is not encrypted yet, as the system does not take it
         self.max_unsent = below.max_unsent
         self._begun = False
@@ -182,6 +187,9 @@ class TlsLayer:
     def _shake(self) -> None:
         if self._closed:
             return
+        if self._place is None:
+            self._ssl = self._tls.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            self._place = self._handshakes.begun.arrive(origin_of(self._below.peer), self.abort)
         try:
             self._ssl.do_handshake()
             certificate = self._ssl.getpeercert()
@@ -202,10 +210,16 @@ class TlsLayer:
             self._fail(explain(error))
             return
         self._open = True
+        self._leave_place()
         self._send_answer()
         self._below.resume_reading()
         self._established(self)
         self._deliver()  # what came behind the handshake
+
+    def _leave_place(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
     def abort(self, why: str) -> None:
         """End a handshake."""
@@ -340,6 +354,7 @@ class TlsLayer:
             return
         self._closed = True
         self.client = None
+        self._leave_place()
         if self._open:
             try:
                 if self._plain is None:

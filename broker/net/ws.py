@@ -7,6 +7,8 @@ core of `websockets` knows the protocol. Must not know: MQTT. What clients send 
     SHAKING_HANDS --101--> OPEN --we close--> CLOSING --the client's close, or a few seconds--> CLOSED
                   --4xx---------------------------------the client closes, breaks a rule, is lost--> CLOSED
 
+(One whose address a proxy has told may be WAITING for its turn before the 101.)
+
 Each unit that the client's side produces (an MQTT packet) goes out as a frame of its own, though it need not by the
 specification: there are clients that read the first packet of a frame, and the rest when they hear more. Its header
 goes in front of it, and nothing is copied.
@@ -25,13 +27,15 @@ from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from .forwarded import client_of
+from .proxy import Trusted
 from .transport import Below, Client
 
-SHAKING_HANDS, OPEN, CLOSING, CLOSED = range(4)
+SHAKING_HANDS, WAITING, OPEN, CLOSING, CLOSED = range(5)
 
 #: Bytes of an HTTP request: browsers send all cookies of the host.
 MAX_REQUEST = 32_768
@@ -74,6 +78,7 @@ class Rules(NamedTuple):
     loopback: bool  #: does it listen for this machine alone?
     max_frame: int
     unit_size: Callable[[bytes], int]  #: how long the unit is that these bytes begin, or are
+    forwarders: Trusted | None  #: whose X-Forwarded-For is believed; None: this connection's is not
     #: What it is that begins with these bytes, and is no HTTP; "" if that is not known.
     stranger: Callable[[bytes], str] = lambda data: ""
 
@@ -82,8 +87,8 @@ class WebSocket:
     """A WebSocket on a transport. `out` is filled by the client's side; `flush` sends it."""
 
     __slots__ = (
-        "_answered", "_backlog", "_core", "_held", "_later", "_refused", "_rules", "_scheduler", "_state", "_transport",
-        "client", "max_unsent", "out", "peer",
+        "_answered", "_backlog", "_core", "_forwarded", "_held", "_later", "_refused", "_rules", "_scheduler", "_state",
+        "_transport", "client", "max_unsent", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -93,13 +98,16 @@ class WebSocket:
         scheduler: Scheduler,
         later: Callable[[float, Callable[[], None]], None],
         refused: Callable[[str], None],
+        forwarded: Callable[[str, Callable[[], None]], None],
     ) -> None:
-        """`later(seconds, function)` calls back; `refused` hears why somebody does not get in."""
+        """`later(seconds, function)` calls back; `refused` hears why somebody does not get in; `forwarded` hears whose
+        address a proxy tells, and calls what it gets as soon as that client may come in."""
         self._transport = transport
         self._rules = rules
         self._scheduler = scheduler
         self._later = later
         self._refused = refused
+        self._forwarded = forwarded
         # Messages may come in any number of fragments, as they are passed on one by one; and without extensions there
         # is no compression, so nothing is larger than it came.
         self._core = ServerProtocol(
@@ -184,7 +192,7 @@ class WebSocket:
             self._core.send_close(CloseCode.NORMAL_CLOSURE)
             self._send()
             self._linger()
-        elif self._state in (SHAKING_HANDS, OPEN):
+        elif self._state in (SHAKING_HANDS, WAITING, OPEN):
             self._state = CLOSED
             self.client = None
             transport.close(gently)
@@ -241,7 +249,24 @@ class WebSocket:
             why = f"pages of {str(core.origin)[:100]!r} may not connect; those that may stand in websocket_origins"
             self._refuse(HTTPStatus.FORBIDDEN, why)
             return
-        core.send_response(response)
+        host = None
+        if rules.forwarders is not None:
+            host = client_of(request.headers.get_all("X-Forwarded-For"), rules.forwarders)
+        if host is None:
+            self._open(response)
+            return
+        self._state = WAITING
+        self.peer = f"[{host}]" if ":" in host else host  # the port is not told
+
+        def go_on() -> None:
+            if self._state == WAITING:
+                self._open(response)
+                self._scheduler.soon(self._go_on)  # what has come behind the request
+
+        self._forwarded(host, go_on)
+
+    def _open(self, response: Response) -> None:
+        self._core.send_response(response)
         self._state = OPEN
         self._send()
 

@@ -54,6 +54,7 @@ DEFAULTS_OF_A_LISTENER = {
     "websocket": False,
     "websocket_path": None,
     "websocket_origins": (),
+    "websocket_forwarded_for": (),
 }
 DEFAULTS_OF_THE_BROKER = {
     "data": "/state/selectmq",
@@ -77,7 +78,7 @@ DEFAULTS_OF_THE_BROKER = {
     "max_store": 2 << 30,
     "max_retained": 100_000,
     "max_retained_bytes": 256 * 1024 * 1024,
-    "max_connect_rate": 1000,
+    "max_connect_rate": 0,
 }
 
 
@@ -158,6 +159,7 @@ def test_which_options_a_listener_has() -> None:
 def test_which_options_have_no_flag() -> None:
     assert {name for name, row in OPTIONS.items() if not row.has_flag} == {
         "proxy_protocol", "deny_users", "client_ids", "client_id_prefixes", "websocket_origins",
+        "websocket_forwarded_for",
     }  # fmt: skip
 
 
@@ -212,6 +214,7 @@ def test_every_option_in_a_file() -> None:
         websocket = true
         websocket_path = "/mqtt"
         websocket_origins = ["HTTPS://App.example.com:443", "null", "https://app.example.com"]
+        websocket_forwarded_for = ["::1", "10.0.0.0/8"]
         data = "store"
         memory = false
         session_expiry = "7d"
@@ -233,7 +236,7 @@ def test_every_option_in_a_file() -> None:
         max_store = "20 MiB"
         max_retained = 14
         max_retained_bytes = "2 gib"
-        max_connect_rate = 0
+        max_connect_rate = 15
         [client_ids]
         ann = ["%u-*", "ann"]
         "*" = ["guest-*"]
@@ -261,7 +264,7 @@ def test_every_option_in_a_file() -> None:
         "max_store": 20 << 20,
         "max_retained": 14,
         "max_retained_bytes": 2_147_483_648,
-        "max_connect_rate": 0,
+        "max_connect_rate": 15,
     }
     assert [{name: getattr(one, name) for name in LISTENER_OPTIONS} for one in config.listeners] == [
         {
@@ -291,6 +294,7 @@ def test_every_option_in_a_file() -> None:
             "websocket": True,
             "websocket_path": "/mqtt",
             "websocket_origins": ("https://app.example.com", "null"),
+            "websocket_forwarded_for": ("::1", "10.0.0.0/8"),
         }
     ]
 
@@ -303,7 +307,7 @@ def test_every_flag() -> None:
         "--data", "store", "--no-memory", "--session-expiry", "1.5h", "--sys-interval", "0.25", "--log-level", "error",
         "--log-format", "json", "--max-subscriptions", "10", "--max-inflight", "11", "--max-queued-messages", "12",
         "--max-queued-bytes", "10MB", "--max-memory-queue", "13", "--max-unsent", "100000", "--max-retained", "14",
-        "--max-connect-rate", "0", "--client-certificates", "optional", "--client-crl", "crl", "--max-client-id", "23",
+        "--max-connect-rate", "15", "--client-certificates", "optional", "--client-crl", "crl", "--max-client-id", "23",
         "--max-keepalive", "2m", "--workers", "5", "--max-topic-levels", "15", "--max-topic-length", "1 KiB",
         "--certificate-chain", "chain", "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
         "--max-sessions", "16",
@@ -354,7 +358,7 @@ def test_every_flag() -> None:
         "max_memory_queue": 13,
         "max_unsent": 100_000,
         "max_retained": 14,
-        "max_connect_rate": 0,
+        "max_connect_rate": 15,
     }
 
 
@@ -720,8 +724,85 @@ def test_each_listener_is_judged_by_itself() -> None:
     assert error(text) == f"b.toml:5: 'bind' opens 0.0.0.0:1884 {OPEN}"
 
 
-def test_a_bind_that_no_listener_uses_opens_nothing() -> None:
-    assert from_text('bind = "0.0.0.0"\n[[listeners]]\nbind = "::1"').listeners[0].address == "[::1]:1883"
+UNUSED = "is used by no listener, as each of them says itself where it listens: leave it out, or give it a listener of"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('bind = "0.0.0.0"\n[[listeners]]\nbind = "::1"', "1: 'bind'"),
+        ("\nport = 1883\n[[listeners]]\nport = 1884\n[[listeners]]\nport = 1885", "2: 'port'"),
+        ('port = 1883\n[[listeners]]\nport = 1884\n[[listeners]]\nunix = "s"', "1: 'port'"),
+        ('unix = "s"\n[[listeners]]\nport = 1884\n[[listeners]]\nunix = "t"', "1: 'unix'"),
+    ],
+)
+def test_an_address_in_front_of_the_listeners_that_none_of_them_uses_is_told(text: str, where: str) -> None:
+    """Mosquitto makes a listener of its own of it, so somebody expects one."""
+    assert error(text) == f"b.toml:{where} {UNUSED} its own"
+
+
+def test_an_address_in_front_of_the_listeners_is_the_default_of_those_without() -> None:
+    config = from_text(
+        'bind = "::1"\nport = 1900\n[[listeners]]\n[[listeners]]\nport = 1901\n[[listeners]]\nunix = "s"'
+    )
+    assert [listener.address for listener in config.listeners[:2]] == ["[::1]:1900", "[::1]:1901"]
+    # A flag is above both, and for one listener only; what it covers need not be left out.
+    assert from_text("port = 1900\n[[listeners]]", "--port", "5").listeners[0].port == 5
+
+
+def test_an_address_beside_listeners_as_keyword_arguments() -> None:
+    assert error_of_keywords(port=5, listeners=[{"port": 6}]) == f"port=: {UNUSED} its own"
+    assert [one.port for one in keywords(port=5, listeners=[{"port": 6}, {}]).listeners] == [6, 5]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('bind = "0.0.0.0"', 'bind = "127.0.0.1"'),
+        ('bind = "127.0.0.1"', 'bind = "0.0.0.0"'),
+        ('bind = "::"', 'bind = "::1"'),
+        ('bind = "::1"', 'bind = "0::"'),
+        ('bind = "127.0.0.1"', 'bind = "::ffff:127.0.0.1"'),
+    ],
+)
+def test_listeners_that_collide_are_told_with_their_lines(one: str, other: str) -> None:
+    text = f"allow_anonymous = true\n[[listeners]]\n{one}\n\n[[listeners]]\n{other}"
+    first, second = (line.split('"')[1] for line in (one, other))
+    first, second = (f"[{host}]" if ":" in host else host for host in (first, second))
+    assert error(text) == (
+        f"b.toml:5: the listener on {second}:1883 collides with that on {first}:1883 of b.toml:2: give it another port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('bind = "0.0.0.0"', 'bind = "::"'),
+        ('bind = "10.0.0.1"', 'bind = "::"'),
+        ('bind = "0.0.0.0"', 'bind = "::1"'),
+        ('bind = "127.0.0.1"', 'bind = "127.0.0.2"'),
+        ('bind = "0.0.0.0"', 'bind = "127.0.0.1"\nport = 1884'),
+        ('bind = "0.0.0.0"\nport = 0', 'bind = "127.0.0.1"\nport = 0'),
+        ('bind = "0.0.0.0"', 'unix = "s"'),
+    ],
+)
+def test_listeners_that_do_not_collide(one: str, other: str) -> None:
+    assert len(from_text(f"allow_anonymous = true\n[[listeners]]\n{one}\n[[listeners]]\n{other}").listeners) == 2
+
+
+def test_a_listener_for_proxies_of_websocket_is_open_to_the_network() -> None:
+    """Whoever comes through them is not on this machine."""
+    text = '[[listeners]]\nwebsocket = true\nwebsocket_forwarded_for = ["127.0.0.1"]'
+    assert error(text).startswith(
+        "b.toml:3: 'websocket_forwarded_for' opens 127.0.0.1:1883 to the network: set passwords"
+    )
+    assert not from_text(f"{text}\nallow_anonymous = true").listeners[0].is_loopback
+
+
+def test_proxies_of_websocket_need_websocket() -> None:
+    assert error('websocket_forwarded_for = ["127.0.0.1"]') == (
+        "b.toml:1: 'websocket_forwarded_for' has no meaning without websocket: set that too, or leave it out"
+    )
 
 
 # memory and data -----------------------------------------------------------------------------------------------------

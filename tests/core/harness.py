@@ -220,6 +220,28 @@ class FakeGatekeeper:
         return rights is None or rights.may_publish(record.message.topic)
 
 
+class FakePlace:
+    """Implements core.ports.Place: on a listener with so many places."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.taken = False
+
+    def heard(self) -> bool:
+        return self.world.room > 0
+
+    def take(self) -> bool:
+        if self.world.room <= 0:
+            return False
+        self.world.room -= 1
+        self.taken = True
+        return True
+
+    def leave(self) -> None:
+        self.world.room += self.taken
+        self.taken = False
+
+
 class Forbidden:
     """Implements core.ports.Rights: everything is allowed but for these topics and filters."""
 
@@ -258,6 +280,7 @@ class World:
         self.lane = FakeLane()
         self.timers = Timers()
         self.now = self.timers.now = now
+        self.room = 1_000_000  #: for clients
         self.epoch = epoch  #: the system's clock is this much ahead of `now`
         self.gatekeeper = FakeGatekeeper()
         self._soon: list[Callable[[], None]] = []
@@ -366,7 +389,13 @@ class Client:
         self.world = world
         self.transport = FakeTransport()
         self.connection = Connection(
-            world.exchange, world.gatekeeper, self.transport, world.now, connect_timeout, max_packet_size
+            world.exchange,
+            world.gatekeeper,
+            self.transport,
+            world.now,
+            connect_timeout,
+            max_packet_size,
+            FakePlace(world),
         )
         self.transport.congest = self.connection.congest
         self._seen: list[Sent] = []

@@ -268,10 +268,22 @@ def test_a_decision_that_comes_when_the_client_has_left_is_dropped(world: World)
 
 
 def test_one_client_too_many_is_told_so(world: World) -> None:
-    client = world.dial()
-    client.connection.overload = True
-    client.connect("c")
+    world.room = 1
+    world.dial().connect("one")
+    client = world.dial().connect("c")
     assert (client.take(), client.closed) == ([("CONNACK", 0, 3)], True)
+    assert [connect.client_id for connect in world.gatekeeper.asked] == ["one"]  # nobody's password is checked in vain
+
+
+def test_who_is_admitted_when_others_have_taken_the_last_room_is_told_so(world: World) -> None:
+    world.room = 1
+    world.gatekeeper.slow = True
+    clients = [world.dial().connect(name) for name in ("one", "two")]
+    for decided in world.gatekeeper.pending:
+        decided(ReturnCode.ACCEPTED)
+    world.settle()
+    assert [client.take() for client in clients] == [[("CONNACK", 0, 0)], [("CONNACK", 0, 3)]]
+    assert list(world.exchange.sessions) == ["one"]
 
 
 @pytest.mark.parametrize("slow", [False, True])

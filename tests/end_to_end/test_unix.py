@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker
+from broker import Broker, pytest_plugin
 from broker.auth.passwords import set_password
 from broker.pytest_plugin import BrokerFactory
 from tests.broker_process import StartBroker, child, run_command_line
@@ -142,7 +142,7 @@ def test_clients_are_anonymous_as_on_a_loopback_address_unless_there_are_passwor
 
 def test_the_rate_limit_counts_each_user(path: Path, start_broker: StartBroker) -> None:
     broker = start_broker(f'[[listeners]]\nunix = "{path}"\n', "--max-connect-rate", "20")
-    crowd = [RawClient(path) for _ in range(60)]
+    crowd = [RawClient(path) for _ in range(300)]
     broker.wait_for(
         "connections closed unheard", address=f"unix:uid-{os.getuid()}", reason="too many attempts from this address"
     )
@@ -157,7 +157,19 @@ def test_embedded(path: Path) -> None:
     assert not path.exists()
 
 
-def test_the_fixture_of_the_plugin(path: Path, mqtt_broker_factory: BrokerFactory) -> None:
-    broker = mqtt_broker_factory(unix=path)
+factory = pytest_plugin.mqtt_broker_factory
+
+
+def test_the_fixture_of_the_plugin(path: Path, factory: BrokerFactory) -> None:
+    broker = factory(unix=path)
     assert broker.host == str(path)
     RawClient.connected(path).disconnect()
+
+
+def test_the_fixture_of_the_plugin_gives_a_free_port_to_listeners_without_one(
+    path: Path, factory: BrokerFactory
+) -> None:
+    broker = factory(listeners=[{"unix": str(path)}, {}])
+    assert broker.addresses[0] == (str(path), 0)
+    RawClient.connected(broker.addresses[1]).disconnect()
+    RawClient.connected(factory(listeners=[{"port": 0}]).addresses[0]).disconnect()

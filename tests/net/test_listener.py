@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from broker.net.listener import BATCH, Listener, ListenError, listen
+from broker.net.endpoints import ListenError, resolve
+from broker.net.listener import BATCH, Listener, listen_on
 from tests.broker_process import child
 from tests.net.running_loop import DEADLINE, RunningLoop
 from tests.unprivileged import run_unprivileged
 
 Accepted = list[tuple[socket.socket, str, str]]
+
+
+def listen(bind: str, port: int) -> socket.socket:
+    """The one socket of an address."""
+    (sock,) = listen_on(resolve(bind, port))
+    return sock
 
 
 class Door:
@@ -30,14 +39,19 @@ class Door:
         self.starved: list[str] = []
         self.pauses: list[tuple[float, Callable[[], None]]] = []
         self.on_accept: Callable[[], None] = lambda: None
+        self.on_starved: Callable[[], bool] = lambda: False
         self.listener = running.call(
-            lambda: Listener(running.loop, listen(bind, 0), self._accept, self.starved.append, self._later)
+            lambda: Listener(running.loop, listen(bind, 0), self._accept, self._starved, self._later)
         )
         self.address = running.call(lambda: self.listener.address)
 
     def _accept(self, sock: socket.socket, host: str, peer: str) -> None:
         self.accepted.append((sock, host, peer))
         self.on_accept()
+
+    def _starved(self, why: str) -> bool:
+        self.starved.append(why)
+        return self.on_starved()
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
         self.pauses.append((seconds, function))
@@ -104,8 +118,8 @@ def test_an_address_of_another_machine_is_told() -> None:
 
 def test_a_port_that_needs_privileges_is_told() -> None:
     done = run_unprivileged(
-        "from broker.net.listener import listen, ListenError",
-        "try:\n    listen('127.0.0.1', PRIVILEGED_PORT)\nexcept ListenError as error:\n    print(error)",
+        "from broker.net.endpoints import ListenError, resolve\nfrom broker.net.listener import listen_on",
+        "try:\n    listen_on(resolve('127.0.0.1', PRIVILEGED_PORT))\nexcept ListenError as error:\n    print(error)",
     )
     assert re.fullmatch(
         r"cannot listen on 127\.0\.0\.1:\d+: permission denied; ports below 1024 need privileges, choose another with"
@@ -131,6 +145,92 @@ def test_a_socket_that_could_not_be_bound_is_closed() -> None:
     with pytest.raises(ListenError):
         listen("192.0.2.1", 0)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- names with several addresses ---
+
+
+def known_names(monkeypatch: pytest.MonkeyPatch, **names: list[str]) -> None:
+    """Names that the system resolves to these addresses, in this order."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        return [found for address in names.get(host, [host]) for found in real(address, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@contextlib.contextmanager
+def listening(bind: str, port: int = 0) -> Iterator[list[tuple[str, int]]]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(sock) for sock in listen_on(resolve(bind, port))]
+        yield [sock.getsockname()[:2] for sock in sockets]
+
+
+def test_a_name_is_listened_on_at_all_its_addresses_on_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_names(monkeypatch, both=["::1", "127.0.0.1", "127.0.0.2", "::1"])
+    for _ in range(20):
+        with listening("both") as places:
+            assert [host for host, _ in places] == ["127.0.0.1", "127.0.0.2", "::1"]
+            ((port),) = {port for _, port in places}
+            for place in places:
+                socket.create_connection(place).close()
+        with listening("both", port) as places:
+            assert {one for _, one in places} == {port}
+
+
+def test_a_port_that_is_free_in_ipv4_and_taken_in_ipv6_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_names(monkeypatch, both=["127.0.0.1", "::1"])
+    real = socket.socket.bind
+    refused: list[int] = []
+
+    def bind(self: socket.socket, address: tuple[Any, ...]) -> None:
+        if address[0] == "::1" and len(refused) < 3:
+            refused.append(address[1])
+            raise OSError(errno.EADDRINUSE, "")
+        real(self, address)
+
+    monkeypatch.setattr("broker.net.listener._ListeningSocket.bind", bind, raising=False)
+    before = len(os.listdir("/proc/self/fd"))
+    with listening("both") as places:
+        assert {port for _, port in places}.isdisjoint(refused)
+        assert (len(places), len(refused)) == (2, 3)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_address_of_a_name_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_names(monkeypatch, both=["127.0.0.1", "::1"])
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(ListenError, match=rf"^cannot listen on \[::1\]:{port}: the port is taken"):
+            listen_on(resolve("both", port))
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_address_of_a_name_that_this_machine_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers, `localhost` often has an address in IPv6 that is switched off."""
+    known_names(monkeypatch, partly=["192.0.2.1", "127.0.0.1"], elsewhere=["192.0.2.1"])
+    with listening("partly") as places:
+        assert [host for host, _ in places] == ["127.0.0.1"]
+    with pytest.raises(ListenError, match=r"^cannot listen on 192\.0\.2\.1:5: this machine has no such address"):
+        listen_on(resolve("elsewhere", 5))
+
+
+def test_localhost_that_is_not_this_machine_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without passwords it is open to all, as nobody else could reach it."""
+    known_names(monkeypatch, localhost=["127.0.0.1", "192.0.2.1"])
+    with pytest.raises(ListenError) as raised:
+        resolve("localhost", 1883)
+    assert str(raised.value) == (
+        "cannot listen on localhost:1883: it is 192.0.2.1 here, which others may reach; correct the hosts file, or give"
+        " the address with --bind"
+    )
+
+
+def test_an_address_of_ipv4_within_ipv6_is_one_of_ipv4() -> None:
+    with listening("::ffff:127.0.0.1") as places:
+        assert [host for host, _ in places] == ["127.0.0.1"]
 
 
 # --- accepting ---
@@ -235,6 +335,30 @@ def test_when_descriptors_run_out_it_pauses_and_then_accepts_who_waited(running:
     assert 0 < seconds <= 1
     running.call(resume)
     door.until(lambda: len(door.accepted) == 1)
+    client.close()
+    door.close()
+
+
+def test_when_somebody_else_can_go_it_accepts_on_at_once(running: RunningLoop) -> None:
+    door = Door(running)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = socket.socket()
+
+    def make_room() -> bool:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        return True
+
+    def starve() -> None:
+        client.connect(door.address)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+
+    door.on_starved = make_room
+    try:
+        running.call(starve)
+        door.until(lambda: len(door.accepted) == 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (len(door.starved), door.pauses) == (1, [])
     client.close()
     door.close()
 

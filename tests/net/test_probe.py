@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from broker.net import probe
-from broker.net.listener import ListenError, listen, listen_unix
+from broker.net.endpoints import ListenError
+from broker.net.listener import listen_unix
+from tests.net.test_listener import known_names, listen
 
 
 def start_fault(bind: str, port: int) -> str:
@@ -39,6 +41,17 @@ def test_a_free_port_stays_free() -> None:
 @pytest.mark.parametrize("bind", ["192.0.2.1", "a..b", "no-such-host.invalid"])
 def test_an_address_that_is_not_there(bind: str) -> None:
     assert probe.tcp(bind, 0) == (start_fault(bind, 0), False)
+
+
+def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_names(monkeypatch, both=["127.0.0.1", "::1"], partly=["192.0.2.1", "127.0.0.1"])
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        fault = probe.tcp("both", port)
+        assert fault is not None
+        assert (fault.why.startswith(f"cannot listen on [::1]:{port}: the port is taken"), fault.in_use) == (True, True)
+    assert probe.tcp("both", port) is None
+    assert probe.tcp("partly", port) is None
 
 
 def test_a_unix_socket_that_is_listened_on(tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ class Arrival:
         self.received = b""
         self.lost_because: list[str] = []
         self.refuse = False
+        self.keep_waiting = False
         self.far, near = socket.socketpair()
         near.setblocking(False)
 
@@ -226,6 +227,8 @@ class Arrival:
             self.transport.close(gently=False)
         else:
             self.transport.client = self
+            if not self.keep_waiting:
+                self.introduction.hand_over(1.0)
 
     def send(self, data: bytes) -> None:
         self.far.sendall(data)
@@ -273,6 +276,15 @@ def test_what_follows_the_header_goes_to_the_next_client(header: bytes, cut: int
 def test_a_client_is_introduced_before_it_says_anything(arrival: Arrival) -> None:
     arrival.send(V2)
     assert (arrival.introduced, arrival.received) == ([HERE], b"")
+
+
+def test_the_owner_may_let_it_wait(arrival: Arrival, running: RunningLoop) -> None:
+    arrival.keep_waiting = True
+    arrival.send(V2 + b"CONNECT")
+    assert (arrival.introduced, arrival.received) == ([HERE], b"")
+    running.call(lambda: arrival.introduction.hand_over(1.0))
+    arrival.send(b" and more")
+    assert (arrival.received, arrival.failed) == (b"CONNECT and more", [])
 
 
 def test_the_owner_may_refuse(arrival: Arrival) -> None:

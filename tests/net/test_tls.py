@@ -19,6 +19,7 @@ from broker.config.options import OPTIONS
 from broker.net import tls as tls_module
 from broker.net.tls import AHEAD, STEPS, TURN, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
 from tests.certificates import Authority
+from tests.flood import client_hello
 from tests.net.running_loop import RunningLoop
 from tests.net.test_transport import MAX_UNSENT, Pair, noise
 
@@ -257,6 +258,25 @@ def test_closed_during_the_handshake_nothing_is_told(strange: TlsPair, running: 
     running.call(close_before_its_turn)
     running.next_turn()
     assert (strange.established, strange.failures, running.failures) == ([], [], [])
+
+
+def test_an_address_has_so_many_handshakes_under_way_and_the_eldest_has_to_go(
+    running: RunningLoop, server_side: Tls, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes some 100 KB. Those that wait for their first turn take little."""
+    monkeypatch.setattr(tls_module, "BEGUN", 4)
+    handshakes = Handshakes(running.loop)
+    pairs = []
+    for _ in range(6):
+        pair = TlsPair(running, server_side, authority)
+        pair.layer._handshakes = handshakes
+        pair.peer.sendall(client_hello())
+        assert pair.peer.recv(1) == b"\x16"  # it has begun
+        pairs.append(pair)
+    assert [len(pair.failures) for pair in pairs] == [1, 1, 0, 0, 0, 0]
+    for pair in pairs:
+        pair.close()
+    assert handshakes.begun.arriving == 0
 
 
 def test_only_some_handshakes_are_done_in_a_turn(running: RunningLoop) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from broker.net import unix_socket
-from broker.net.listener import Listener, ListenError, listen_unix
+from broker.net.endpoints import ListenError
+from broker.net.listener import Listener, listen_unix
 from tests.broker_process import ROOT, eventually
 from tests.net.running_loop import RunningLoop
 
@@ -256,7 +257,7 @@ class Door:
     def _accept(self, sock: socket.socket, host: str, peer: str) -> None:
         self.accepted.append((sock, host, peer))
 
-    def _starved(self, why: str) -> None:
+    def _starved(self, why: str) -> bool:
         raise AssertionError(why)
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:

@@ -14,10 +14,11 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from broker.net.proxy import Trusted
 from broker.net.transport import Client
 from broker.net.ws import MAX_FIRST_FRAME, MAX_REQUEST, Rules, WebSocket, header, may_connect
 
-RULES = Rules(("mqtt", "mqttv3.1"), None, (), False, 1_000_000, len)
+RULES = Rules(("mqtt", "mqttv3.1"), None, (), False, 1_000_000, len, None)
 
 
 class Wire:
@@ -84,8 +85,14 @@ class Side:
         self.calls: list[Callable[[], None]] = []
         self.timers: list[Callable[[], None]] = []
         self.refusals: list[str] = []
+        self.forwarded: list[tuple[str, Callable[[], None]]] = []
         self.layer = WebSocket(
-            self.wire, rules, self, lambda seconds, call: self.timers.append(call), self.refusals.append
+            self.wire,
+            rules,
+            self,
+            lambda seconds, call: self.timers.append(call),
+            self.refusals.append,
+            lambda host, go_on: self.forwarded.append((host, go_on)),
         )
         self.speaker = self.layer.client = Speaker()
         self.core = ClientProtocol(parse_uri("ws://host/mqtt"), subprotocols=[Subprotocol("mqtt")], max_size=None)
@@ -237,6 +244,50 @@ def test_a_text_frame_ends_it_with_1003_after_what_came_before(side: Side) -> No
     assert len(side.speaker.losses) == 1
     assert side.core.close_rcvd is not None
     assert side.core.close_rcvd.code == 1003
+
+
+def test_whom_a_trusted_proxy_names_may_come_in_when_its_owner_says_so() -> None:
+    side = Side(RULES._replace(forwarders=Trusted(["10.0.0.0/8"])))
+    side.layer.receive(request(*UPGRADE, MQTT, "X-Forwarded-For: 1.2.3.4", "x-forwarded-for: 203.0.113.7"), 1.0)
+    ((host, go_on),) = side.forwarded
+    assert (host, side.wire.sent, side.speaker.received) == ("203.0.113.7", [], [])
+    side.layer.receive(frame_from_client(b"early"), 1.0)  # whoever keeps it waiting should have stopped reading
+    assert side.speaker.received == []
+    go_on()
+    assert b"".join(side.wire.sent).startswith(b"HTTP/1.1 101 ")
+    side.turn()
+    assert side.stream == b"early"
+    side.layer.receive(frame_from_client(b" and more"), 1.0)
+    assert side.stream == b"early and more"
+
+
+def test_one_that_left_before_its_turn_does_not_come_in() -> None:
+    side = Side(RULES._replace(forwarders=Trusted(["10.0.0.0/8"])))
+    side.layer.receive(request(*UPGRADE, MQTT, "X-Forwarded-For: 203.0.113.7"), 1.0)
+    side.layer.close()
+    side.forwarded[0][1]()
+    side.turn()
+    assert (side.wire.sent, side.wire.closed) == ([], [True])
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For: unknown", "X-Forwarded-For:", "Forwarded: for=203.0.113.7"])
+def test_a_proxy_that_names_nobody_is_the_client_itself(header: str) -> None:
+    side = Side(RULES._replace(forwarders=Trusted(["10.0.0.0/8"])))
+    side.layer.receive(request(*UPGRADE, MQTT, header), 1.0)
+    assert side.forwarded == []
+    assert b"".join(side.wire.sent).startswith(b"HTTP/1.1 101 ")
+
+
+def test_the_header_of_others_means_nothing() -> None:
+    side = Side()
+    side.layer.receive(request(*UPGRADE, MQTT, "X-Forwarded-For: 203.0.113.7"), 1.0)
+    assert (side.forwarded, side.layer.peer) == ([], side.wire.peer)
+
+
+def frame_from_client(data: bytes) -> bytes:
+    core = Side().opened().core
+    core.send_binary(data)
+    return b"".join(core.data_to_send())
 
 
 def test_the_client_s_close_is_answered_and_told(side: Side) -> None:
