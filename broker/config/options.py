@@ -153,6 +153,9 @@ class ListenerConfig:
         'user\'s name; the user "*" is every user not named', reload=True))
     client_id_prefixes: tuple[str, ...] = field(metadata=option(
         (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
+    allow_user_change: bool = field(metadata=option(
+        False, Boolean(), "let a user connect with the ClientId of another user's session, which becomes theirs (else "
+        "return code 5)", flag=True, reload=True))
     # A ClientId of 23 bytes must be accepted [MQTT-3.1.3-5].
     max_client_id: int = field(metadata=option(
         65535, Integer(23, 65535), "longest ClientId in characters (else return code 2)", flag=True, reload=True))

@@ -324,8 +324,10 @@ class Connection:
         if exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
             return
-        if self.proven_name(connect.username) is None and exchange.belongs_to_user(connect.client_id):
-            self._refuse(ReturnCode.NOT_AUTHORIZED, "the session with this Client Identifier is a user's", connect)
+        owner = exchange.owner(connect.client_id)
+        if owner is not None and not self._gatekeeper.may_take_over(owner, connect.username):
+            why = f"the session with this Client Identifier belongs to the user {owner!r} (allow_user_change)"
+            self._refuse(ReturnCode.NOT_AUTHORIZED, why, connect)
             return
         if exchange.journal.failed and not connect.clean_session:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
