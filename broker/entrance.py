@@ -276,7 +276,7 @@ class Entrance:
             SUBPROTOCOLS,
             config.websocket_path,
             config.websocket_origins,
-            config.is_loopback and config.unix is None,  # no page reaches a Unix socket but through a proxy
+            isinstance(below, TlsLayer),
             max(config.max_packet_size, LEAST_MAX_FRAME),
             packet_size,
             lambda data: strangers.explain(data, "HTTP"),

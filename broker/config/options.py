@@ -174,8 +174,8 @@ class ListenerConfig:
         None, UrlPath(), "the one path of the URL on which clients may connect", flag=True, reload=True,
         unset="any"))
     websocket_origins: tuple[str, ...] = field(metadata=option(
-        (), Origins(), 'web pages that may connect besides those of the same host: "https://example.com", or "*" for '
-        "any", reload=True))
+        (), Origins(), 'web pages that may connect besides those of the same host, if that is proved: '
+        '"https://example.com", or "*" for any', reload=True))
     # fmt: on
 
     @property
