@@ -35,6 +35,8 @@ from ..core.ports import (
 )
 from ..os_reasons import is_read_only, no_access, reason
 from ..wire.message import Message
+from ..wire.topics import is_valid_filter, is_valid_topic
+from . import soundness
 from .schema import APPLICATION_ID, VERSION, create, migrate
 from .space import give_back
 
@@ -136,12 +138,17 @@ class SqliteStore:
 
     def _load(self) -> Snapshot:
         db = self._db
+        fault = soundness.fault(db)
+        if fault:
+            raise _Damage(fault)
         (body,) = db.execute("SELECT max(id) FROM body").fetchone()
         # Never again one that a message still knows as its own, though its row may be gone.
         self._next_body = max(self._next_body, (body or 0) + 1)
         subscriptions: dict[int, dict[bytes, int]] = {}
         for row in db.execute("SELECT session, filter, options FROM subscription"):
             session, topic_filter, options = _typed(row, int, bytes, int)
+            if not is_valid_filter(topic_filter):
+                raise _Damage("a Topic Filter is not valid")
             subscriptions.setdefault(session, {})[topic_filter] = options
         sessions = []
         for row in db.execute(
@@ -166,7 +173,7 @@ class SqliteStore:
                     SessionRecord(*record),
                     subscriptions.get(id, {}),
                     tuple(_unpack("H", received)),
-                    tuple(_unpack("Q", released)),
+                    tuple(_within("Q", released)),
                     first_seq,
                     last_seq + 1,
                     end - start,
@@ -179,6 +186,8 @@ class SqliteStore:
                 for row in db.execute("SELECT topic, payload, qos, username, client_id, listener FROM retained")
             )
         ]
+        if not all(is_valid_topic(record.message.topic) for record in retained):
+            raise _Damage("a Topic Name is not valid")
         return Snapshot(sessions, retained, self._load_clock())
 
     def _load_clock(self) -> ClockRecord | None:
@@ -186,7 +195,7 @@ class SqliteStore:
         if row is None:
             return None
         at, wall, packed = _typed(row, float, float, bytes)
-        numbers = _unpack("d", packed)
+        numbers = _within("d", packed, soundness.LONGEST)
         return ClockRecord(at, wall, tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
     def commit(self, batch: Batch) -> None:
@@ -224,7 +233,7 @@ class SqliteStore:
         found: list[QueuedMessage] = []
         try:
             rows = self._db.execute(
-                "SELECT first, data, gone.places, body, body.payload FROM segment"
+                "SELECT first, last, data, gone.places, body, body.payload FROM segment"
                 " LEFT JOIN gone ON gone.segment = segment.id LEFT JOIN body ON body.id = segment.body"
                 " WHERE session = :session AND first >= coalesce("
                 "   (SELECT max(first) FROM segment WHERE session = :session AND first <= :start), 0)"
@@ -232,11 +241,15 @@ class SqliteStore:
                 {"session": session, "start": start},
             )
             for row in rows:
-                first, data, places, id, body = _typed(row, int, bytes, bytes | None, int | None, bytes | None)
+                first, last, data, places, id, body = _typed(
+                    row, int, int, bytes, bytes | None, int | None, bytes | None
+                )
                 if id is not None and body is None:
                     raise _Damage("a payload is missing")
                 settled = set(_unpack("I", places)) if places else ()
                 for offset, qos, message in _messages(data, body):
+                    if first + offset > last:
+                        raise _Damage("a message has the place of another")
                     if first + offset < start or offset in settled:
                         continue
                     if found and (len(found) >= count or size <= 0):
@@ -458,6 +471,14 @@ def _unpack(kind: str, data: bytes) -> "array[Any]":
         raise _Damage("a list of numbers is not one") from None
     if sys.byteorder == "big":
         numbers.byteswap()
+    return numbers
+
+
+def _within(kind: str, data: bytes, most: float = soundness.MOST) -> "array[Any]":
+    """The list of numbers, if each has a size that this broker writes."""
+    numbers = _unpack(kind, data)
+    if not all(-most <= number <= most for number in numbers):
+        raise _Damage("a list has a number out of range")
     return numbers
 
 
