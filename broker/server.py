@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
-from . import logs
+from . import file_rights, logs
 from .addresses import origin_of
 from .auth.checks import Checks
 from .auth.errors import FileError
@@ -149,6 +149,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`. Frees everything before it returns."""
+        for remark in file_rights.remarks(self.config):
+            self.log.warning("other users of this machine may interfere", reason=remark)
         for entrance in self._entrances:
             self.log.info("listening", address=str(entrance.listener))
         kept = len(self.exchange.sessions)

@@ -63,6 +63,7 @@ ROOMS = {
     "broker.logs": Room(("broker.log_thread",)),
     "broker.log_thread": Room(()),
     "broker.streams": Room(()),
+    "broker.file_rights": Room(("broker.config.options", "broker.storage.place")),
     "broker.notify": Room(()),
     "broker.reload": Room(()),
     "broker.program": Room(()),
@@ -101,6 +102,7 @@ ROOMS = {
             "broker.config",
             "broker.core",
             "broker.entrance",
+            "broker.file_rights",
             "broker.logs",
             "broker.net",
             "broker.notify",
@@ -111,7 +113,15 @@ ROOMS = {
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
     "broker.commands": Room(
-        ("broker.auth", "broker.config", "broker.entrance", "broker.net", "broker.program", "broker.storage")
+        (
+            "broker.auth",
+            "broker.config",
+            "broker.entrance",
+            "broker.file_rights",
+            "broker.net",
+            "broker.program",
+            "broker.storage",
+        )
     ),
     # Around it: how it is started.
     "broker.cli": Room(

@@ -2,9 +2,9 @@
 
 Owns: what each column may hold. Must not know: how rows are written and read.
 
-SQLite knows whether its file is whole, but not what the values mean. One that is out of range (a disk has flipped a bit,
-somebody has edited the file) may be read without harm, and much later make each commit fail: for all sessions, after
-every start anew. So the store is refused at the start, with the row that is wrong.
+SQLite knows whether its file is whole, but not what the values mean. One that is out of range (a disk has flipped a
+bit, somebody has edited the file) may be read without harm, and much later make each commit fail: for all sessions, and
+again after every start. So the store is refused at the start, which names the table and the column.
 """
 
 import sqlite3

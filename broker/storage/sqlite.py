@@ -12,10 +12,8 @@ lock, so that a second broker on the same data fails at once.
 """
 
 import contextlib
-import errno
 import os
 import sqlite3
-import stat
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
@@ -33,14 +31,13 @@ from ..core.ports import (
     Snapshot,
     StoreError,
 )
-from ..os_reasons import is_read_only, no_access, reason
+from ..os_reasons import is_read_only
 from ..wire.message import Message
 from ..wire.topics import is_valid_filter, is_valid_topic
 from . import soundness
+from .place import close_to_others, prepare, why_unusable
 from .schema import APPLICATION_ID, VERSION, create, migrate
 from .space import give_back
-
-FILE_NAME = "selectmq.db"
 
 #: Payloads of this size are kept once for all queues, not in each.
 LARGE = 16_384
@@ -72,8 +69,13 @@ class SqliteStore:
 
     def __init__(self, directory: str) -> None:
         """Open or make the store. Raises DataError."""
-        self.path = os.path.join(directory, FILE_NAME)
-        _prepare(directory, self.path)
+        try:
+            self.path = prepare(directory)
+        except OSError as error:
+            why = why_unusable(error)
+            raise DataError(
+                f"data directory {directory} cannot be used: {why}, or choose another with --data"
+            ) from None
         self._queued: dict[int, int] = {}  # session -> bytes ever queued
         self._next_body = 1
         self.size = 0
@@ -109,6 +111,7 @@ class SqliteStore:
                 f"{VERSION}); upgrade, or choose another directory with --data"
             )
         db.execute("COMMIT")
+        close_to_others(self.path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA journal_size_limit = {16 << 20}")
@@ -414,38 +417,6 @@ class SqliteStore:
     def _damaged(self, what: str) -> str:
         what = what.splitlines()[-1]  # quick_check begins with the name of the database
         return f"{self.path} is damaged ({what}); put back a copy of it, or move it away to start with nothing stored"
-
-
-def _prepare(directory: str, path: str) -> None:
-    """Make the directory and the file, readable by their owner only."""
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if os.path.lexists(path):
-            # Not opened here: to close it would end the lock of a store that this process has open (POSIX, fcntl).
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise no_access(path)
-            if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-                with contextlib.suppress(OSError):
-                    os.chmod(path, 0o600)
-        else:
-            # SQLite gives its log the permissions of this file.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        why = why_unusable(error)
-        raise DataError(f"data directory {directory} cannot be used: {why}, or choose another with --data") from None
-
-
-def why_unusable(error: OSError) -> str:
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return "it is not a directory"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied; check its owner and permissions"
-    if error.errno == errno.EISDIR:
-        return f"{FILE_NAME} in it is a directory"
-    return reason(error)
 
 
 def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
-"""Every value of every row is edited, as by a damaged disk or by an enemy: the start is refused with a clear line, or it
-costs the one session or message whose row it is. There is no value with which the store works at first and fails later,
-for all and for ever.
+"""Every value of every row is edited, as by a damaged disk or by an enemy: the start is refused with a clear line, or
+it costs the one session or message whose row it is. There is no value with which the store works at first and fails
+later, for all and for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import ClockRecord, StoreError
-from broker.storage.sqlite import FILE_NAME, LARGE, DataError, SqliteStore
+from broker.storage.place import FILE_NAME
+from broker.storage.sqlite import LARGE, DataError, SqliteStore
 from tests.core.harness import Client, World
 from tests.storage.store_tools import batch, changes, delivery, numbered, opened, retained, session
 
@@ -38,7 +39,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch(
             sessions=[session(id, f"c{id}", username="u", disconnected_at=1e9, sent_to=2) for id in (1, SESSION)],
             subscriptions={(id, b"t/%d" % id): 2 for id in (1, SESSION)},
-            received={id: (7, 8) for id in (1, SESSION)},
+            received=dict.fromkeys((1, SESSION), (7, 8)),
             queues=[
                 changes(id, {**numbered(range(5)), 1: delivery(b"t", b"1", 2)}, released=(1,)) for id in (1, SESSION)
             ],
