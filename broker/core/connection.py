@@ -349,8 +349,9 @@ class Connection:
         exchange.open(self, connect, self.rights)
         unchecked = connect.username is not None and not self._gatekeeper.proves_names
         note = {"note": "user name not checked"} if unchecked else {}
-        exchange.log.info(
+        exchange.complaints.coming(
             "client connected",
+            self.peer,
             client=self.client_id,
             address=self.peer,
             user=connect.username,
@@ -645,12 +646,12 @@ class Connection:
             return
         before = self.state
         session = self.session
-        log = self._exchange.log
+        complaints = self._exchange.complaints
         if before == CONNECTED or session is not None:
-            log.info("client disconnected", client=self.client_id, address=self.peer, reason=why)
+            complaints.coming("client disconnected", self.peer, client=self.client_id, address=self.peer, reason=why)
         else:
             self._exchange.stats.refused += 1
-            self._exchange.complaints.info(NOT_ACCEPTED, self.peer, why, address=self.peer, reason=why)
+            complaints.info(NOT_ACCEPTED, self.peer, why, address=self.peer, reason=why)
         if session is not None and self.congested:
             self._count_discarded(session)
         self.state = CLOSED
