@@ -244,7 +244,7 @@ class Arrival:
             SUBPROTOCOLS,
             config.websocket_path,
             config.websocket_origins,
-            config.is_loopback and config.unix is None,  # no page reaches a Unix socket but through a proxy
+            isinstance(below, TlsLayer),
             max(config.max_packet_size, LEAST_MAX_FRAME),
             packet_size,
             hall.forwarders if self._host in hall.forwarders else None,

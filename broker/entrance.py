@@ -247,5 +247,6 @@ def read_rules(listener: ListenerConfig) -> Rules:
         client_id_prefixes=listener.client_id_prefixes,
         max_client_id=listener.max_client_id,
         max_keepalive=listener.max_keepalive,
+        allow_user_change=listener.allow_user_change,
     )
     return Rules(policy, tls)

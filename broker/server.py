@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
-from . import logs
+from . import file_rights, logs
 from .addresses import origin_of
 from .admission import Pace
 from .auth.checks import Checks
@@ -170,6 +170,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until `stop`. Frees everything before it returns."""
+        for remark in file_rights.remarks(self.config):
+            self.log.warning("other users of this machine may interfere", reason=remark)
         for place in self._places:
             self.log.info("listening", address=place)
         kept = len(self.exchange.sessions)

@@ -41,6 +41,7 @@ class Policy:
     client_id_prefixes: Sequence[str] = ()
     max_client_id: int = 65_535
     max_keepalive: float = 0.0
+    allow_user_change: bool = False  #: may one user take over the session of another?
 
 
 class Gatekeeper:
@@ -151,6 +152,12 @@ class Gatekeeper:
 
     def proven_name(self, username: str | None) -> str | None:
         return username if self.proves_names else None
+
+    def may_take_over(self, owner: str, username: str | None) -> bool:
+        """See core.ports.Gatekeeper. Names are the same if they have the same characters: no case is folded, and no
+        two spellings of an accent are made one, as in the password file."""
+        name = self.proven_name(username)
+        return name == owner or (name is not None and self.policy.allow_user_change)
 
     @property
     def proves_names(self) -> bool:

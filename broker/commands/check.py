@@ -15,6 +15,7 @@ from itertools import pairwise
 from ..config import loading
 from ..config.options import Config, add_flags
 from ..endpoints import lay_out
+from ..file_rights import remarks
 from ..net.endpoints import ListenError
 from ..storage import examine
 from . import check_acl, check_listener
@@ -46,6 +47,7 @@ def report(given: Namespace, unknown: Sequence[str], prog: str) -> int:
     findings = [error(str(mistake)) for mistake in (*mistakes, *draft.mistakes)]
     if draft.config is not None:
         findings += look(draft.config, draft.unsure)
+        findings += map(warning, remarks(draft.config))
     findings = list(dict.fromkeys(findings))  # listeners may share a file
     for finding in findings:
         print(f"{prog}: {'' if finding.is_error else 'warning: '}{finding.text}", file=sys.stderr)

@@ -4,9 +4,7 @@ Owns: those looks. Must not know: other listeners, and how findings are told.
 """
 
 import contextlib
-import os
 import ssl
-import stat
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -84,7 +82,6 @@ def _tls(listener: ListenerConfig, unsure: frozenset[str]) -> Iterator[Finding]:
         yield error(f"{fault.path}: {fault.why}")
     else:
         yield from _valid(listener.certificate, "clients refuse it")
-        yield from _secret(listener.key or listener.certificate, "the private key")
     try:
         if listener.certificate_chain is not None and "certificate_chain" not in unsure:
             complete_chain(context, listener.certificate_chain)
@@ -121,14 +118,8 @@ def _valid(path: str, consequence: str) -> Iterator[Finding]:
         return
 
 
-def _secret(path: str, what: str) -> Iterator[Finding]:
-    if os.name == "posix" and os.stat(path).st_mode & stat.S_IROTH:
-        yield warning(f"{path}: every user of this machine can read {what}: take that away (chmod o-r)")
-
-
 def _password_file(listener: ListenerConfig, users: Collection[str]) -> Iterator[Finding]:
     assert listener.passwords is not None
-    yield from _secret(listener.passwords, "the hashes of all passwords")
     if not users and not listener.allow_anonymous:
         yield warning(f"{listener.passwords}: it holds no user, so nobody can connect to {listener.address}")
 

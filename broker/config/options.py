@@ -153,6 +153,9 @@ class ListenerConfig:
         'user\'s name; the user "*" is every user not named', reload=True))
     client_id_prefixes: tuple[str, ...] = field(metadata=option(
         (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
+    allow_user_change: bool = field(metadata=option(
+        False, Boolean(), "let a user connect with the ClientId of another user's session, which becomes theirs (else "
+        "return code 5)", flag=True, reload=True))
     # A ClientId of 23 bytes must be accepted [MQTT-3.1.3-5].
     max_client_id: int = field(metadata=option(
         65535, Integer(23, 65535), "longest ClientId in characters (else return code 2)", flag=True, reload=True))
@@ -171,8 +174,8 @@ class ListenerConfig:
         None, UrlPath(), "the one path of the URL on which clients may connect", flag=True, reload=True,
         unset="any"))
     websocket_origins: tuple[str, ...] = field(metadata=option(
-        (), Origins(), 'web pages that may connect besides those of the same host: "https://example.com", or "*" for '
-        "any", reload=True))
+        (), Origins(), 'web pages that may connect besides those of the same host, if that is proved: '
+        '"https://example.com", or "*" for any', reload=True))
     websocket_forwarded_for: tuple[str, ...] = field(metadata=option(
         (), Peers(), "proxies for WebSocket whose X-Forwarded-For is believed: the last address in it that is of none "
         "of them is the client's, for limits and the log", reload=True))

@@ -6,7 +6,11 @@ are, who reads the log.
 A complaint is the same as another if it comes from the same place (an address; in IPv6 a network), has the same event
 and the same cause. The first is told at once, and so is one with another cause. Those of the next minute are counted;
 the count is told when the minute is over, or before the next line of this kind. However many causes a client finds, its
-place gets so many lines a second; and what is remembered has a limit for all together.
+place gets so many lines a second; and what is remembered has a limit for all together. What belongs to no place counts
+as one.
+
+That clients come and go is no complaint, and told each time; but a client can do that as often as it likes, so that has
+a limit of its own for each place and second.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from .timers import Timers
 SILENCE = 60.0
 #: Lines of one place in a second.
 LINES_PER_SECOND = 10
+#: Lines about the comings and goings of one place in a second: those of a large site are still told one by one.
+COMINGS_PER_SECOND = 100
 #: Complaints that are remembered.
 MAX_REMEMBERED = 5_000
 #: Longer values are remembered cut: a topic may have 64 KiB.
@@ -27,6 +33,7 @@ MAX_VALUE = 200
 
 MORE = "left out: more of the same"
 TOO_MANY = "left out: too many different complaints about one address"
+TOO_BUSY = "left out: clients of one address come and go too often"
 OVERFLOW = "left out: too many different complaints"
 
 
@@ -55,6 +62,7 @@ class Complaints:
         self._told: dict[tuple[object, ...], _Told] = {}
         self._second = 0
         self._lines: dict[str, int] = {}  # told in this second, by place
+        self._comings: dict[str, int] = {}  # the same
         self._unremembered = 0
 
     def info(self, event: str, peer: str, *cause: object, **fields: object) -> None:
@@ -70,6 +78,15 @@ class Complaints:
     def error(self, event: str, peer: str, *cause: object, **fields: object) -> None:
         if self._is_new("error", event, peer, cause, fields):
             self._log.error(event, **fields)
+
+    def coming(self, event: str, peer: str, **fields: object) -> None:
+        """A client comes or goes: tell it at info, with no minute of silence."""
+        now = self._timers.now
+        origin = self.origin(peer)
+        if self._has_room(self._comings, origin, COMINGS_PER_SECOND, now):
+            self._log.info(event, **fields)
+        else:
+            self._count_crowd("info", TOO_BUSY, origin, now + SILENCE)
 
     def bug(self, event: str, error: BaseException, peer: str, **fields: object) -> None:
         """With the traceback. The cause is the line that raised it."""
@@ -92,24 +109,32 @@ class Complaints:
                 self._unremembered += 1
                 return False
         until = now + SILENCE
-        if origin and not self._has_room(origin, now):
-            crowd = self._told.get((origin,))
-            if crowd is None:
-                crowd = self._told[(origin,)] = _Told(level, TOO_MANY, {"address": origin}, until)
-            crowd.count += 1
+        if not self._has_room(self._lines, origin, LINES_PER_SECOND, now):
+            self._count_crowd(level, TOO_MANY, origin, until)
             return False
         kept = {name: _short(value) for name, value in fields.items()}
         self._told[key] = _Told(level, MORE, {"what": event, **kept}, until)
         return True
 
-    def _has_room(self, origin: str, now: float) -> bool:
-        """May this place get one more line in this second?"""
+    def _count_crowd(self, level: str, event: str, origin: str, until: float) -> None:
+        """One line more of this place is left out."""
+        crowd = self._told.get((event, origin))
+        if crowd is None:
+            if not origin or len(self._told) >= MAX_REMEMBERED:
+                self._unremembered += 1
+                return
+            crowd = self._told[(event, origin)] = _Told(level, event, {"address": origin}, until)
+        crowd.count += 1
+
+    def _has_room(self, lines: dict[str, int], origin: str, most: int, now: float) -> bool:
+        """May this place get one more of these lines in this second?"""
         second = int(now)
-        if second != self._second or len(self._lines) >= MAX_REMEMBERED:
+        if second != self._second or len(lines) >= MAX_REMEMBERED:
             self._second = second
             self._lines.clear()
-        lines = self._lines[origin] = self._lines.get(origin, 0) + 1
-        return lines <= LINES_PER_SECOND
+            self._comings.clear()
+        count = lines[origin] = lines.get(origin, 0) + 1
+        return count <= most
 
     def sweep(self, now: float) -> None:
         """Tell what was left out in the minutes that are over. To be called now and then."""

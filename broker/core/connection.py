@@ -326,8 +326,10 @@ class Connection:
         if exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
             return
-        if self.proven_name(connect.username) is None and exchange.belongs_to_user(connect.client_id):
-            self._refuse(ReturnCode.NOT_AUTHORIZED, "the session with this Client Identifier is a user's", connect)
+        owner = exchange.owner(connect.client_id)
+        if owner is not None and not self._gatekeeper.may_take_over(owner, connect.username):
+            why = f"the session with this Client Identifier belongs to the user {owner!r} (allow_user_change)"
+            self._refuse(ReturnCode.NOT_AUTHORIZED, why, connect)
             return
         if exchange.journal.failed and not connect.clean_session:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment", connect)
@@ -349,8 +351,9 @@ class Connection:
         exchange.open(self, connect, self.rights)
         unchecked = connect.username is not None and not self._gatekeeper.proves_names
         note = {"note": "user name not checked"} if unchecked else {}
-        exchange.log.info(
+        exchange.complaints.coming(
             "client connected",
+            self.peer,
             client=self.client_id,
             address=self.peer,
             user=connect.username,
@@ -645,12 +648,12 @@ class Connection:
             return
         before = self.state
         session = self.session
-        log = self._exchange.log
+        complaints = self._exchange.complaints
         if before == CONNECTED or session is not None:
-            log.info("client disconnected", client=self.client_id, address=self.peer, reason=why)
+            complaints.coming("client disconnected", self.peer, client=self.client_id, address=self.peer, reason=why)
         else:
             self._exchange.stats.refused += 1
-            self._exchange.complaints.info(NOT_ACCEPTED, self.peer, why, address=self.peer, reason=why)
+            complaints.info(NOT_ACCEPTED, self.peer, why, address=self.peer, reason=why)
         if session is not None and self.congested:
             self._count_discarded(session)
         self.state = CLOSED

@@ -146,11 +146,11 @@ class Exchange:
 
     # --- sessions ---
 
-    def belongs_to_user(self, client_id: str) -> bool:
-        """Has the session of this identifier a user who has proved to be the one? Nobody who is anonymous may end it,
-        take it over, or get what waits in it."""
+    def owner(self, client_id: str) -> str | None:
+        """The user who has proved to be the one that the session of this identifier belongs to, if there is such a
+        session. Others may not just end it, take it over, or get what waits in it."""
         session = self.sessions.get(client_id)
-        return session is not None and session.proven_name is not None and self.proves_names()
+        return session.proven_name if session is not None and self.proves_names() else None
 
     def no_room(self, connection: Connection, connect: Connect) -> str:
         """Why the session that this CONNECT asks for cannot be made, "" if it can, or is there."""

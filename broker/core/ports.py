@@ -99,6 +99,9 @@ class Gatekeeper(Protocol):
     def proven_name(self, username: str | None) -> str | None:
         """The user name, if it was checked: only then it gives rights."""
 
+    def may_take_over(self, owner: str, username: str | None) -> bool:
+        """May who says to be `username` have the session of the user `owner`?"""
+
     def origin(self, peer: str) -> str:
         """The place that a client comes from, if it is one of many from which clients come; "" for this machine."""
 

@@ -16,21 +16,19 @@ goes in front of it, and nothing is copied.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import struct
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
-from urllib.parse import urlsplit
 
-from websockets.datastructures import Headers, MultipleValuesError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from . import origins
 from .forwarded import client_of
 from .proxy import Trusted
 from .transport import Below, Client
@@ -41,6 +39,8 @@ SHAKING_HANDS, WAITING, OPEN, CLOSING, CLOSED = range(5)
 MAX_REQUEST = 32_768
 #: Bytes of a frame from a client that has not been answered yet: nobody knows it.
 MAX_FIRST_FRAME = 524_288
+#: Characters that are said of why it is refused.
+MAX_REASON = 400
 #: Frames after which others have their turn: a flood is served in slices. A frame takes the core some ten microseconds.
 #: In a turn that takes long already, the slices are smaller.
 SLICE = 128
@@ -74,8 +74,8 @@ class Rules(NamedTuple):
 
     subprotocols: tuple[str, ...]  #: the first of them that the client offers is taken
     path: str | None  #: None: any
-    origins: tuple[str, ...]  #: of pages in browsers, besides those of this host; "*" is any
-    loopback: bool  #: does it listen for this machine alone?
+    origins: tuple[str, ...]  #: of pages in browsers that may come in (see .origins); "*" is any
+    secure: bool  #: is TLS below?
     max_frame: int
     unit_size: Callable[[bytes], int]  #: how long the unit is that these bytes begin, or are
     forwarders: Trusted | None  #: whose X-Forwarded-For is believed; None: this connection's is not
@@ -226,27 +226,32 @@ class WebSocket:
             return
         if end < 0:
             return
-        core.receive_data(self._backlog[: end + 4])
-        self._backlog = self._backlog[end + 4 :]
-        events = core.events_received()
-        if not events:
-            self._refuse(HTTPStatus.BAD_REQUEST, _chain(core.handshake_exc))
+        try:
+            core.receive_data(self._backlog[: end + 4])
+            self._backlog = self._backlog[end + 4 :]
+            events = core.events_received()
+            if not events:
+                self._refuse(HTTPStatus.BAD_REQUEST, _chain(core.handshake_exc))
+                return
+            request = events[0]
+            assert isinstance(request, Request)
+            path = request.path.partition("?")[0]
+            if rules.path is not None and path != rules.path:
+                self._refuse(HTTPStatus.NOT_FOUND, f"the path is {path[:100]!r}, not {rules.path!r} (websocket_path)")
+                return
+            response = core.accept(request)
+        except ValueError as error:
+            # It quotes in its answer what it cannot encode (websockets 16.0: bytes above 127).
+            self._refuse(HTTPStatus.BAD_REQUEST, f"the HTTP request cannot be read: {error}")
             return
-        request = events[0]
-        assert isinstance(request, Request)
-        path = request.path.partition("?")[0]
-        if rules.path is not None and path != rules.path:
-            self._refuse(HTTPStatus.NOT_FOUND, f"the path is {path[:100]!r}, not {rules.path!r} (websocket_path)")
-            return
-        response = core.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             why = _chain(core.handshake_exc)
             if response.status_code == HTTPStatus.UPGRADE_REQUIRED:  # a page is asked for
                 why = f"this is HTTP without WebSocket: clients must use WebSocket (ws://) on this listener ({why})"
             self._refuse(response.status_code, why, response.serialize())
             return
-        if not may_connect(request.headers, rules.origins, rules.loopback):
-            why = f"pages of {str(core.origin)[:100]!r} may not connect; those that may stand in websocket_origins"
+        why = origins.refusal(request.headers, rules.origins, rules.secure)
+        if why:
             self._refuse(HTTPStatus.FORBIDDEN, why)
             return
         host = None
@@ -271,6 +276,8 @@ class WebSocket:
         self._send()
 
     def _refuse(self, status: int, why: str, response: bytes = b"") -> None:
+        # It may quote what was sent.
+        why = "".join(each if each.isprintable() else repr(each)[1:-1] for each in why[:MAX_REASON])[:MAX_REASON]
         self._transport.out.append(response or self._core.reject(status, f"{why}\n").serialize())
         self._refused(why)
         self._end(f"WebSocket refused: {why}")
@@ -397,31 +404,6 @@ def header(size: int) -> bytes:
     if size < 65_536:
         return struct.pack("!BBH", 0x82, 126, size)
     return struct.pack("!BBQ", 0x82, 127, size)
-
-
-def may_connect(headers: Headers, origins: tuple[str, ...], loopback: bool) -> bool:
-    """May the page connect that sent this request? Else any page that somebody looks at could speak to brokers that
-    only his machine reaches. Programs that are no browsers send no Origin, and may.
-
-    A page may that comes from the host that it connects to, whatever the port, or from one of `origins`. On a listener
-    for this machine alone, that host must be named as such: a foreign name may have been led here (DNS rebinding).
-    """
-    origin = headers.get("Origin")
-    if origin is None or "*" in origins or origin.lower() in origins:
-        return True
-    try:
-        host = urlsplit(origin).hostname
-        same = host == urlsplit("//" + headers["Host"]).hostname
-    except (KeyError, MultipleValuesError, ValueError):
-        return False
-    return host is not None and same and (not loopback or _is_this_machine(host))
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _chain(error: BaseException | None) -> str:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from ..core.ports import StoreError
 from ..os_reasons import no_access, reason
-from .sqlite import FILE_NAME, DataError, SqliteStore, why_unusable
+from .place import FILE_NAME, look, why_unusable
+from .sqlite import DataError, SqliteStore
 
 #: Of a larger file no copy is made, to open that.
 LARGEST_COPY = 256 << 20
@@ -67,11 +68,8 @@ def _can_be_used(directory: str, path: str) -> None:
         raise NotADirectoryError(20, directory)
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         raise no_access(directory)
-    if os.path.isdir(path):
-        raise IsADirectoryError(21, path)
-    if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK):
-        os.stat(path)  # a link that leads nowhere
-        raise no_access(path)
+    if os.path.lexists(path):
+        look(path)
 
 
 def _files(path: str) -> list[str]:

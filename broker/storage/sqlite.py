@@ -12,10 +12,8 @@ lock, so that a second broker on the same data fails at once.
 """
 
 import contextlib
-import errno
 import os
 import sqlite3
-import stat
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
@@ -33,12 +31,13 @@ from ..core.ports import (
     Snapshot,
     StoreError,
 )
-from ..os_reasons import is_read_only, no_access, reason
+from ..os_reasons import is_read_only
 from ..wire.message import Message
+from ..wire.topics import is_valid_filter, is_valid_topic
+from . import soundness
+from .place import close_to_others, prepare, why_unusable
 from .schema import APPLICATION_ID, VERSION, create, migrate
 from .space import give_back
-
-FILE_NAME = "selectmq.db"
 
 #: Payloads of this size are kept once for all queues, not in each.
 LARGE = 16_384
@@ -70,8 +69,13 @@ class SqliteStore:
 
     def __init__(self, directory: str) -> None:
         """Open or make the store. Raises DataError."""
-        self.path = os.path.join(directory, FILE_NAME)
-        _prepare(directory, self.path)
+        try:
+            self.path = prepare(directory)
+        except OSError as error:
+            why = why_unusable(error)
+            raise DataError(
+                f"data directory {directory} cannot be used: {why}, or choose another with --data"
+            ) from None
         self._queued: dict[int, int] = {}  # session -> bytes ever queued
         self._next_body = 1
         self.size = 0
@@ -107,6 +111,7 @@ class SqliteStore:
                 f"{VERSION}); upgrade, or choose another directory with --data"
             )
         db.execute("COMMIT")
+        close_to_others(self.path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA journal_size_limit = {16 << 20}")
@@ -136,12 +141,17 @@ class SqliteStore:
 
     def _load(self) -> Snapshot:
         db = self._db
+        fault = soundness.fault(db)
+        if fault:
+            raise _Damage(fault)
         (body,) = db.execute("SELECT max(id) FROM body").fetchone()
         # Never again one that a message still knows as its own, though its row may be gone.
         self._next_body = max(self._next_body, (body or 0) + 1)
         subscriptions: dict[int, dict[bytes, int]] = {}
         for row in db.execute("SELECT session, filter, options FROM subscription"):
             session, topic_filter, options = _typed(row, int, bytes, int)
+            if not is_valid_filter(topic_filter):
+                raise _Damage("a Topic Filter is not valid")
             subscriptions.setdefault(session, {})[topic_filter] = options
         sessions = []
         for row in db.execute(
@@ -166,7 +176,7 @@ class SqliteStore:
                     SessionRecord(*record),
                     subscriptions.get(id, {}),
                     tuple(_unpack("H", received)),
-                    tuple(_unpack("Q", released)),
+                    tuple(_within("Q", released)),
                     first_seq,
                     last_seq + 1,
                     end - start,
@@ -179,6 +189,8 @@ class SqliteStore:
                 for row in db.execute("SELECT topic, payload, qos, username, client_id, listener FROM retained")
             )
         ]
+        if not all(is_valid_topic(record.message.topic) for record in retained):
+            raise _Damage("a Topic Name is not valid")
         return Snapshot(sessions, retained, self._load_clock())
 
     def _load_clock(self) -> ClockRecord | None:
@@ -186,7 +198,7 @@ class SqliteStore:
         if row is None:
             return None
         at, wall, packed = _typed(row, float, float, bytes)
-        numbers = _unpack("d", packed)
+        numbers = _within("d", packed, soundness.LONGEST)
         return ClockRecord(at, wall, tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
     def commit(self, batch: Batch) -> None:
@@ -224,7 +236,7 @@ class SqliteStore:
         found: list[QueuedMessage] = []
         try:
             rows = self._db.execute(
-                "SELECT first, data, gone.places, body, body.payload FROM segment"
+                "SELECT first, last, data, gone.places, body, body.payload FROM segment"
                 " LEFT JOIN gone ON gone.segment = segment.id LEFT JOIN body ON body.id = segment.body"
                 " WHERE session = :session AND first >= coalesce("
                 "   (SELECT max(first) FROM segment WHERE session = :session AND first <= :start), 0)"
@@ -232,11 +244,15 @@ class SqliteStore:
                 {"session": session, "start": start},
             )
             for row in rows:
-                first, data, places, id, body = _typed(row, int, bytes, bytes | None, int | None, bytes | None)
+                first, last, data, places, id, body = _typed(
+                    row, int, int, bytes, bytes | None, int | None, bytes | None
+                )
                 if id is not None and body is None:
                     raise _Damage("a payload is missing")
                 settled = set(_unpack("I", places)) if places else ()
                 for offset, qos, message in _messages(data, body):
+                    if first + offset > last:
+                        raise _Damage("a message has the place of another")
                     if first + offset < start or offset in settled:
                         continue
                     if found and (len(found) >= count or size <= 0):
@@ -403,38 +419,6 @@ class SqliteStore:
         return f"{self.path} is damaged ({what}); put back a copy of it, or move it away to start with nothing stored"
 
 
-def _prepare(directory: str, path: str) -> None:
-    """Make the directory and the file, readable by their owner only."""
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if os.path.lexists(path):
-            # Not opened here: to close it would end the lock of a store that this process has open (POSIX, fcntl).
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise no_access(path)
-            if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-                with contextlib.suppress(OSError):
-                    os.chmod(path, 0o600)
-        else:
-            # SQLite gives its log the permissions of this file.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        why = why_unusable(error)
-        raise DataError(f"data directory {directory} cannot be used: {why}, or choose another with --data") from None
-
-
-def why_unusable(error: OSError) -> str:
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return "it is not a directory"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied; check its owner and permissions"
-    if error.errno == errno.EISDIR:
-        return f"{FILE_NAME} in it is a directory"
-    return reason(error)
-
-
 def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
     """The row, if its values have these types: SQLite does not insist on them. Raises _Damage."""
     for value, kind in zip(row, kinds, strict=True):
@@ -458,6 +442,14 @@ def _unpack(kind: str, data: bytes) -> "array[Any]":
         raise _Damage("a list of numbers is not one") from None
     if sys.byteorder == "big":
         numbers.byteswap()
+    return numbers
+
+
+def _within(kind: str, data: bytes, most: float = soundness.MOST) -> "array[Any]":
+    """The list of numbers, if each has a size that this broker writes."""
+    numbers = _unpack(kind, data)
+    if not all(-most <= number <= most for number in numbers):
+        raise _Damage("a list has a number out of range")
     return numbers
 
 

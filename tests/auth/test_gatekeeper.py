@@ -339,6 +339,23 @@ def test_after_a_reload_who_has_an_identifier_that_is_not_permitted_any_more_goe
 # --- rights ---
 
 
+@pytest.mark.parametrize(
+    ("policy", "name", "allowed"),
+    [
+        (Policy(proof="cn"), "ann", True),
+        (Policy(proof="cn"), "Ann", False),
+        (Policy(proof="cn"), None, False),
+        (Policy(), "ann", False),  # nobody has checked it
+        (Policy(allow_user_change=True), "ann", False),
+        (Policy(proof="cn", allow_user_change=True), "bob", True),
+        (Policy(proof="cn", allow_user_change=True), None, False),
+    ],
+    ids=str,
+)
+def test_who_may_have_the_session_of_ann(policy: Policy, name: str | None, allowed: bool, elsewhere: Elsewhere) -> None:
+    assert Gatekeeper(policy, elsewhere.checks).may_take_over("ann", name) is allowed
+
+
 def test_rights_follow_the_checked_name_only(elsewhere: Elsewhere, tmp_path: Path) -> None:
     path = tmp_path / "acl"
     path.write_text("topic readwrite open\nuser ann\ntopic readwrite private\n")

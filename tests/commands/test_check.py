@@ -13,7 +13,8 @@ import pytest
 from broker.auth.passwords import set_password
 from broker.cli import main
 from broker.net.listener import listen_unix
-from broker.storage.sqlite import FILE_NAME, SqliteStore
+from broker.storage.place import FILE_NAME
+from broker.storage.sqlite import SqliteStore
 from tests.broker_process import BrokerProcess, run_command_line
 from tests.certificates import DAY, Authority, Issued
 from tests.raw_client import RawClient

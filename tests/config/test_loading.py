@@ -46,6 +46,7 @@ DEFAULTS_OF_A_LISTENER = {
     "deny_users": (),
     "client_ids": {},
     "client_id_prefixes": (),
+    "allow_user_change": False,
     "max_client_id": 65535,
     "connect_timeout": 10.0,
     "max_keepalive": 0.0,
@@ -206,6 +207,7 @@ def test_every_option_in_a_file() -> None:
         allow_anonymous = true
         deny_users = ["eve", "mallory", "eve"]
         client_id_prefixes = ["dev-", "app-"]
+        allow_user_change = true
         max_client_id = 64
         connect_timeout = 0.5
         max_keepalive = "1h"
@@ -286,6 +288,7 @@ def test_every_option_in_a_file() -> None:
             "deny_users": ("eve", "mallory"),
             "client_ids": {"ann": ("%u-*", "ann"), "*": ("guest-*",)},
             "client_id_prefixes": ("dev-", "app-"),
+            "allow_user_change": True,
             "max_client_id": 64,
             "connect_timeout": 0.5,
             "max_keepalive": 3600.0,
@@ -310,7 +313,7 @@ def test_every_flag() -> None:
         "--max-connect-rate", "15", "--client-certificates", "optional", "--client-crl", "crl", "--max-client-id", "23",
         "--max-keepalive", "2m", "--workers", "5", "--max-topic-levels", "15", "--max-topic-length", "1 KiB",
         "--certificate-chain", "chain", "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
-        "--max-sessions", "16",
+        "--max-sessions", "16", "--allow-user-change",
         "--max-sessions-per-user", "17", "--max-sessions-per-address", "18", "--max-store", "1 GiB",
     ))  # fmt: skip
     here = os.getcwd()
@@ -330,6 +333,7 @@ def test_every_flag() -> None:
         "certificate_user": "cn",
         "acl": f"{here}/rights",
         "allow_anonymous": False,
+        "allow_user_change": True,
         "max_client_id": 23,
         "max_keepalive": 120.0,
         "websocket_path": "/mqtt",

@@ -188,6 +188,7 @@ class FakeGatekeeper:
         self.code = ReturnCode.ACCEPTED
         self.slow = False
         self.asked: list[Connect] = []
+        self.allow_user_change = False
         self.pending: list[Callable[[ReturnCode], None]] = []
         self.given_up: list[Connect] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
@@ -207,6 +208,9 @@ class FakeGatekeeper:
 
     def proven_name(self, username: str | None) -> str | None:
         return username
+
+    def may_take_over(self, owner: str, username: str | None) -> bool:
+        return username == owner or (self.allow_user_change and username is not None)
 
     def origin(self, peer: str) -> str:
         return peer.rpartition(":")[0]

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.complaints import (
+    COMINGS_PER_SECOND,
     LINES_PER_SECOND,
     MAX_REMEMBERED,
     MAX_VALUE,
     MORE,
     OVERFLOW,
     SILENCE,
+    TOO_BUSY,
     TOO_MANY,
     Complaints,
 )
@@ -103,6 +105,36 @@ def test_one_address_gets_so_many_lines_a_second_whatever_it_thinks_up(bench: Be
     assert bench.taken() == [
         ("warning", TOO_MANY, {"address": "192.0.2.1", "times": 1000 - LINES_PER_SECOND}),
     ]  # fmt: skip
+
+
+def test_what_belongs_to_no_place_has_the_same_limit(bench: Bench) -> None:
+    """Else whoever makes it happen could fill the log, and leave no room for what others are told of."""
+    for cause in range(1000):
+        bench.tell("", cause=cause)
+    bench.tell()
+    assert len(bench.taken()) == LINES_PER_SECOND + 1
+    bench.complaints.finish()
+    assert bench.taken() == [("warning", OVERFLOW, {"times": 1000 - LINES_PER_SECOND})]
+
+
+def test_clients_that_come_and_go_are_told_each_but_only_so_often_a_second(bench: Bench) -> None:
+    coming = bench.complaints.coming
+    for _ in range(2):  # no minute of silence
+        for number in range(1000):
+            coming("client connected", PEER, client=number)
+        coming("client connected", "192.0.2.2:1", client="another")
+        bench.tell()
+        bench.later(1.0)
+    lines = bench.taken()
+    assert [fields["client"] for _, event, fields in lines if event == "client connected"] == [
+        *range(COMINGS_PER_SECOND), "another",
+    ] * 2  # fmt: skip
+    assert len(lines) == 2 * COMINGS_PER_SECOND + 3
+    bench.complaints.finish()
+    assert bench.taken() == [
+        ("info", TOO_BUSY, {"address": "192.0.2.1", "times": 2 * (1000 - COMINGS_PER_SECOND)}),
+        ("warning", MORE, {"what": "event", "reason": "why", "times": 1}),
+    ]
 
 
 def test_what_is_remembered_has_a_limit(bench: Bench) -> None:

@@ -1017,6 +1017,7 @@ def test_changed_rights_hold_from_now_on(world: World) -> None:
 
 
 def test_rights_go_with_the_user_of_the_present_connection(world: World) -> None:
+    world.gatekeeper.allow_user_change = True
     world.gatekeeper.granted["low"] = Forbidden(receive=[b"t"])
     client = world.join("c", clean=False, username="high")
     client.subscribe(("t", 0)).take()
@@ -1065,11 +1066,58 @@ def test_nobody_anonymous_takes_over_the_connection_of_a_user_without_a_lasting_
     world.join("c")  # nothing of the user's is left
 
 
-def test_a_user_takes_over_from_anybody_and_other_users_are_for_client_ids_to_keep_apart(world: World) -> None:
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("mine", [False, True])
+@pytest.mark.parametrize("yours", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_user_gets_and_ends_no_session_of_another(version: int, mine: bool, yours: bool, there: bool) -> None:
+    """`mine`, `yours`: CleanSession of the owner and of the other; `there`: is the owner connected?"""
+    world = World()
+    watcher = world.join("watcher").subscribe(("gone", 0))
+    owner = world.join("c", clean=mine, username="u", will=("gone", "bye", 0, False)).subscribe(("t", 1))
+    watcher.take()
+    owner.take()
+    if not there:
+        owner.drop()
+        assert watcher.payloads() == ["bye"]
+    world.join("pub").publish("t", "waiting", 1, 1)
+    other = world.dial()
+    other.connect("c", clean=yours, username="v", version=version)
+    if mine and not there:
+        assert other.take()[0] == ("CONNACK", 0, 0)  # nothing of the owner's is left
+        return
+    assert (other.take(), other.closed, watcher.payloads()) == ([REFUSED], True, [])
+    [refused] = world.log.fields("client refused")
+    assert (refused["client"], refused["user"], refused["code"], refused["reason"]) == (
+        "c", "v", 5, "the session with this Client Identifier belongs to the user 'u' (allow_user_change)",
+    )  # fmt: skip
+    if not there:
+        owner = world.join("c", clean=False, username="u", expect=("CONNACK", 1, 0))
+    assert (owner.closed, owner.payloads()) == (False, ["waiting"])
+    owner.drop()
+    assert watcher.payloads() == (["bye"] if there else [])
+
+
+@pytest.mark.parametrize("name", ["U", "u ", "ü", "u\u0308", ""])
+def test_a_user_is_the_one_whose_name_has_the_same_characters(name: str, world: World) -> None:
+    owner = world.join("c", clean=False, username="u\u0308" if name == "ü" else "ü" if name == "u\u0308" else "u")
+    other = world.dial()
+    other.connect("c", clean=False, username=name)
+    assert (other.take(), owner.closed) == ([REFUSED], False)
+
+
+def test_a_user_takes_over_from_who_is_anonymous_and_where_it_is_allowed_from_another(world: World) -> None:
     first = world.join("c", clean=False)
     second = world.join("c", clean=False, username="u", expect=("CONNACK", 1, 0))
+    world.gatekeeper.allow_user_change = True
     third = world.join("c", clean=False, username="v", expect=("CONNACK", 1, 0))
-    assert (first.closed, second.closed, third.closed) == (True, True, False)
+    anonymous = world.dial()
+    anonymous.connect("c", clean=False)
+    assert (first.closed, second.closed, third.closed, anonymous.take()) == (True, True, False, [REFUSED])
+    world.gatekeeper.allow_user_change = False
+    former = world.dial()
+    former.connect("c", clean=False, username="u")
+    assert former.take() == [REFUSED]  # it is the new user's
 
 
 @pytest.mark.parametrize("crashed", [False, True])

@@ -61,6 +61,7 @@ def test_a_user_has_a_share() -> None:
     assert [refused(world, f"a{i}", username="ann") for i in range(3)] == ["", "", why]
     assert [refused(world, f"b{i}", username="bob") for i in range(3)] == ["", "", why]
     assert [refused(world, f"n{i}") for i in range(3)] == [""] * 3  # nobody's name was checked
+    world.gatekeeper.allow_user_change = True
     assert refused(world, "a0", username="bob") == ""  # it is bob's from now on, and has been there
     assert refused(world, "a2", username="ann") == ""
     assert refused(world, "b2", username="bob") == why

@@ -6,10 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from broker.auth.passwords import set_password
+from broker.auth.passwords import delete_user, set_password
 from tests.broker_process import BrokerProcess, StartBroker
 from tests.end_to_end.paho_client import Paho
-from tests.raw_client import RawClient, Will, puback, pubcomp, publish, pubrec, pubrel, suback, subscribe
+from tests.raw_client import (
+    RawClient,
+    Will,
+    connack,
+    connect,
+    puback,
+    pubcomp,
+    publish,
+    pubrec,
+    pubrel,
+    suback,
+    subscribe,
+)
 
 ACL = """
 # Anonymous clients:
@@ -187,6 +199,57 @@ def test_sys_must_be_granted(broker: BrokerProcess) -> None:
     with client(broker, "ann") as ann:
         ann.send(subscribe(("$SYS/broker/publish/messages/denied", 0), ("$SYS/broker/version", 0)))
         ann.expect(suback(0, 0x80))
+
+
+TWO_LISTENERS = """
+[[listeners]]
+port = 0
+passwords = "{0}/one"
+{1}
+[[listeners]]
+port = 0
+passwords = "{0}/two"
+"""
+
+
+def test_a_session_stays_the_user_s_on_all_listeners_and_when_the_user_is_gone(
+    start_broker: StartBroker, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        for user in ("ann", "bob"):
+            set_password(str(tmp_path / name), user, user.encode(), create=True, iterations=1)
+    broker = start_broker(TWO_LISTENERS.format(tmp_path, ""), data=tmp_path / "data")
+
+    def dial(number: int, user: str, code: int = 0, present: bool = True) -> RawClient:
+        client = RawClient(broker.addresses[number])
+        client.send(connect("c", clean=False, username=user, password=user.encode()))
+        client.expect(connack(code, present))
+        return client
+
+    with dial(0, "ann", present=False) as ann:
+        ann.subscribe(("t", 1))
+        for number in (0, 1):
+            with dial(number, "bob", code=5, present=False):
+                pass
+        ann.ping()
+    with dial(1, "ann"):  # the same name is the same user
+        pass
+    for name in ("one", "two"):
+        delete_user(str(tmp_path / name), "ann")
+    broker.restart()
+    with dial(0, "bob", code=5, present=False):
+        pass
+    [refused] = broker.wait_for("client refused")
+    assert (refused["user"], refused["reason"]) == (
+        "bob", "the session with this Client Identifier belongs to the user 'ann' (allow_user_change)",
+    )  # fmt: skip
+    broker.reload(TWO_LISTENERS.format(tmp_path, "allow_user_change = true"))
+    with dial(1, "bob", code=5, present=False):
+        pass
+    with dial(0, "bob"):
+        pass
+    with dial(1, "bob"):  # it is bob's
+        pass
 
 
 def test_what_is_queued_after_a_restart_counts_for_the_listener_that_knows_the_user(

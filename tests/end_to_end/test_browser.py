@@ -52,8 +52,20 @@ def test_pages_that_may_connect_if_none_are_listed(browser: Browser, start_broke
     stranger = browser.open("evil.test")
     assert not exchanges(stranger, broker, "stranger")
     (event,) = broker.wait_for("WebSocket refused")
-    assert f"'http://evil.test:{browser.port}'" in event["reason"]
+    assert f'websocket_origins = ["http://evil.test:{browser.port}"]' in event["reason"]
     stranger.tell("close")
+
+
+def test_a_name_that_was_led_here(browser: Browser, start_broker: StartBroker) -> None:
+    """DNS rebinding: for the browser, page and broker are one host. Not on a loopback listener alone."""
+    for options in ("", 'bind = "0.0.0.0"\nallow_anonymous = true\n'):
+        broker = start_broker(options + "websocket = true")
+        page = browser.open("evil.test")
+        with pytest.raises(DriverError):
+            Client(page, f"ws://evil.test:{broker.address[1]}/mqtt", "page")
+        (event,) = broker.wait_for("WebSocket refused")
+        assert "DNS rebinding" in event["reason"]
+        page.tell("close")
 
 
 def test_pages_that_are_listed(browser: Browser, start_broker: StartBroker) -> None:

@@ -105,7 +105,8 @@ def mosquitto(directory: Path, authority: Authority) -> Iterator[Site]:
 def sites(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     directory = tmp_path_factory.mktemp("sites")
     directory.chmod(0o755)
-    set_password(str(directory / "users"), "alice", b"secret", create=True, iterations=101)
+    for user in ("alice", "bob"):
+        set_password(str(directory / "users"), user, b"secret", create=True, iterations=101)
     (directory / "acl").write_text(ACL)
     toml = "".join(
         f"[[listeners]]\n{options}\n"
@@ -170,8 +171,12 @@ def test_session_of_a_user(sites: Sites) -> None:
     answers = []
     for site in sites.both:
         with RawClient.connected(site.users, "hers", username="alice", password=b"secret", clean=False):
-            answers.append(answer(site.users, connect("hers", clean=False)))
-    assert answers == [connack(0, True), connack(5)]
+            for login in (
+                connect("hers", clean=False),
+                connect("hers", clean=False, username="bob", password=b"secret"),
+            ):
+                answers.append(answer(site.users, login))
+    assert answers == [connack(0, True)] * 2 + [connack(5)] * 2
 
 
 @pytest.mark.parametrize(("clean", "theirs"), [(True, ["will/of/dev"]), (False, [])])

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import pytest
 
+from broker.storage.place import FILE_NAME
 from broker.storage.schema import VERSION
-from broker.storage.sqlite import FILE_NAME, SqliteStore
+from broker.storage.sqlite import SqliteStore
 from tests.broker_process import BrokerProcess, StartBroker, environment, run_command_line
 from tests.raw_client import (
     PINGREQ,

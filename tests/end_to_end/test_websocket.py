@@ -180,7 +180,8 @@ def test_http_and_plain_mqtt_get_an_answer_and_are_logged_once(start_broker: Sta
         "this is HTTP without WebSocket: clients must use WebSocket (ws://) on this listener"
         " (invalid Connection header: close)",
         "the path is '/other', not '/mqtt' (websocket_path)",
-        "pages of 'https://evil.example' may not connect; those that may stand in websocket_origins",
+        "web pages of https://evil.example may not connect; if they should, add it:"
+        ' websocket_origins = ["https://evil.example"]',
         "this is MQTT without WebSocket: clients must use WebSocket (ws://) on this listener, or another one without"
         " websocket = true",
     ]

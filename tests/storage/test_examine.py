@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from broker.storage import examine
-from broker.storage.sqlite import FILE_NAME, DataError, SqliteStore
+from broker.storage.place import FILE_NAME
+from broker.storage.sqlite import DataError, SqliteStore
 from tests.broker_process import environment
 
 HOLD = """

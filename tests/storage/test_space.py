@@ -16,7 +16,8 @@ import pytest
 
 from broker.core.ports import StoreError
 from broker.storage import space
-from broker.storage.sqlite import FILE_NAME, SqliteStore
+from broker.storage.place import FILE_NAME
+from broker.storage.sqlite import SqliteStore
 from tests.broker_process import environment
 from tests.storage.store_tools import (
     FaultyConnection,

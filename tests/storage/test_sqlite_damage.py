@@ -19,7 +19,8 @@ from broker.core.journal import Journal
 from broker.core.limits import Limits
 from broker.core.ports import StoreError
 from broker.core.timers import Timers
-from broker.storage.sqlite import FILE_NAME, LARGE, DataError, SqliteStore
+from broker.storage.place import FILE_NAME
+from broker.storage.sqlite import LARGE, DataError, SqliteStore
 from tests.storage.store_tools import (
     ALL,
     NO_LIMIT,

@@ -18,7 +18,8 @@ from broker.core.limits import Limits
 from broker.core.ports import Batch, StoreError
 from broker.core.queue import StoredQueue
 from broker.core.timers import Timers
-from broker.storage.sqlite import FILE_NAME, LARGE, DataError, SqliteStore
+from broker.storage.place import FILE_NAME
+from broker.storage.sqlite import LARGE, DataError, SqliteStore
 from broker.wire.message import Message
 from tests.small_disk import can_mount, file_size_limit, fill, small_disk
 from tests.storage.store_tools import (

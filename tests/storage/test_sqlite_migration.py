@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import ClockRecord
+from broker.storage.place import FILE_NAME
 from broker.storage.schema import APPLICATION_ID, MIGRATIONS, VERSION
-from broker.storage.sqlite import FILE_NAME, DataError, SqliteStore
+from broker.storage.sqlite import DataError, SqliteStore
 from tests.storage.store_tools import (
     FaultyConnection,
     Kept,

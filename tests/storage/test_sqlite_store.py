@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import StoreError
+from broker.storage.place import FILE_NAME
 from broker.storage.schema import APPLICATION_ID, VERSION
 from broker.storage.sqlite import (
-    FILE_NAME,
     LARGE,
     SEGMENT_COUNT,
     SEGMENT_SIZE,
@@ -338,9 +338,37 @@ def test_a_file_that_is_a_directory_is_refused(fast_path: Path) -> None:
     )
 
 
-def test_a_link_to_nowhere_is_refused(fast_path: Path) -> None:
-    (fast_path / FILE_NAME).symlink_to(fast_path / "none" / "there")
-    assert "cannot be used: there is no such file or directory" in refusal(fast_path)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_is_refused_and_what_it_leads_to_stays_as_it_is(fast_path: Path, there: bool) -> None:
+    target = fast_path / "target"
+    if there:
+        target.write_bytes(filled(fast_path / "other").read_bytes())
+        target.chmod(0o644)
+    (fast_path / FILE_NAME).symlink_to(target)
+    assert refusal(fast_path) == (
+        f"data directory {fast_path} cannot be used: {FILE_NAME} in it is a symbolic link; name the directory in which"
+        " the file is, or choose another with --data"
+    )
+    assert not there or mode(target) == 0o644
+    assert target.exists() is there
+
+
+def test_what_is_no_file_is_refused(fast_path: Path) -> None:
+    """Who opens a pipe waits for its other end."""
+    os.mkfifo(fast_path / FILE_NAME)
+    assert f"{FILE_NAME} in it is no regular file; remove it" in refusal(fast_path)
+
+
+def test_a_file_that_is_not_ours_keeps_its_permissions(fast_path: Path) -> None:
+    path = fast_path / FILE_NAME
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    path.chmod(0o664)
+    before = path.read_bytes()
+    assert "is not a file of this broker" in refusal(fast_path)
+    assert (mode(path), path.read_bytes(), os.listdir(fast_path)) == (0o664, before, [FILE_NAME])
 
 
 @pytest.mark.parametrize("bits", [0o000, 0o500])

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from broker.core.ports import Batch, Delivery, QueueChanges, RetainedRecord, SessionRecord, StoreError
-from broker.storage import sqlite
+from broker.storage import place, sqlite
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
 from broker.wire.message import Message
@@ -106,7 +106,7 @@ class StoresAgree(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.sqlite.close()
-        assert [path.name for path in self.directory.iterdir()] == [sqlite.FILE_NAME]
+        assert [path.name for path in self.directory.iterdir()] == [place.FILE_NAME]
         self.sqlite = self.opened()
         self.go_on_from_the_file()
 
