@@ -182,7 +182,7 @@ class Listener:
         return f"unix:{host}" if self._file is not None else peer_name(host, port)
 
     def ready(self, events: int, now: float) -> None:
-        for _ in range(BATCH):
+        for count in range(BATCH):
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -191,6 +191,8 @@ class Listener:
                 if error.errno not in _NO_DESCRIPTORS:
                     self._starved(f"cannot accept a connection: {reason(error)}")
                     return
+                if count:
+                    return  # who has come just now is heard before anybody is turned out
                 if self._starved(f"no more connections for now: {reason(error)}"):
                     continue
                 self._loop.unregister(self._sock)

@@ -395,10 +395,15 @@ def test_a_broker_with_few_descriptors_keeps_serving_and_accepts_again() -> None
         lines: list[str] = []
 
         def wait_for(text: str) -> str:
-            for line in log:
-                lines.append(line)
-                if text in line:
-                    return line
+            end = threading.Timer(DEADLINE, process.kill)  # which ends the log
+            end.start()
+            try:
+                for line in log:
+                    lines.append(line)
+                    if text in line:
+                        return line
+            finally:
+                end.cancel()
             raise AssertionError(f"{text!r} was not logged, but: {lines}")
 
         wait_for("fewer connections than max_connections are possible")
@@ -406,9 +411,10 @@ def test_a_broker_with_few_descriptors_keeps_serving_and_accepts_again() -> None
         assert found is not None
         address = ("127.0.0.1", int(found[1]))
         first = connected(address)
-        crowd = [socket.create_connection(address) for _ in range(60)]  # the system accepts for the broker
-        for client in crowd:  # who says nothing would make room
-            client.sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00")
+        crowd = []
+        for _ in range(60):  # the system accepts for the broker; and who says nothing would make room
+            crowd.append(socket.create_connection(address))
+            crowd[-1].sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00")
         line = wait_for("no more connections for now")
         assert "this process has too many files open; raise the limit (ulimit -n)" in line
         drain = threading.Thread(target=lambda: lines.extend(log))
