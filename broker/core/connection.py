@@ -36,6 +36,7 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from . import bridges
+from .identifiers import Identifiers
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport, Verdict
 from .session import Discard, Session
 from .timers import Timer
@@ -422,8 +423,6 @@ class Connection:
             acknowledgement = b"\x40\x02" + frame[payload_at - 2 : payload_at]  # [MQTT-3.3.4-1]
             if route.durable or self._held:
                 self.acknowledge(acknowledgement, route.durable)
-                if exchange.journal.full:
-                    self._wait_for_store()
             else:
                 self.out.append(acknowledgement)
                 exchange.acknowledged += 1
@@ -449,12 +448,14 @@ class Connection:
         else:
             received = session.received
             if received is None:
-                received = session.received = set()
+                received = session.received = Identifiers(exchange.unreleased)
             if packet_id in received:
                 # [MQTT-4.3.3-2] Known already: answered again, after whatever it waits for, and not delivered again.
                 durable = session.store_id != 0
             else:
-                received.add(packet_id)
+                if not received.add(packet_id):
+                    self.close("it holds too many Packet Identifiers of QoS 2 messages that it has not released")
+                    raise _Spent
                 durable = exchange.publish(topic, frame[payload_at:], qos, bool(first & 1), session)
                 if session.store_id:
                     durable = True
@@ -463,13 +464,13 @@ class Connection:
             self.acknowledge(
                 (b"\x40\x02" if qos == 1 else b"\x50\x02") + packet_id.to_bytes(2, "big"), durable
             )  # [MQTT-3.3.4-1]
-            if durable and exchange.journal.full:
-                self._wait_for_store()
+        elif first & 1 and exchange.journal.full:
+            self._wait_for_store()  # nobody waits for what is retained at QoS 0, but it is stored
         if exchange.over:
             raise _Spent
 
     def _wait_for_store(self) -> None:
-        """So much has gathered that this publisher has to wait until it is being written."""
+        """So much has gathered that this client has to wait until it is being written."""
         self._pause(_STORE)
         self._exchange.journal.when_room(self._store_has_room)
 
@@ -559,6 +560,8 @@ class Connection:
             exchange.journal.when_stored(self._release, acknowledgement)
             if self._held > MAX_HELD:
                 self._pause(_HELD)
+            if exchange.journal.full and not self._paused & _STORE:
+                self._wait_for_store()
         else:
             self.out.append(acknowledgement)
             exchange.acknowledged += 1

@@ -17,10 +17,12 @@ from ..wire.message import Message
 from ..wire.packets import Connect
 from . import bridges, by_options
 from .account import BRANCHES, COPIED, DELIVERIES, TURN, Account
+from .authors import NOBODY, Author
 from .clock import Clock
 from .complaints import Complaints
 from .endings import Endings
 from .expiry import Expiry
+from .identifiers import Identifiers, Unreleased
 from .journal import Journal
 from .limits import Limits
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
@@ -92,6 +94,7 @@ class Exchange:
         self.endings = Endings(self)
         self.router = Router(limits, self.account)
         self.retained = Retained(self.account)
+        self.unreleased = Unreleased()
         self.connected = 0
         self.dirty: set[Connection] = set()
         self.turn = 0
@@ -128,7 +131,7 @@ class Exchange:
             date = record.disconnected_at
             session.disconnected_at = self.expiry.now() if date is None else date
             self.expiry.left(session)
-            session.received = set(stored.received) or None
+            session.received = Identifiers(self.unreleased, stored.received) if stored.received else None
             self.sessions[record.client_id] = session
             for topic_filter, options in stored.subscriptions.items():
                 self._enter(session, topic_filter, options)
@@ -273,6 +276,8 @@ class Exchange:
         queue = session.queue
         self.endings.remove(session)
         session.feeding = None
+        if session.received is not None:
+            session.received.drop()
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
         if session.store_id:
@@ -432,6 +437,12 @@ class Exchange:
             self._hungry.add(session)
             self.scheduler.in_turn(lambda: self._feed_hungry(session))
 
+    def _feed_when_room(self, session: Session) -> None:
+        """So much has gathered for the store that this session's have to wait, as publishers do."""
+        if session not in self._hungry:
+            self._hungry.add(session)
+            self.journal.when_room(lambda: self.scheduler.in_turn(lambda: self._feed_hungry(session)))
+
     def _feed_later(self, session: Session) -> None:
         if session.feeding:
             self._feed(session)
@@ -449,6 +460,9 @@ class Exchange:
         assert feeding is not None
         if connection is not None and connection.congested:
             return  # it calls when it has room
+        if session.store_id and self.journal.full:
+            self._feed_when_room(session)
+            return
         room = FEED_SIZE - self._fed.get(session, 0)
         if room <= 0:
             self.feed_soon(session)
@@ -557,7 +571,8 @@ class Exchange:
             return stored  # where there is none, its removal may still wait to be stored
         old = retained.get(topic)
         limits = self.limits
-        added = len(topic) + len(payload) - (old.message.size if old is not None else 0)
+        by = Author(author.proven_name, author.client_id, author.listener) if author is not None else NOBODY
+        added = len(topic) + len(payload) - (old.message.size if old is not None else 0) + retained.authors.cost(by)
         full = (old is None and retained.count >= limits.max_retained) or (
             retained.memory + added > limits.max_retained_bytes
         )
@@ -576,13 +591,7 @@ class Exchange:
             if stored:
                 self.journal.retain(topic, None)
             return stored
-        record = RetainedRecord(
-            Message(topic, payload, qos, retain=True),
-            author.proven_name if author is not None else None,
-            author.client_id if author is not None else "",
-            author.listener if author is not None else None,
-        )
-        retained.set(record)
+        record = retained.set(RetainedRecord(Message(topic, payload, qos, retain=True), *by))
         if stored:
             self.journal.retain(topic, record)
         return stored

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from .queue import StoredQueue
     from .session import Session
 
-#: Bytes that may gather before publishers are made to wait.
+#: Bytes that may gather before whoever adds to them is made to wait.
 MAX_GATHERED = 8 << 20
+#: Bytes of memory that a record takes besides its texts; and one that is but a number.
+RECORD = 400
+_SMALL = 100
 #: Seconds that a batch waits when clients have been sent its messages and may acknowledge them before they are written.
 PATIENCE = 0.001
 #: Seconds between two attempts of a commit that failed.
@@ -56,7 +59,7 @@ class Journal:
         self._timers = timers
         self._log = log
         self.touched: set[StoredQueue] = set()
-        self.gathered = 0  #: bytes, roughly
+        self.gathered = 0  #: bytes of memory that it takes, roughly
         self.hopeful = False  #: may some of it be acknowledged soon, and need no writing then?
         self._due: float | None = None  # when it is written at the latest all the same
         self.failed = False  #: did the last commit fail?
@@ -82,24 +85,27 @@ class Journal:
 
     def save_session(self, record: SessionRecord) -> None:
         self._sessions[record.id] = record
+        self.gathered += RECORD
 
     def forget_session(self, session: int) -> None:
         """Remove all that is stored of a session."""
         self._forgotten.append(session)
+        self.gathered += _SMALL
         self._sessions.pop(session, None)
 
     def subscription(self, session: int, topic_filter: bytes, options: int | None) -> None:
         """Entered with these options, or removed (None)."""
         self._subscriptions[session, topic_filter] = options
+        self.gathered += RECORD + len(topic_filter)
 
     def received(self, session: Session) -> None:
         """The identifiers of QoS 2 messages that the session holds have changed."""
         self._received.add(session)
+        self.gathered += _SMALL
 
     def retain(self, topic: bytes, record: RetainedRecord | None) -> None:
         self._retained[topic] = record
-        if record is not None:
-            self.gathered += record.message.size
+        self.gathered += RECORD + (len(topic) if record is None else record.message.size)
 
     def save_clock(self, record: ClockRecord) -> None:
         """Before any date that is not of the run before."""
@@ -122,7 +128,7 @@ class Journal:
 
     @property
     def full(self) -> bool:
-        """Has so much gathered that publishers should wait?"""
+        """Has so much gathered that whoever adds to it should wait?"""
         return self.gathered > MAX_GATHERED
 
     def when_room(self, act: Callable[[], None]) -> None:
@@ -160,7 +166,11 @@ class Journal:
             self._forgotten,
             self._sessions,
             self._subscriptions,
-            {session.store_id: tuple(session.received or ()) for session in self._received},
+            {
+                session.store_id: session.received.take_changes()
+                for session in self._received
+                if session.received is not None
+            },
             [queue.take_changes() for queue in queues],
             self._retained,
             self._clock,

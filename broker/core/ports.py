@@ -139,6 +139,11 @@ class Log(Protocol):
 #: A message and the QoS at which a certain client gets it.
 Delivery: TypeAlias = tuple[Message, int]
 
+#: Sets of Packet Identifiers are kept as bits, so many in a bucket: identifier n is bit n % BUCKET_SIZE of bucket
+#: n // BUCKET_SIZE. A bucket without any is not there, or 0 where changes are told.
+BUCKET_SIZE = 32
+BUCKETS = 0x10000 // BUCKET_SIZE
+
 
 class SessionRecord(NamedTuple):
     """A persistent session without its subscriptions and messages."""
@@ -157,7 +162,7 @@ class SessionSnapshot(NamedTuple):
 
     record: SessionRecord
     subscriptions: dict[bytes, int]  #: Topic Filter -> options (see broker.core.subscription)
-    received: tuple[int, ...]  #: Packet Identifiers of QoS 2 messages that the client has not released
+    received: dict[int, int]  #: Packet Identifiers of QoS 2 messages that the client has not released, by bucket
     released: tuple[int, ...]  #: places of messages that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4]
     first_seq: int  #: place of the first message queued; equal to next_seq if there is none
     next_seq: int  #: place that the next message gets
@@ -207,7 +212,7 @@ class Batch(NamedTuple):
     forgotten: list[int]  #: ids of sessions of which nothing is to remain, whatever else the batch says of them
     sessions: dict[int, SessionRecord]
     subscriptions: dict[tuple[int, bytes], int | None]  #: (session, Topic Filter) -> options, None: removed
-    received: dict[int, tuple[int, ...]]  #: session -> all Packet Identifiers that it now holds (see SessionSnapshot)
+    received: dict[int, dict[int, int]]  #: session -> buckets that have changed -> what is in them now
     queues: list[QueueChanges]
     retained: dict[bytes, RetainedRecord | None]  #: None: removed
     clock: ClockRecord | None = None  #: None: as before

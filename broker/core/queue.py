@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 IDENTIFIERS = 65_535
 #: Bytes of a session's messages above which what comes stays in the store only, or is dropped if there is none.
 MAX_MEMORY = 4 << 20
+#: Bytes of memory that a message takes until it is stored, besides its own.
+DELIVERY = 200
 
 # What a message in flight waits for: its size in bytes, and PUBACK (1), PUBREC (2) or PUBCOMP (3). The message itself
 # is not needed any more: what has to be sent again comes from the store.
@@ -308,7 +310,7 @@ class StoredQueue(Queue):
         self._added[seq] = (message, qos)
         journal = exchange.journal
         journal.touched.add(self)
-        journal.gathered += size
+        journal.gathered += size + DELIVERY
         self.next_seq = seq + 1
         self._count += 1
         self.size += size

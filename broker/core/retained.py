@@ -7,6 +7,7 @@ stored.
 from collections.abc import Iterator
 
 from .account import BRANCHES, Account
+from .authors import Author, Authors
 from .ports import RetainedRecord
 from .slow_reading import SlowReading
 
@@ -32,11 +33,12 @@ class Retained:
         self.count = 0
         self.size = 0  #: bytes of their topics and payloads
         self._branches = 0  # below the first
+        self.authors = Authors()
 
     @property
     def memory(self) -> int:
         """Bytes that they take, roughly: a deep topic costs far more than its length."""
-        return self.size + BRANCH * self._branches
+        return self.size + BRANCH * self._branches + self.authors.size
 
     def get(self, topic: bytes) -> RetainedRecord | None:
         found: _Branch | RetainedRecord | None = self._tree
@@ -46,9 +48,13 @@ class Retained:
             found = found.get(level)
         return found.get(_SELF) if isinstance(found, dict) else found  # type: ignore[return-value]
 
-    def set(self, record: RetainedRecord) -> None:
-        """Keep this message in place of the topic's older one [MQTT-3.3.1-7]."""
-        self.remove(record.message.topic)
+    def set(self, record: RetainedRecord) -> RetainedRecord:
+        """Keep this message in place of the topic's older one [MQTT-3.3.1-7]. Gives the record that is kept."""
+        message = record.message
+        # First: it may be that of the older one.
+        author = self.authors.enter(Author(record.username, record.client_id, record.listener))
+        self.remove(message.topic)
+        record = RetainedRecord(message, *author)
         levels = record.message.topic.split(b"/")
         last = levels.pop()
         branch = self._tree
@@ -65,6 +71,7 @@ class Retained:
             branch[last] = record
         self.count += 1
         self.size += record.message.size
+        return record
 
     def remove(self, topic: bytes) -> bool:
         """Forget the topic's message [MQTT-3.3.1-10]. False if there was none."""
@@ -83,6 +90,7 @@ class Retained:
         assert isinstance(found, RetainedRecord)
         self.count -= 1
         self.size -= found.message.size
+        self.authors.leave(Author(found.username, found.client_id, found.listener))
         self._unlink(path)
         return True
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from .identifiers import Identifiers
 from .ports import RetainedRecord, Rights
 
 if TYPE_CHECKING:
@@ -72,6 +73,6 @@ class Session:
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> options
         self.subscribed = 0  #: what they take, as router.weight counts
         self.queue: Queue | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
-        self.received: set[int] | None = None  #: identifiers of QoS 2 messages that it has not released [MQTT-4.3.3-2]
+        self.received: Identifiers | None = None  #: of QoS 2 messages that it has not released [MQTT-4.3.3-2]
         #: Retained messages on their way to it: by Topic Filter, the messages and the options.
         self.feeding: OrderedDict[bytes, tuple[Iterator[RetainedRecord | None], int]] | None = None

@@ -25,7 +25,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._sessions: dict[int, SessionRecord] = {}
         self._subscriptions: dict[int, dict[bytes, int]] = {}
-        self._received: dict[int, tuple[int, ...]] = {}
+        self._received: dict[int, dict[int, int]] = {}
         self._released: dict[int, tuple[int, ...]] = {}
         self._queues: dict[int, dict[int, Delivery]] = {}
         self._retained: dict[bytes, RetainedRecord] = {}
@@ -42,7 +42,7 @@ class MemoryStore:
         return SessionSnapshot(
             record,
             dict(self._subscriptions.get(record.id, {})),
-            self._received.get(record.id, ()),
+            dict(self._received.get(record.id, {})),
             self._released.get(record.id, ()),
             min(queue, default=0),
             max(queue, default=-1) + 1,
@@ -57,7 +57,13 @@ class MemoryStore:
                 held.pop(topic_filter, None)
             else:
                 held[topic_filter] = options
-        self._received.update(batch.received)
+        for session, masks in batch.received.items():
+            kept = self._received.setdefault(session, {})
+            for bucket, mask in masks.items():
+                if mask:
+                    kept[bucket] = mask
+                else:
+                    kept.pop(bucket, None)
         for changes in batch.queues:
             queue = self._queues.setdefault(changes.session, {})
             for seq, delivery in changes.added.items():

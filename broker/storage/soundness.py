@@ -9,6 +9,8 @@ again after every start. So the store is refused at the start, which names the t
 
 import sqlite3
 
+from ..core.ports import BUCKET_SIZE, BUCKETS
+
 #: No place, key or count of bytes comes near it, so that what is added to one is no overflow.
 MOST = 1 << 60
 #: No date and no duration of core/clock.py, in seconds, comes near it.
@@ -52,7 +54,6 @@ _RULES = {
         "username": _or_null("username", _text("username")),
         "disconnected_at": _or_null("disconnected_at", _real("disconnected_at")),
         "sent_to": _or_null("sent_to", _whole("sent_to")),
-        "received": _bytes("received", most=2 * 65_535, unit=2),
         "released": _bytes("released", most=8 * 65_535, unit=8),
         "listener": _or_null("listener", _text("listener")),
         "origin": _text("origin"),
@@ -61,6 +62,11 @@ _RULES = {
         "session": _one_of("session", "session"),
         "filter": _bytes("filter", 1, 65_535),
         "options": _whole("options", 0, 15) + " AND options & 3 != 3",
+    },
+    "received": {
+        "session": _one_of("session", "session"),
+        "bucket": _whole("bucket", 0, BUCKETS - 1),
+        "mask": _whole("mask", 1, (1 << BUCKET_SIZE) - 1),
     },
     "segment": {
         "session": _one_of("session", "session"),
@@ -74,13 +80,17 @@ _RULES = {
     },
     "gone": {"segment": _one_of("segment", "segment"), "places": _bytes("places", 4, 4 * MOST_IN_SEGMENT, unit=4)},
     "body": {"id": _whole("id", 1), "payload": _bytes("payload")},
+    "author": {
+        "id": _whole("id", 1),
+        "username": _or_null("username", _text("username")),
+        "client_id": _text("client_id"),
+        "listener": _or_null("listener", _text("listener")),
+    },
     "retained": {
         "topic": _bytes("topic", 1, 65_535),
         "payload": _bytes("payload"),
         "qos": _whole("qos", 0, 2),
-        "username": _or_null("username", _text("username")),
-        "client_id": _text("client_id"),
-        "listener": _or_null("listener", _text("listener")),
+        "author": _one_of("author", "author"),
     },
     "clock": {"at": _real("at"), "wall": _real("wall"), "pauses": _bytes("pauses", unit=16)},
 }

@@ -4,8 +4,9 @@ Owns: the file, its schema and versions, the lock against a second broker. Must 
 (one at a time).
 
 A queue is not kept as a row for each message, which would cost more than delivering it. What one commit adds to one
-queue is a segment: one row with the messages packed one behind the other. A segment goes when all of its messages are
-settled; until then `gone` tells which are. Large payloads stand alone in `body`, once for all queues that hold them.
+queue is a segment: one row with the messages packed one behind the other (see packing). A segment goes when all of its
+messages are settled; until then `gone` tells which are. What several queues hold stands in `body`, once for all, and
+goes with the last segment that refers to it.
 
 Settings: WAL with synchronous=FULL, so that a commit that has returned survives a crash of the system; an exclusive
 lock, so that a second broker on the same data fails at once.
@@ -16,8 +17,7 @@ import os
 import sqlite3
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
-from struct import Struct
+from collections.abc import Iterable
 from typing import Any
 
 from ..core.ports import (
@@ -35,21 +35,11 @@ from ..os_reasons import is_read_only
 from ..wire.message import Message
 from ..wire.topics import is_valid_filter, is_valid_topic
 from . import soundness
+from .bodies import Bodies, Body
+from .packing import Block, Malformed, Packer, Segment, unpack
 from .place import close_to_others, prepare, why_unusable
 from .schema import APPLICATION_ID, VERSION, create, migrate
 from .space import give_back
-
-#: Payloads of this size are kept once for all queues, not in each.
-LARGE = 16_384
-#: Messages, bytes and places in one segment at the most: so much is read again when it was half sent.
-SEGMENT_COUNT = 1_000
-SEGMENT_SIZE = 1 << 18
-SEGMENT_SPAN = 1 << 16
-
-# One message in a segment: place relative to the segment's first, flags (QoS, 4 = retain), length of topic, of payload.
-_RECORD = Struct("<IBHI")
-_RECORD_SIZE = _RECORD.size
-_RETAIN = 4
 
 
 class DataError(Exception):
@@ -60,8 +50,11 @@ class _Damage(Exception):
     """The file holds what this broker never wrote, and SQLite cannot know. str() says what."""
 
 
+#: Where something of a session stands.
+_OF_A_SESSION = (("session", "id"), ("subscription", "session"), ("segment", "session"), ("received", "session"))
+
 # What a file can do to us. (In a damaged one, SQLite may quote in a message what is not UTF-8.)
-_FAULTS = (sqlite3.Error, _Damage, UnicodeDecodeError)
+_FAULTS = (sqlite3.Error, _Damage, Malformed, UnicodeDecodeError)
 
 
 class SqliteStore:
@@ -78,6 +71,7 @@ class SqliteStore:
             ) from None
         self._queued: dict[int, int] = {}  # session -> bytes ever queued
         self._next_body = 1
+        self._bodies = Bodies()
         self.size = 0
         try:
             # One thread at a time uses it, but not always the same one.
@@ -153,14 +147,15 @@ class SqliteStore:
             if not is_valid_filter(topic_filter):
                 raise _Damage("a Topic Filter is not valid")
             subscriptions.setdefault(session, {})[topic_filter] = options
+        received: dict[int, dict[int, int]] = {}
+        for row in db.execute("SELECT session, bucket, mask FROM received"):
+            session, bucket, mask = _typed(row, int, int, int)
+            received.setdefault(session, {})[bucket] = mask
         sessions = []
         for row in db.execute(
-            "SELECT id, client_id, username, disconnected_at, sent_to, listener, origin, received, released"
-            " FROM session"
+            "SELECT id, client_id, username, disconnected_at, sent_to, listener, origin, released FROM session"
         ).fetchall():
-            *record, received, released = _typed(
-                row, int, str, str | None, float | None, int | None, str | None, str, bytes, bytes
-            )
+            *record, released = _typed(row, int, str, str | None, float | None, int | None, str | None, str, bytes)
             id = record[0]
             first = db.execute(
                 "SELECT first, start FROM segment WHERE session = ? ORDER BY first LIMIT 1", (id,)
@@ -175,23 +170,27 @@ class SqliteStore:
                 SessionSnapshot(
                     SessionRecord(*record),
                     subscriptions.get(id, {}),
-                    tuple(_unpack("H", received)),
+                    received.get(id, {}),
                     tuple(_within("Q", released)),
                     first_seq,
                     last_seq + 1,
                     end - start,
                 )
             )
-        retained = [
-            RetainedRecord(Message(topic, payload, qos, retain=True), *author)
-            for topic, payload, qos, *author in (
-                _typed(row, bytes, bytes, int, str | None, str, str | None)
-                for row in db.execute("SELECT topic, payload, qos, username, client_id, listener FROM retained")
-            )
-        ]
-        if not all(is_valid_topic(record.message.topic) for record in retained):
-            raise _Damage("a Topic Name is not valid")
-        return Snapshot(sessions, retained, self._load_clock())
+        return Snapshot(sessions, self._load_retained(), self._load_clock())
+
+    def _load_retained(self) -> list[RetainedRecord]:
+        authors: dict[int, tuple[str | None, str, str | None]] = {}
+        for row in self._db.execute("SELECT id, username, client_id, listener FROM author"):
+            id, username, client_id, listener = _typed(row, int, str | None, str, str | None)
+            authors[id] = username, client_id, listener
+        retained = []
+        for row in self._db.execute("SELECT topic, payload, qos, author FROM retained"):
+            topic, payload, qos, id = _typed(row, bytes, bytes, int, int)
+            if not is_valid_topic(topic):
+                raise _Damage("a Topic Name is not valid")
+            retained.append(RetainedRecord(Message(topic, payload, qos, retain=True), *authors[id]))
+        return retained
 
     def _load_clock(self) -> ClockRecord | None:
         row = self._db.execute("SELECT at, wall, pauses FROM clock").fetchone()
@@ -206,13 +205,11 @@ class SqliteStore:
         queued: dict[int, int] = {}
         try:
             db.execute("BEGIN IMMEDIATE")
-            for table, column in (("session", "id"), ("subscription", "session"), ("segment", "session")):
+            for table, column in _OF_A_SESSION:
                 db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(id,) for id in batch.forgotten])
             gone = set(batch.forgotten)
             self._write_sessions(batch, gone)
-            for changes in batch.queues:
-                if changes.session not in gone:
-                    self._write_queue(changes, queued)
+            self._write_queues([changes for changes in batch.queues if changes.session not in gone], queued)
             self._write_retained(batch)
             if batch.clock is not None:
                 at, wall, pauses = batch.clock
@@ -236,21 +233,17 @@ class SqliteStore:
         found: list[QueuedMessage] = []
         try:
             rows = self._db.execute(
-                "SELECT first, last, data, gone.places, body, body.payload FROM segment"
-                " LEFT JOIN gone ON gone.segment = segment.id LEFT JOIN body ON body.id = segment.body"
+                "SELECT first, last, data, gone.places, body FROM segment LEFT JOIN gone ON gone.segment = segment.id"
                 " WHERE session = :session AND first >= coalesce("
                 "   (SELECT max(first) FROM segment WHERE session = :session AND first <= :start), 0)"
                 " ORDER BY first",
                 {"session": session, "start": start},
             )
             for row in rows:
-                first, last, data, places, id, body = _typed(
-                    row, int, int, bytes, bytes | None, int | None, bytes | None
-                )
-                if id is not None and body is None:
-                    raise _Damage("a payload is missing")
+                first, last, data, places, id = _typed(row, int, int, bytes, bytes | None, int | None)
+                body = None if id is None else self._bodies.get(id) or self._read_body(id)
                 settled = set(_unpack("I", places)) if places else ()
-                for offset, qos, message in _messages(data, body):
+                for offset, qos, message in unpack(data, body):
                     if first + offset > last:
                         raise _Damage("a message has the place of another")
                     if first + offset < start or offset in settled:
@@ -264,7 +257,15 @@ class SqliteStore:
             raise StoreError(self._explain(error)) from None
         return found
 
+    def _read_body(self, id: int) -> Body:
+        row = self._db.execute("SELECT payload FROM body WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise _Damage("a payload is missing")
+        (data,) = _typed(row, bytes)
+        return self._bodies.keep(id, data)
+
     def tidy(self) -> bool:
+        self._bodies.clear()
         try:
             return give_back(self._db, self.path)
         except sqlite3.Error as error:
@@ -288,10 +289,15 @@ class SqliteStore:
             " sent_to = excluded.sent_to, listener = excluded.listener",
             [record for id, record in batch.sessions.items() if id not in gone],
         )
-        db.executemany(
-            "UPDATE session SET received = ? WHERE id = ?",
-            [(_pack("H", held), id) for id, held in batch.received.items()],
-        )
+        held, released = [], []
+        for session, masks in batch.received.items():
+            for bucket, mask in masks.items():
+                if not mask:
+                    released.append((session, bucket))
+                elif session not in gone:
+                    held.append((session, bucket, mask))
+        db.executemany("DELETE FROM received WHERE session = ? AND bucket = ?", released)
+        db.executemany("INSERT OR REPLACE INTO received (session, bucket, mask) VALUES (?, ?, ?)", held)
         removed = []
         granted = []
         for (session, topic_filter), options in batch.subscriptions.items():
@@ -303,66 +309,84 @@ class SqliteStore:
         db.executemany("INSERT OR REPLACE INTO subscription (session, filter, options) VALUES (?, ?, ?)", granted)
 
     def _write_retained(self, batch: Batch) -> None:
-        kept = []
-        removed = []
+        db = self._db
+        db.executemany(
+            "DELETE FROM retained WHERE topic = ?",
+            [(topic,) for topic, record in batch.retained.items() if record is None],
+        )
+        author: tuple[str | None, str, str | None] | None = None
+        id = 0
         for topic, record in batch.retained.items():
             if record is None:
-                removed.append((topic,))
-            else:
-                message, *author = record
-                kept.append((topic, message.payload, message.qos, *author))
-        self._db.executemany("DELETE FROM retained WHERE topic = ?", removed)
-        self._db.executemany(
-            "INSERT OR REPLACE INTO retained (topic, payload, qos, username, client_id, listener)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            kept,
+                continue
+            message = record.message
+            if author != record[1:]:
+                # Not before the message above is written: an author goes with the last message that was theirs.
+                author = record.username, record.client_id, record.listener
+                id = self._author(author)
+            db.execute(
+                "INSERT INTO retained (topic, payload, qos, author) VALUES (?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE"
+                " SET payload = excluded.payload, qos = excluded.qos, author = excluded.author",
+                (topic, message.payload, message.qos, id),
+            )
+
+    def _author(self, author: tuple[str | None, str, str | None]) -> int:
+        """Their key."""
+        found = self._db.execute(
+            "SELECT id FROM author WHERE username IS ? AND client_id = ? AND listener IS ?", author
+        ).fetchone()
+        if found is None:
+            return (
+                self._db.execute(
+                    "INSERT INTO author (username, client_id, listener) VALUES (?, ?, ?)", author
+                ).lastrowid
+                or 0
+            )
+        (id,) = _typed(found, int)
+        return int(id)
+
+    def _write_queues(self, queues: list[QueueChanges], queued: dict[int, int]) -> None:
+        packer = Packer([changes.added for changes in queues if changes.added])
+        # What is settled goes last: what it was the last to refer to may be referred to again.
+        for changes in queues:
+            if changes.added:
+                start = self._queued.get(changes.session, 0)
+                for segment in packer.segments(changes.added):
+                    self._write_segment(changes.session, segment, start)
+                    start += segment.size
+                queued[changes.session] = start
+        for changes in queues:
+            session = changes.session
+            if changes.settled:
+                self._settle(session, sorted(changes.settled))
+            if changes.released is not None:
+                released = _pack("Q", changes.released)
+                self._db.execute("UPDATE session SET released = ? WHERE id = ?", (released, session))
+
+    def _write_segment(self, session: int, segment: Segment, start: int) -> None:
+        first, last, count, size, data, body = segment
+        if body is None:
+            id = None
+        elif isinstance(body, Block):
+            id = self._keep_block(body)
+        else:
+            id = self._keep_payload(body)
+        self._db.execute(
+            "INSERT INTO segment (session, first, last, count, start, size, data, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (session, first, last, count, start, size, data, id),
         )
 
-    def _write_queue(self, changes: QueueChanges, queued: dict[int, int]) -> None:
-        session = changes.session
-        if changes.added:
-            start = self._queued.get(session, 0)
-            for first, last, count, size, data, body in self._segments(changes):
-                self._db.execute(
-                    "INSERT INTO segment (session, first, last, count, start, size, data, body)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (session, first, last, count, start, size, data, body),
-                )
-                start += size
-            queued[session] = start
-        if changes.settled:
-            self._settle(session, sorted(changes.settled))
-        if changes.released is not None:
-            self._db.execute("UPDATE session SET released = ? WHERE id = ?", (_pack("Q", changes.released), session))
+    def _keep_block(self, block: Block) -> int:
+        """Write it, if no other queue of this commit has referred to it."""
+        if not block.id:
+            block.id = self._next_body
+            self._next_body += 1
+            self._db.execute("INSERT INTO body (id, payload) VALUES (?, ?)", (block.id, b"".join(block.parts)))
+            block.parts = []
+        return block.id
 
-    def _segments(self, changes: QueueChanges) -> Iterator[tuple[int, int, int, int, bytes, int | None]]:
-        """What was added, packed: (first, last, count, size, data, body) of each segment."""
-        pack = _RECORD.pack
-        parts: list[bytes] = []
-        first = last = count = size = 0
-        for seq, (message, qos) in changes.added.items():
-            topic = message.topic
-            payload = message.payload
-            flags = qos | _RETAIN if message.retain else qos
-            large = len(payload) >= LARGE
-            if count and (large or count >= SEGMENT_COUNT or size >= SEGMENT_SIZE or seq - first >= SEGMENT_SPAN):
-                yield first, last, count, size, b"".join(parts), None
-                parts = []
-                count = size = 0
-            if large:
-                data = pack(0, flags, len(topic), 0) + topic
-                yield seq, seq, 1, message.size, data, self._keep_body(message)
-                continue
-            if not count:
-                first = seq
-            parts += (pack(seq - first, flags, len(topic), len(payload)), topic, payload)
-            last = seq
-            count += 1
-            size += message.size
-        if count:
-            yield first, last, count, size, b"".join(parts), None
-
-    def _keep_body(self, message: Message) -> int:
+    def _keep_payload(self, message: Message) -> int:
         """Write the payload, unless another queue has it already."""
         if not message.body_id:
             message.body_id = self._next_body
@@ -400,7 +424,7 @@ class SqliteStore:
 
     def _explain(self, error: Exception) -> str:
         text = str(error)
-        if isinstance(error, _Damage):
+        if isinstance(error, (_Damage, Malformed)):
             return self._damaged(text)
         if "locked" in text:
             return f"{self.path} is in use by another broker; stop that one, or choose another directory with --data"
@@ -451,25 +475,3 @@ def _within(kind: str, data: bytes, most: float = soundness.MOST) -> "array[Any]
     if not all(-most <= number <= most for number in numbers):
         raise _Damage("a list has a number out of range")
     return numbers
-
-
-def _messages(data: bytes, body: bytes | None) -> Iterator[tuple[int, int, Message]]:
-    """The messages of a segment: (place relative to its first, QoS, message)."""
-    unpack = _RECORD.unpack_from
-    head = _RECORD.size
-    end = len(data)
-    pos = 0
-    while True:
-        if pos + head > end:
-            raise _Damage("a message is cut off")
-        offset, flags, topic_size, payload_size = unpack(data, pos)
-        topic_at = pos + head
-        payload_at = topic_at + topic_size
-        pos = payload_at + payload_size
-        qos = flags & 3
-        if pos > end or not 0 < qos < 3:
-            raise _Damage("a message is cut off")
-        payload = body if body is not None else data[payload_at:pos]
-        yield offset, qos, Message(data[topic_at:payload_at], payload, qos, bool(flags & _RETAIN))
-        if pos == end:
-            return

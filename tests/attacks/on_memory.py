@@ -14,7 +14,7 @@ from pathlib import Path
 from broker.auth.passwords import set_password
 from tests.attacks.ground import MIB, Allowed, Ground, attack
 from tests.certificates import Authority
-from tests.raw_client import RawClient, connect, puback, publish, pubrel, subscribe
+from tests.raw_client import RawClient, connect, puback, publish, pubrel, suback, subscribe
 
 #: What the broker may take on a machine with 512 MiB, under whatever attack.
 MEMORY = 200 * MIB
@@ -40,7 +40,9 @@ def absent(ground: Ground, count: int, topic_filter: str) -> None:
     """Persistent sessions whose clients are away."""
     for number in range(count):
         client = ground.client(f"absent-{number}", clean=False)
-        client.subscribe((topic_filter, 1))
+        client.send(subscribe((topic_filter, 1)))
+        while client.next() != suback(1):
+            pass  # what the innocent client publishes matches, too
         client.disconnect()
 
 

@@ -614,7 +614,7 @@ class Machine(RuleBasedStateMachine):
         for session in self.world.exchange.sessions.values():
             if session.queue is not None:
                 assert (session.queue.count, session.queue.size) == (0, 0)
-            assert not session.received or session.client_id in self.maybe_revived
+            assert session.received is None or not session.received.count or session.client_id in self.maybe_revived
         brackets(self.world)
 
 

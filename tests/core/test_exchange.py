@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.authors import AUTHOR
 from broker.core.exchange import FEED_SIZE, FEED_SLICE, Exchange
 from broker.core.limits import Limits
 from broker.core.router import Router
@@ -942,7 +943,8 @@ def test_so_many_retained_messages_are_kept() -> None:
 
 
 def test_retained_messages_take_so_many_bytes_and_an_old_value_does_not_stand_in_for_one_too_large() -> None:
-    world = World(limits=Limits(max_retained_bytes=20))
+    author = AUTHOR + len("pub" + "127.0.0.1:1883")
+    world = World(limits=Limits(max_retained_bytes=author + 20))
     publisher = world.join("pub")
     publisher.publish("a", "x" * 9, 1, 1, retain=True).publish("b", "x" * 5, 1, 2, retain=True)
     publisher.publish("b", "x" * 10, 1, 3, retain=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.identifiers import Identifiers, Unreleased
 from broker.core.journal import MAX_FETCHES, MAX_GATHERED, PATIENCE, RETRY, Journal
 from broker.core.ports import Batch, QueuedMessage, RetainedRecord, SessionRecord, StoreError
 from broker.core.session import Discard, Session
@@ -14,6 +15,7 @@ from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
 from broker.wire.message import Message
 from tests.core.harness import FakeLane, FakeLog, World, brackets, published
+from tests.storage.store_tools import held
 from tests.vectors import PUBACK, number, packet
 from tests.vectors import publish as publish_packet
 
@@ -140,18 +142,19 @@ def test_a_batch_holds_final_states(bench: Bench) -> None:
     journal.retain(b"removed", RetainedRecord(Message(b"removed", b"x", 0, True), None, ""))
     journal.retain(b"removed", None)
     session = Session("new", 1, Discard())
-    session.received = {5}
+    session.received = Identifiers(Unreleased(), held(300))
+    session.received.add(5)
     journal.received(session)
-    session.received = {5, 7}
+    session.received.add(7)
     journal.received(session)
     journal.end_of_turn()
     [(job, _)] = bench.lane.jobs
-    session.received = {9}  # of the next batch
+    session.received.add(9)  # of the next batch
     job()
     [batch] = bench.store.batches
     assert [record.client_id for record in batch.sessions.values()] == ["new"]
     assert batch.subscriptions == {(1, b"kept"): 2, (1, b"gone"): None}
-    assert {id: sorted(held) for id, held in batch.received.items()} == {1: [5, 7]}
+    assert batch.received == {1: held(5, 7)}
     assert {topic: record and record.client_id for topic, record in batch.retained.items()} == {
         b"t": "new",
         b"removed": None,
@@ -437,7 +440,7 @@ def test_pubcomp_to_a_persistent_session_waits_until_its_identifier_is_forgotten
     world.lane.held = False
     world.settle()
     assert client.take() == [("PUBCOMP", 5)]
-    assert [one.received for one in world.store.load().sessions] == [()]
+    assert [one.received for one in world.store.load().sessions] == [{}]
 
 
 def test_acknowledgements_keep_their_order_whether_they_wait_for_the_store_or_not() -> None:
@@ -483,6 +486,48 @@ def test_while_the_store_fails_what_needs_no_store_goes_on() -> None:
     world.advance(RETRY * 5)
     assert (client.take(), world.journal.failed) == ([("PUBACK", 1)], False)
     assert world.join("sub", clean=False).payloads() == ["needs it"]
+
+
+def test_what_gathers_is_counted_as_what_it_takes_in_memory() -> None:
+    """Messages without a payload to many who are away: a publisher waits before they are a burden."""
+    world = World()
+    for n in range(300):
+        world.join(f"sub-{n}", clean=False).subscribe(("t", 1)).drop()
+    world.lane.held = True
+    client = world.join("pub")
+    for n in range(300):
+        client.publish("t", "", 1, n + 1)
+    assert not client.is_read()
+    queue = world.session("sub-0").queue
+    assert queue is not None
+    # What is being written, and what has gathered since.
+    assert queue.count * 300 * 200 < 2 * MAX_GATHERED + 300 * 1000
+    world.lane.held = False
+    world.settle()
+    assert len(client.take()) == 300
+
+
+@pytest.mark.parametrize("what", ["subscribe", "retain", "retain and remove", "renew"])
+def test_whatever_is_to_be_stored_makes_its_client_wait(what: str) -> None:
+    """Also what no subscriber gets, and what is not acknowledged."""
+    world = World()
+    client = world.join("c", clean=False)
+    world.settle()
+    world.lane.held = True
+    sent = 0
+    while client.is_read() and sent < 100_000:
+        sent += 1
+        topic = f"{sent}/" + "x" * 1000
+        if what == "subscribe":
+            client.subscribe((topic, 1))
+        elif what == "renew":
+            client.publish("t", "", 2, 1).pubrel(1)
+        else:
+            client.publish(topic, "x", retain=True)
+            if what == "retain and remove":
+                client.publish(topic, "", retain=True)
+    assert not client.is_read()
+    assert world.journal.gathered < 1.1 * MAX_GATHERED
 
 
 def test_a_publisher_waits_when_the_store_is_slower_than_it() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.core.authors import AUTHOR
 from broker.core.ports import RetainedRecord
 from broker.core.retained import BRANCH, LOOK, Retained
 from broker.wire.message import Message
@@ -44,8 +45,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from(("set", "set", "remove")), TOPICS, 
 def apply(retained: Retained, model: dict[str, RetainedRecord], change: tuple[str, str, int]) -> None:
     what, topic, size = change
     if what == "set":
-        model[topic] = record(topic, "x" * size)
-        retained.set(model[topic])
+        model[topic] = retained.set(record(topic, "x" * size))
     else:
         assert retained.remove(topic.encode()) is (model.pop(topic, None) is not None)
     assert retained.get(topic.encode()) is model.get(topic)
@@ -67,7 +67,7 @@ def test_it_holds_what_a_dict_would_hold(
         apply(retained, model, change)
         assert retained.count == len(model)
         assert retained.size == sum(one.message.size for one in model.values())
-        assert retained.memory == retained.size + BRANCH * branches(retained._tree)
+        assert retained.memory == retained.size + BRANCH * branches(retained._tree) + retained.authors.size
     for topic_filter in filters:
         expected = [topic for topic in model if matches(topic_filter.encode(), topic.encode())]
         assert sorted(found(retained.matching(topic_filter.encode()))) == sorted(expected)
@@ -215,3 +215,36 @@ def test_a_large_branch_may_change_while_it_is_read() -> None:
         assert retained.remove(topic.encode())
     del reader
     assert (retained.count, retained.size, retained.memory, retained._tree) == (0, 0, 0, {})
+
+
+# --- authors -----------------------------------------------------------------------------------------------------
+
+
+def by(author: str, topic: str) -> RetainedRecord:
+    return RetainedRecord(Message(topic.encode(), b"x", 1, retain=True), None, author)
+
+
+def test_an_author_stands_once_however_often_they_connect() -> None:
+    """Each connection brings its Client Identifier anew."""
+    retained = Retained()
+    for n in range(100):
+        retained.set(by("".join(["long"] * 10_000), f"{n}"))
+    assert {id(record.client_id) for record in retained.matching(b"#") if record} == {
+        id(record.client_id) for record in [retained.get(b"0")] if record
+    }
+    assert retained.authors.size == AUTHOR + 40_000
+    assert retained.memory == retained.size + retained.authors.size
+
+
+def test_an_author_goes_with_the_last_of_their_messages() -> None:
+    retained = Retained()
+    retained.set(by("a", "1"))
+    retained.set(by("a", "1"))
+    retained.set(by("a", "2"))
+    retained.set(by("b", "2"))
+    assert retained.authors.size == 2 * (AUTHOR + 1)
+    retained.set(by("b", "1"))
+    assert retained.authors.size == AUTHOR + 1
+    retained.remove(b"1")
+    retained.remove(b"2")
+    assert (retained.authors.size, retained.memory) == (0, 0)

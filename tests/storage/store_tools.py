@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from broker.core.ports import (
+    BUCKET_SIZE,
     Batch,
     ClockRecord,
     Delivery,
@@ -35,7 +36,7 @@ def batch(
     forgotten: Iterable[int] = (),
     sessions: Iterable[SessionRecord] = (),
     subscriptions: Mapping[tuple[int, bytes], int | None] | None = None,
-    received: Mapping[int, tuple[int, ...]] | None = None,
+    received: Mapping[int, Mapping[int, int]] | None = None,
     queues: Iterable[QueueChanges] = (),
     retained: Mapping[bytes, RetainedRecord | None] | None = None,
     clock: ClockRecord | None = None,
@@ -44,7 +45,7 @@ def batch(
         list(forgotten),
         {record.id: record for record in sessions},
         dict(subscriptions or {}),
-        dict(received or {}),
+        {id: dict(masks) for id, masks in (received or {}).items()},
         list(queues),
         dict(retained or {}),
         clock,
@@ -63,6 +64,14 @@ def session(
 ) -> SessionRecord:
     name = f"client-{id}" if client_id is None else client_id
     return SessionRecord(id, name, username, disconnected_at, sent_to, listener, origin)
+
+
+def held(*identifiers: int) -> dict[int, int]:
+    """The buckets of these Packet Identifiers."""
+    masks: dict[int, int] = {}
+    for identifier in identifiers:
+        masks[identifier // BUCKET_SIZE] = masks.get(identifier // BUCKET_SIZE, 0) | 1 << identifier % BUCKET_SIZE
+    return masks
 
 
 def changes(
@@ -125,7 +134,7 @@ class Kept(NamedTuple):
 
     record: SessionRecord
     subscriptions: dict[bytes, int]
-    received: tuple[int, ...]
+    received: dict[int, int]
     released: tuple[int, ...]
 
 

@@ -25,6 +25,7 @@ from tests.storage.store_tools import (
     batch,
     changes,
     fetch_all,
+    held,
     kept_retained,
     numbered,
     opened,
@@ -88,6 +89,32 @@ def test_a_drained_backlog_gives_its_space_back_in_steps(fast_path: Path) -> Non
     store.close()
     store = opened(fast_path)
     assert_whole(store)
+    store.close()
+
+
+def test_what_many_shared_gives_its_space_back_when_the_last_has_it(fast_path: Path) -> None:
+    store = opened(fast_path)
+    ids = range(1, 41)
+    for start in range(0, 2_000, 500):
+        common = numbered(range(start, start + 500), 1_000)
+        store.commit(
+            batch(
+                sessions=[session(id) for id in ids],
+                received={id: held(*range(start + 1, start + 500)) for id in ids},
+                queues=[changes(id, common) for id in ids],
+                retained={b"%d" % seq: retained(b"%d" % seq, b"x", 1, None, "c" * 65_000) for seq in common},
+            )
+        )
+    path = fast_path / FILE_NAME
+    full = store.size
+    assert 2_000_000 < full < 3_000_000
+    for id in ids[:-1]:
+        store.commit(batch(queues=[changes(id, settled=range(2_000))]))
+    assert store.size > full - 200_000, "one still waits for them"
+    store.commit(batch(forgotten=ids, retained={b"%d" % seq: None for seq in range(2_000)}))
+    assert store.size < 200_000
+    assert tidied(store) > 1
+    assert path.stat().st_size < 300_000
     store.close()
 
 

@@ -19,8 +19,9 @@ from broker.core.journal import Journal
 from broker.core.limits import Limits
 from broker.core.ports import StoreError
 from broker.core.timers import Timers
+from broker.storage.packing import LARGE
 from broker.storage.place import FILE_NAME
-from broker.storage.sqlite import LARGE, DataError, SqliteStore
+from broker.storage.sqlite import DataError, SqliteStore
 from tests.storage.store_tools import (
     ALL,
     NO_LIMIT,
@@ -29,6 +30,7 @@ from tests.storage.store_tools import (
     batch,
     changes,
     delivery,
+    held,
     numbered,
     opened,
     retained,
@@ -48,13 +50,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         batch(
             sessions=[session(id, f"client-{id}-" + "x" * 100, username="user") for id in ids],
             subscriptions={(id, b"filter/%d/%d/#" % (id, i)): i % 3 for id in ids for i in range(10)},
-            received={id: tuple(range(1, 50)) for id in ids},
+            received={id: held(*range(1, 50)) for id in ids},
             queues=[changes(id, numbered(range(50), 20), released=(1, 2)) for id in ids],
             retained={b"retained/%d" % i: retained(b"retained/%d" % i, b"payload" * 9, 1, "u", "c") for i in range(99)},
         )
     )
     store.commit(batch(queues=[changes(id, settled=range(1, 30)) for id in ids]))
     store.commit(batch(queues=[changes(id, {50: delivery(b"big", b"y" * LARGE)}) for id in (1, 2)]))
+    shared = numbered(range(51, 80), 30)
+    store.commit(batch(queues=[changes(id, shared) for id in ids]))
     store.close()
     data = (directory / FILE_NAME).read_bytes()
     assert len(data) > 50 * PAGE
@@ -183,17 +187,24 @@ def test_whatever_is_damaged_is_told_in_one_line(
 # --- what SQLite cannot see: values that are not ours ---
 
 CHANGES = [
-    "UPDATE session SET received = x'01'",  # half an identifier
     "UPDATE session SET released = x'010203'",
     "UPDATE session SET client_id = x'ff' || id",  # not UTF-8
     "UPDATE session SET client_id = CAST(x'ff' AS TEXT) || id",
-    "UPDATE session SET received = 'text'",
+    "UPDATE received SET mask = 'text'",
+    "UPDATE received SET mask = 0",
+    "UPDATE received SET mask = 1 << 32",
+    "UPDATE received SET bucket = bucket + 2048",
+    "UPDATE received SET bucket = bucket - 2048",
     "UPDATE session SET username = x'ffff'",
     "UPDATE subscription SET filter = CAST(filter AS TEXT)",
     "UPDATE subscription SET options = 'one'",
     "UPDATE retained SET topic = CAST(topic AS TEXT)",
     "UPDATE retained SET payload = 1",
-    "UPDATE retained SET client_id = x'ff'",
+    "UPDATE retained SET author = 'text'",
+    "UPDATE retained SET author = author + 1",
+    "UPDATE author SET client_id = x'ff'",
+    "UPDATE author SET username = x'ffff'",
+    "DELETE FROM author",
     "UPDATE segment SET data = x'0102'",  # less than the head of a message
     "UPDATE segment SET data = substr(data, 1, length(data) - 3)",  # the last one is cut off
     "UPDATE segment SET data = CAST(data AS TEXT)",
@@ -203,6 +214,11 @@ CHANGES = [
     "UPDATE segment SET data = x'0000000000000000000000'",  # a message of QoS 0
     "DELETE FROM body",
     "UPDATE body SET payload = 'text'",
+    "UPDATE body SET payload = x''",
+    "UPDATE body SET payload = substr(payload, 1, 40)",  # in the middle of a block
+    "UPDATE body SET payload = substr(payload, 7)",
+    "UPDATE segment SET body = NULL",
+    "UPDATE segment SET data = substr(data, 1, 7) WHERE body IS NOT NULL",
     "UPDATE gone SET places = x'010203'",
     "UPDATE gone SET places = 'text'",
     "DROP TABLE gone",

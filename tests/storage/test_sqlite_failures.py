@@ -18,8 +18,9 @@ from broker.core.limits import Limits
 from broker.core.ports import Batch, StoreError
 from broker.core.queue import StoredQueue
 from broker.core.timers import Timers
+from broker.storage.packing import LARGE
 from broker.storage.place import FILE_NAME
-from broker.storage.sqlite import LARGE, DataError, SqliteStore
+from broker.storage.sqlite import DataError, SqliteStore
 from broker.wire.message import Message
 from tests.small_disk import can_mount, file_size_limit, fill, small_disk
 from tests.storage.store_tools import (
@@ -33,6 +34,7 @@ from tests.storage.store_tools import (
     changes,
     delivery,
     fetch_all,
+    held,
     kept_retained,
     kept_sessions,
     numbered,
@@ -61,7 +63,7 @@ def before() -> Batch:
     return batch(
         sessions=[session(1), session(2), session(3)],
         subscriptions={(id, topic): 1 for id in (1, 2, 3) for topic in (b"a", b"b/#")},
-        received={1: (1, 2), 2: (3,)},
+        received={1: held(1, 2), 2: held(3)},
         queues=[changes(id, {**numbered(range(5)), 5: (big, 2)}, released=(0,)) for id in (1, 2, 3)],
         retained={b"old": retained(b"old", b"1"), b"gone": retained(b"gone", b"2")},
     )
@@ -74,7 +76,7 @@ def after() -> Batch:
         forgotten=[3],
         sessions=[session(1, sent_to=5), session(4), session(5, "client-3")],
         subscriptions={(1, b"a"): 2, (2, b"a"): None, (4, b"c"): 1, (3, b"x"): 1},
-        received={1: (), 2: (9, 8), 4: (7,)},
+        received={1: held(), 2: held(9, 8), 4: held(7)},
         queues=[
             changes(1, {6: (big, 1), **numbered([7])}, settled=[0, 1, 2, 3, 4, 5], released=()),
             changes(2, {6: (big, 2)}, settled=[4, 2]),

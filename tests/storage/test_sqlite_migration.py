@@ -21,6 +21,7 @@ from tests.storage.store_tools import (
     Queued,
     batch,
     fetch_all,
+    held,
     kept_retained,
     kept_sessions,
     opened,
@@ -116,6 +117,57 @@ INSERT INTO segment VALUES (1, 3, 0, 1, 2, 0, 4, x'00000000010100010000007478010
 INSERT INTO retained VALUES (CAST('r' AS BLOB), x'00FF', 1, 'u', 'c', NULL);
 PRAGMA user_version = 2;
 """,
+    3: """
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL UNIQUE,
+    username TEXT,
+    disconnected_at REAL,           -- seconds since the epoch; NULL: connected
+    sent_to INTEGER,                -- NULL: not known
+    received BLOB NOT NULL DEFAULT x'',  -- Packet Identifiers, 16 bits each (all such lists are little-endian)
+    released BLOB NOT NULL DEFAULT x'',  -- places, 64 bits each
+    listener TEXT,                  -- NULL: not known
+    origin TEXT NOT NULL DEFAULT ''      -- the address that it was made from
+);
+CREATE TABLE subscription (
+    session INTEGER NOT NULL, filter BLOB NOT NULL, options INTEGER NOT NULL,
+    PRIMARY KEY (session, filter)
+) WITHOUT ROWID;
+CREATE TABLE segment (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    first INTEGER NOT NULL,         -- places of its first and last message
+    last INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    start INTEGER NOT NULL,         -- bytes queued in this session before it, ever
+    size INTEGER NOT NULL,          -- bytes of its messages
+    data BLOB NOT NULL,             -- packed messages
+    body INTEGER                    -- where the payload of its only message is, if it is large
+);
+CREATE UNIQUE INDEX segment_place ON segment (session, first);
+CREATE INDEX segment_body ON segment (body) WHERE body IS NOT NULL;
+CREATE TABLE gone (segment INTEGER PRIMARY KEY, places BLOB NOT NULL);  -- relative to the first, 32 bits each
+CREATE TABLE body (id INTEGER PRIMARY KEY, payload BLOB NOT NULL);
+CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
+    DELETE FROM gone WHERE segment = old.id;
+    DELETE FROM body WHERE id = old.body AND NOT EXISTS (SELECT 1 FROM segment WHERE body = old.body);
+END;
+CREATE TABLE retained (
+    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, username TEXT, client_id TEXT NOT NULL,
+    listener TEXT
+);
+CREATE TABLE clock (                -- at most one row (see core/clock.py)
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at REAL NOT NULL,
+    wall REAL NOT NULL,
+    pauses BLOB NOT NULL            -- pairs of numbers, 64 bits each
+);
+INSERT INTO session VALUES (3, 'c', 'u', 1.5, 1, x'0700', x'0000000000000000', NULL, '');
+INSERT INTO subscription VALUES (3, CAST('a/#' AS BLOB), 2), (3, CAST('b' AS BLOB), 0);
+INSERT INTO segment VALUES (1, 3, 0, 1, 2, 0, 4, x'0000000001010001000000747801000000020100010000007479', NULL);
+INSERT INTO retained VALUES (CAST('r' AS BLOB), x'00FF', 1, 'u', 'c', NULL);
+PRAGMA user_version = 3;
+""",
 }
 
 #: Those of the schema, and none that SQLite keeps for itself.
@@ -137,7 +189,7 @@ def check(store: SqliteStore) -> None:
     """All is there that the older version had stored."""
     snapshot = store.load()
     record = session(3, "c", username="u", disconnected_at=1.5, sent_to=1)
-    assert kept_sessions(snapshot) == {3: Kept(record, {b"a/#": 2, b"b": 0}, (7,), (0,))}
+    assert kept_sessions(snapshot) == {3: Kept(record, {b"a/#": 2, b"b": 0}, held(7), (0,))}
     assert kept_retained(snapshot) == {b"r": KeptRetained(b"\0\xff", 1, True, "u", "c", None)}
     assert fetch_all(store, 3) == [Queued(0, 1, b"t", b"x", False), Queued(1, 2, b"t", b"y", False)]
 
@@ -176,8 +228,8 @@ def test_what_an_older_version_stored_is_there_and_can_be_changed(fast_path: Pat
     store.close()
     store = opened(directory)
     assert kept_sessions(store.load()) == {
-        3: Kept(newer, {b"a/#": 2, b"b": 13}, (7,), (0,)),
-        4: Kept(other, {}, (), ()),
+        3: Kept(newer, {b"a/#": 2, b"b": 13}, held(7), (0,)),
+        4: Kept(other, {}, held(), ()),
     }
     assert store.load().clock == clock
     assert kept_retained(store.load()) == {b"r": KeptRetained(b"new", 0, True, None, "d", "unix:/s")}

@@ -16,24 +16,29 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import StoreError
+from broker.storage import bodies
+from broker.storage.packing import LARGE, SEGMENT_COUNT, SEGMENT_SIZE
 from broker.storage.place import FILE_NAME
 from broker.storage.schema import APPLICATION_ID, VERSION
 from broker.storage.sqlite import (
-    LARGE,
-    SEGMENT_COUNT,
-    SEGMENT_SIZE,
     DataError,
     SqliteStore,
 )
 from tests.storage.store_tools import (
+    ALL,
+    NO_LIMIT,
     Kept,
+    as_queued,
     batch,
     changes,
     delivery,
     fetch_all,
+    held,
     kept_sessions,
     numbered,
     opened,
+    queued,
+    retained,
     session,
 )
 
@@ -203,22 +208,135 @@ def test_a_large_payload_is_kept_once_and_goes_with_the_last_queue_that_holds_it
     store.close()
 
 
+def stored_bytes(store: SqliteStore) -> int:
+    found = store._db.execute(
+        "SELECT (SELECT total(length(payload)) FROM body) + (SELECT total(length(data)) FROM segment)"
+    ).fetchone()
+    return int(found[0])
+
+
+def test_what_many_queues_get_is_stored_once(fast_path: Path) -> None:
+    """All of it, or a half of what one gets, beside what is theirs alone."""
+    common = {seq: delivery(b"small", b"x" * 15) for seq in range(3000)}
+    once = sum(message.size + 11 for message, _ in common.values())
+    store = opened(fast_path)
+    ids = range(1, 101)
+    store.commit(batch(sessions=[session(id) for id in ids], queues=[changes(id, common) for id in ids]))
+    assert stored_bytes(store) < once * 1.1
+    assert count(store, "segment") < 5 * len(ids)
+    assert store.size < once * 2
+    store.commit(batch(queues=[changes(id, settled=common) for id in ids]))
+    assert (count(store, "segment"), count(store, "body")) == (0, 0)
+    halves = {
+        id: {seq + 3000: common[seq] if id == 1 or (seq + id) % 4 < 2 else delivery(b"own", b"") for seq in range(3000)}
+        for id in ids
+    }
+    store.commit(batch(queues=[changes(id, added) for id, added in halves.items()]))
+    own = 1500 * 14
+    assert stored_bytes(store) < once + (own + 750 * 11) * len(ids) * 1.1
+    store.close()
+
+
+def test_who_gets_little_of_what_others_get_does_not_keep_it_all(fast_path: Path) -> None:
+    common = numbered(range(2000), 30)
+    store = opened(fast_path)
+    store.commit(
+        batch(
+            sessions=[session(id) for id in (1, 2, 3)],
+            queues=[changes(1, common), changes(2, common), changes(3, {0: common[100], 1: common[1900]})],
+        )
+    )
+    assert count(store, "body") > 0
+    store.commit(batch(queues=[changes(1, settled=common), changes(2, settled=common)]))
+    assert count(store, "body") == 0
+    assert fetch_all(store, 3) == as_queued({0: common[100], 1: common[1900]})
+    store.close()
+
+
+def test_what_several_queues_share_is_shared_in_memory_when_it_is_read(fast_path: Path) -> None:
+    common = {**numbered(range(2000), 30), 2000: delivery(b"big", b"x" * LARGE)}
+    ids = range(1, 11)
+    store = opened(fast_path)
+    store.commit(batch(sessions=[session(id) for id in ids], queues=[changes(id, common) for id in ids]))
+    store.close()
+    store = opened(fast_path)
+    read = [store.fetch(id, 0, ALL, NO_LIMIT) for id in ids]
+    assert [queued(messages) for messages in read] == [as_queued(common)] * len(ids)
+    assert len({id(message.payload) for messages in read for _, message, _ in messages}) == len(common)
+    store.close()
+
+
+def test_what_is_kept_of_what_was_read_is_little(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST", 3 * LARGE)
+    store = opened(fast_path)
+    added = {seq: delivery(b"big", b"%02d" % seq * (LARGE // 2)) for seq in range(20)}
+    store.commit(batch(sessions=[session(1), session(2)], queues=[changes(id, added) for id in (1, 2)]))
+    for _ in range(2):
+        for id in (1, 2):
+            assert fetch_all(store, id) == as_queued(added)
+            assert len(store._bodies._kept) == 3
+    store.tidy()
+    assert len(store._bodies._kept) == 0
+    store.close()
+
+
+def test_a_retained_payload_is_kept_once_however_often_it_is_queued(fast_path: Path) -> None:
+    store = opened(fast_path)
+    messages = [delivery(b"r/%d" % i, b"x" * 10_000, 1, retain=True) for i in range(20)]
+    store.commit(batch(sessions=[session(1), session(2)]))
+    for start in range(0, 200, 20):
+        added = dict(enumerate(messages, start))
+        store.commit(batch(queues=[changes(1 + start // 20 % 2, added)]))
+    assert (count(store, "segment"), count(store, "body")) == (200, 20)
+    assert stored_bytes(store) < 20 * 10_000 + 200 * 20
+    store.commit(batch(forgotten=[1, 2]))
+    assert count(store, "body") == 0
+    store.close()
+
+
+def test_an_author_of_retained_messages_stands_once_and_goes_with_the_last_of_them(fast_path: Path) -> None:
+    store = opened(fast_path)
+    long = "c" * 65_000
+    topics = [b"r/%d" % i for i in range(500)]
+    store.commit(batch(retained={topic: retained(topic, b"x", 1, "u", long) for topic in topics}))
+    assert count(store, "author") == 1
+    assert store.size < 600_000
+    records = store.load().retained
+    assert {id(record.client_id) for record in records} == {id(records[0].client_id)}
+    store.commit(batch(retained={topics[0]: retained(topics[0], b"y", 1, None, "other")}))
+    assert count(store, "author") == 2
+    store.commit(batch(retained={topic: retained(topic, b"y", 1, None, "other") for topic in topics[1:]}))
+    assert count(store, "author") == 1
+    store.commit(batch(retained=dict.fromkeys(topics)))
+    assert count(store, "author") == 0
+    store.close()
+
+
+def test_one_identifier_more_is_little_to_write(fast_path: Path) -> None:
+    store = opened(fast_path)
+    store.commit(batch(sessions=[session(1)], received={1: held(*range(1, 65_501))}))
+    before = store._db.total_changes
+    store.commit(batch(received={1: {100: 0xFFFF_FFFE}}))
+    assert 0 < store._db.total_changes - before <= 2
+    store.close()
+
+
 def test_nothing_is_left_of_what_is_settled_or_forgotten(fast_path: Path) -> None:
     store = opened(fast_path)
     queues = [changes(id, {**numbered(range(5)), 5: delivery(b"big", b"x" * LARGE)}, released=(1,)) for id in (1, 2)]
     store.commit(
-        batch(sessions=[session(1), session(2)], subscriptions={(1, b"x"): 1}, received={1: (1,)}, queues=queues)
+        batch(sessions=[session(1), session(2)], subscriptions={(1, b"x"): 1}, received={1: held(1)}, queues=queues)
     )
     store.commit(batch(queues=[changes(1, settled=[2]), changes(2, settled=[3])]))
     store.commit(
         batch(
             forgotten=[1],
             subscriptions={(1, b"y"): 1},
-            received={1: (2,)},
+            received={1: held(2)},
             queues=[changes(2, settled=[0, 1, 2, 4, 5]), changes(1, numbered([6]))],
         )
     )
-    tables = ("session", "subscription", "segment", "gone", "body", "retained")
+    tables = ("session", "subscription", "received", "segment", "gone", "body", "retained", "author")
     assert {table: count(store, table) for table in tables} == {**dict.fromkeys(tables, 0), "session": 1}
     store.close()
 
@@ -230,7 +348,7 @@ def test_two_thousand_sessions_load_fast(fast_path: Path) -> None:
         batch(
             sessions=[session(id) for id in ids],
             subscriptions={(id, b"%d/%d" % (id, i)): 1 for id in ids for i in range(5)},
-            received=dict.fromkeys(ids, (1, 2, 3)),
+            received=dict.fromkeys(ids, held(1, 2, 3)),
             queues=[changes(id, numbered(range(10))) for id in ids],
         )
     )
@@ -293,7 +411,7 @@ def test_kill_9_loses_nothing_that_was_committed(fast_path: Path, holder: Callab
     process.communicate()
     assert (fast_path / f"{FILE_NAME}-wal").stat().st_size > 0, "it is all in the log"
     store = opened(fast_path)
-    assert kept_sessions(store.load()) == {1: Kept(session(1), {}, (), ())}
+    assert kept_sessions(store.load()) == {1: Kept(session(1), {}, held(), ())}
     assert [message.seq for message in fetch_all(store, 1)] == list(range(10))
     store.close()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from broker.core.ports import ClockRecord, StoreError
+from broker.storage.packing import LARGE
 from broker.storage.place import FILE_NAME
-from broker.storage.sqlite import LARGE, DataError, SqliteStore
+from broker.storage.sqlite import DataError, SqliteStore
 from tests.core.harness import Client, World
-from tests.storage.store_tools import batch, changes, delivery, numbered, opened, retained, session
+from tests.storage.store_tools import batch, changes, delivery, held, numbered, opened, retained, session
 
 VALUES = [
     "NULL", "0", "-1", "1", "3", "7", "255", "65535", "65536", "1 << 31", "1 << 32", "(1 << 53) + 1", "1 << 62",
@@ -39,7 +40,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch(
             sessions=[session(id, f"c{id}", username="u", disconnected_at=1e9, sent_to=2) for id in (1, SESSION)],
             subscriptions={(id, b"t/%d" % id): 2 for id in (1, SESSION)},
-            received=dict.fromkeys((1, SESSION), (7, 8)),
+            received=dict.fromkeys((1, SESSION), held(7, 8)),
             queues=[
                 changes(id, {**numbered(range(5)), 1: delivery(b"t", b"1", 2)}, released=(1,)) for id in (1, SESSION)
             ],

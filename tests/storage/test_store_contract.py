@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from broker.core.ports import ClockRecord
-from broker.storage.sqlite import LARGE, SEGMENT_COUNT, SEGMENT_SIZE, SEGMENT_SPAN
+from broker.storage.packing import LARGE, LARGE_RETAINED, SEGMENT_COUNT, SEGMENT_SIZE, SEGMENT_SPAN
 from tests.storage.store_tools import (
     ALL,
     NO_LIMIT,
@@ -21,6 +21,7 @@ from tests.storage.store_tools import (
     changes,
     delivery,
     fetch_all,
+    held,
     kept_retained,
     kept_sessions,
     numbered,
@@ -75,7 +76,7 @@ def test_all_fields_of_a_session_are_kept(box: Box) -> None:
         for id, (name, username, (away, sent_to), listener) in enumerate(product(names, usernames, times, listeners), 1)
     ]
     box.store.commit(batch(sessions=records))
-    assert kept_sessions(box.reread().load()) == {record.id: Kept(record, {}, (), ()) for record in records}
+    assert kept_sessions(box.reread().load()) == {record.id: Kept(record, {}, {}, ()) for record in records}
     assert numbers(box.reread(), 7) == Numbers(0, 0, 0)
 
 
@@ -91,13 +92,13 @@ def test_a_session_saved_again_keeps_all_that_belongs_to_it(box: Box) -> None:
         batch(
             sessions=[session(1, "a", username="u", sent_to=0)],
             subscriptions={(1, b"x"): 1},
-            received={1: (5,)},
+            received={1: held(5)},
             queues=[changes(1, numbered([0, 1]), released=(0,))],
         )
     )
     later = session(1, "a", username="v", disconnected_at=5.5, sent_to=2)
     box.store.commit(batch(sessions=[later]))
-    assert kept_sessions(box.reread().load()) == {1: Kept(later, {b"x": 1}, (5,), (0,))}
+    assert kept_sessions(box.reread().load()) == {1: Kept(later, {b"x": 1}, held(5), (0,))}
     assert fetch_all(box.reread(), 1) == as_queued(numbered([0, 1]))
 
 
@@ -126,18 +127,21 @@ def test_the_longest_filter_is_kept(box: Box) -> None:
 # --- identifiers at QoS 2 ---
 
 
-def test_received_identifiers_are_replaced_as_a_whole(box: Box) -> None:
-    box.store.commit(batch(sessions=[session(1), session(2)], received={1: (65_535, 1, 256), 2: (9,)}))
-    box.store.commit(batch(received={1: (2, 65_535)}))
-    kept = kept_sessions(box.reread().load())
-    assert (kept[1].received, kept[2].received) == ((2, 65_535), (9,))
-    box.store.commit(batch(received={1: ()}))
-    kept = kept_sessions(box.reread().load())
-    assert (kept[1].received, kept[2].received) == ((), (9,))
+def test_received_identifiers_change_bucket_by_bucket(box: Box) -> None:
+    def kept(id: int) -> dict[int, int]:
+        return kept_sessions(box.reread().load())[id].received
+
+    box.store.commit(batch(sessions=[session(1), session(2)], received={1: held(65_535, 1, 256), 2: held(1, 9)}))
+    box.store.commit(batch(received={1: held(2, 65_534, 65_535)}))
+    assert (kept(1), kept(2)) == (held(2, 256, 65_534, 65_535), held(1, 9))
+    box.store.commit(batch(received={1: {0: 0, 8: 0, 77: 0}}))
+    assert (kept(1), kept(2)) == (held(65_534, 65_535), held(1, 9))
+    box.store.commit(batch(received={1: {2047: 0}, 2: {}}))
+    assert (kept(1), kept(2)) == ({}, held(1, 9))
 
 
 def test_every_identifier_can_be_received_at_once(box: Box) -> None:
-    everything = tuple(range(1, 65_536))
+    everything = held(*range(1, 65_536))
     box.store.commit(batch(sessions=[session(1)], received={1: everything}))
     assert kept_sessions(box.reread().load())[1].received == everything
 
@@ -372,6 +376,53 @@ def test_large_payloads_are_not_confused_after_a_second_load(box: Box) -> None:
     assert [m.payload[:1] for id in (1, 2) for m in fetch_all(box.store, id)] == [b"2", b"1"]
 
 
+# --- what several queues get at a time ---
+
+
+def test_what_several_queues_get_reaches_each_in_its_own_order_and_qos(box: Box) -> None:
+    common = numbered(range(3000), 30)
+    big, _ = delivery(b"big", b"x" * LARGE, 2)
+    kept = {
+        1: common,
+        2: {seq: (message, 1 + seq // 7 % 2) for seq, (message, _) in common.items()},
+        3: {5 + seq // 3: common[seq] for seq in range(0, 3000, 3)},
+        4: {seq: common[2999 - seq] if seq % 5 else delivery(b"own", b"%d" % seq) for seq in range(900)},
+        5: {0: common[17], 1: (big, 1), 2: common[18], 3: common[19], 4: common[17]},
+        6: {0: (big, 2), SEGMENT_SPAN + 3: common[2000], 2 * SEGMENT_SPAN + 9: common[2001]},
+        7: {0: delivery(b"own", b"alone")},
+    }
+    box.store.commit(
+        batch(sessions=[session(id) for id in kept], queues=[changes(id, added) for id, added in kept.items()])
+    )
+    assert {id: fetch_all(box.reread(), id) for id in kept} == {id: as_queued(added) for id, added in kept.items()}
+    for id in kept:
+        size = sum(message.size for message, _ in kept[id].values())
+        assert numbers(box.reread(), id) == Numbers(min(kept[id]), max(kept[id]) + 1, size)
+
+
+def test_what_several_queues_got_is_settled_and_forgotten_by_each_alone(box: Box) -> None:
+    common = numbered(range(10))
+    box.store.commit(
+        batch(sessions=[session(id) for id in (1, 2, 3)], queues=[changes(id, common) for id in (1, 2, 3)])
+    )
+    box.store.commit(batch(forgotten=[3], queues=[changes(1, settled=[0, 4, 9]), changes(2, settled=range(9))]))
+    assert [places(fetch_all(box.reread(), id)) for id in (1, 2, 3)] == [[1, 2, 3, 5, 6, 7, 8], [9], []]
+    box.store.commit(batch(queues=[changes(1, settled=[1, 2, 3, 5, 6, 7, 8])]))
+    assert [places(fetch_all(box.reread(), id)) for id in (1, 2, 3)] == [[], [9], []]
+
+
+def test_a_retained_message_is_queued_again_and_again(box: Box) -> None:
+    """The same object, in commits of their own, and in one that settles it elsewhere."""
+    small, _ = delivery(b"s", b"x" * 100, 1, retain=True)
+    middle, _ = delivery(b"m", b"y" * LARGE_RETAINED, 1, retain=True)
+    box.store.commit(batch(sessions=[session(1), session(2)]))
+    for seq in (0, 2, 4):
+        box.store.commit(batch(queues=[changes(1, {seq: (small, 1), seq + 1: (middle, 1)})]))
+    box.store.commit(batch(queues=[changes(1, settled=range(6)), changes(2, {0: (middle, 1), 1: (small, 1)})]))
+    expected = [Queued(0, 1, b"m", middle.payload, True), Queued(1, 1, b"s", small.payload, True)]
+    assert [fetch_all(box.reread(), id) for id in (1, 2)] == [[], expected]
+
+
 # --- fetching ---
 
 
@@ -442,13 +493,13 @@ def test_nothing_of_a_forgotten_session_remains(box: Box) -> None:
         batch(
             sessions=[session(1), session(2)],
             subscriptions={(1, b"x"): 1, (2, b"x"): 2},
-            received={1: (1,), 2: (2,)},
+            received={1: held(1), 2: held(2)},
             queues=[changes(id, numbered(range(3)), released=(0,)) for id in (1, 2)],
         )
     )
     box.store.commit(batch(queues=[changes(1, settled=[1])]))
     box.store.commit(batch(forgotten=[1]))
-    assert kept_sessions(box.reread().load()) == {2: Kept(session(2), {b"x": 2}, (2,), (0,))}
+    assert kept_sessions(box.reread().load()) == {2: Kept(session(2), {b"x": 2}, held(2), (0,))}
     assert (fetch_all(box.reread(), 1), places(fetch_all(box.reread(), 2))) == ([], [0, 1, 2])
 
 
@@ -459,11 +510,11 @@ def test_forgotten_wins_over_whatever_else_the_batch_says(box: Box) -> None:
             forgotten=[1, 2, 3],
             sessions=[session(1, sent_to=1), session(2), session(4)],
             subscriptions={(1, b"x"): 1, (2, b"x"): 1, (4, b"x"): 1, (1, b"y"): None},
-            received={1: (1,), 2: (1,), 4: (1,)},
+            received={1: held(1), 2: held(1), 4: held(1)},
             queues=[changes(id, numbered([1]), settled=[0], released=(1,)) for id in (1, 2, 4)],
         )
     )
-    assert kept_sessions(box.reread().load()) == {4: Kept(session(4), {b"x": 1}, (1,), (1,))}
+    assert kept_sessions(box.reread().load()) == {4: Kept(session(4), {b"x": 1}, held(1), (1,))}
     store = box.reread()
     assert [places(fetch_all(store, id)) for id in (1, 2, 3, 4)] == [[], [], [], [1]]
 
@@ -481,7 +532,7 @@ def test_a_session_can_be_made_again_in_the_same_commit(box: Box) -> None:
             queues=[changes(2, numbered([0]))],
         )
     )
-    assert kept_sessions(box.reread().load()) == {2: Kept(session(2, "a"), {b"new": 2}, (), ())}
+    assert kept_sessions(box.reread().load()) == {2: Kept(session(2, "a"), {b"new": 2}, {}, ())}
     assert fetch_all(box.reread(), 2) == as_queued(numbered([0]))
     assert numbers(box.reread(), 2) == Numbers(0, 1, numbered([0])[0][0].size)
 
@@ -526,6 +577,22 @@ def test_retained_messages_of_every_size_are_kept(box: Box) -> None:
     }
 
 
+def test_retained_messages_keep_their_authors_when_others_change(box: Box) -> None:
+    """Each author of some messages, that are replaced one by one."""
+    authors = [(None, "a", None), ("u", "a", None), (None, "a", "l"), ("", "a", None), (None, "b" * 65_535, None)]
+    now = {}
+    for step in range(25):
+        topics = {b"t%d" % (step * 7 % 10): authors[step % 5], b"t%d" % (step % 3): authors[step * 3 % 5]}
+        now.update(topics)
+        box.store.commit(batch(retained={topic: retained(topic, b"x", 1, *author) for topic, author in topics.items()}))
+        assert {
+            topic: (kept.username, kept.client_id, kept.listener)
+            for topic, kept in kept_retained(box.reread().load()).items()
+        } == now
+    box.store.commit(batch(retained=dict.fromkeys(now)))
+    assert kept_retained(box.reread().load()) == {}
+
+
 def test_retained_messages_outlive_their_author(box: Box) -> None:
     """[MQTT-3.1.2-7]"""
     box.store.commit(batch(sessions=[session(1, "a")], retained={b"t": retained(b"t", b"x", 1, None, "a")}))
@@ -544,13 +611,16 @@ def test_one_commit_writes_all_of_its_parts(box: Box) -> None:
             forgotten=[1],
             sessions=[record],
             subscriptions={(3, b"f"): 1, (2, b"g"): 2},
-            received={3: (8,)},
+            received={3: held(8)},
             queues=[changes(3, numbered([4, 5]), released=(4,)), changes(2, numbered([0]))],
             retained={b"gone": None, b"t": retained(b"t", b"y", 2, "u", "c")},
         )
     )
     snapshot = box.reread().load()
-    assert kept_sessions(snapshot) == {2: Kept(session(2), {b"g": 2}, (), ()), 3: Kept(record, {b"f": 1}, (8,), (4,))}
+    assert kept_sessions(snapshot) == {
+        2: Kept(session(2), {b"g": 2}, {}, ()),
+        3: Kept(record, {b"f": 1}, held(8), (4,)),
+    }
     assert kept_retained(snapshot) == {b"t": KeptRetained(b"y", 2, True, "u", "c")}
     store = box.reread()
     assert [places(fetch_all(store, id)) for id in (1, 2, 3)] == [[], [0], [4, 5]]

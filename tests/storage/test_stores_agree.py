@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from broker.core.ports import Batch, Delivery, QueueChanges, RetainedRecord, SessionRecord, StoreError
-from broker.storage import place, sqlite
+from broker.storage import packing, place
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
 from broker.wire.message import Message
@@ -38,7 +38,10 @@ from tests.storage.store_tools import (
 )
 
 #: Small, so that a few messages make several segments, and a few bytes a large payload.
-SMALL = {"LARGE": 40, "SEGMENT_COUNT": 3, "SEGMENT_SIZE": 100, "SEGMENT_SPAN": 8}
+SMALL = {
+    "LARGE": 40, "LARGE_RETAINED": 30, "SEGMENT_COUNT": 5, "SEGMENT_SIZE": 100, "SEGMENT_SPAN": 8, "BLOCK_SIZE": 60,
+    "BLOCK_SHARE": 3, "FEW": 2, "SMALL": 10,
+}  # fmt: skip
 
 CLIENT_IDS = ["a", "b", "\u20ac", "A"]
 TOPICS = [b"t", b"t/t", b"\xe2\x82\xac"]
@@ -47,6 +50,7 @@ few = partial(st.lists, max_size=2)
 payloads = st.one_of(st.binary(max_size=8), st.sampled_from([30, 39, 40, 41, 120]).map(lambda size: b"x" * size))
 usernames = st.sampled_from([None, "", "u"])
 qos = st.sampled_from([1, 2])
+masks = st.dictionaries(st.integers(0, 3), st.sampled_from([0, 1, (1 << 32) - 1]), max_size=2)
 
 
 class Queue:
@@ -61,7 +65,7 @@ class StoresAgree(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ends = contextlib.ExitStack()
-        self.ends.enter_context(mock.patch.dict(vars(sqlite), SMALL))
+        self.ends.enter_context(mock.patch.dict(vars(packing), SMALL))
         connect = partial(sqlite3.connect, factory=FaultyConnection)
         self.ends.enter_context(mock.patch.object(sqlite3, "connect", connect))
         memory = Path("/dev/shm")
@@ -204,27 +208,34 @@ class StoresAgree(RuleBasedStateMachine):
         if not ids:
             return batch(forgotten=forgotten)
         some = st.sampled_from(ids)
+        # What several queues get.
+        common = [self.drawn_message(data) for _ in range(draw(st.sampled_from([0, 0, 6])))]
         return batch(
             forgotten=forgotten,
             sessions=sessions,
             subscriptions=draw(
                 st.dictionaries(st.tuples(some, st.sampled_from(TOPICS)), st.sampled_from([None, 0, 1, 2]), max_size=3)
             ),
-            received=draw(st.dictionaries(some, few(st.integers(1, 65_535), unique=True).map(tuple), max_size=2)),
-            queues=[self.drawn_changes(data, id) for id in draw(few(some, unique=True))],
+            received=draw(st.dictionaries(some, masks, max_size=2)),
+            queues=[self.drawn_changes(data, id, common) for id in draw(st.lists(some, max_size=3, unique=True))],
             retained={topic: self.drawn_retained(data, topic) for topic in draw(few(st.sampled_from(TOPICS)))},
         )
 
-    def drawn_changes(self, data: st.DataObject, id: int) -> QueueChanges:
+    def drawn_message(self, data: st.DataObject) -> Message:
+        return Message(data.draw(st.sampled_from(TOPICS)), data.draw(payloads), 2, data.draw(st.booleans()))
+
+    def drawn_changes(self, data: st.DataObject, id: int, common: list[Message]) -> QueueChanges:
         draw = data.draw
         queue = self.queues.get(id, Queue())
         added: dict[int, Delivery] = {}
         for gap in draw(st.lists(st.sampled_from([0, 0, 0, 0, 1, 9]), max_size=7)):
             seq = queue.next + gap
-            if draw(st.integers(0, 4)) == 0:
+            if draw(st.integers(0, 4)) and common:
+                message = common[len(added) % len(common)]
+            elif draw(st.integers(0, 4)) == 0:
                 message = draw(st.sampled_from(self.shared))
             else:
-                message = Message(draw(st.sampled_from(TOPICS)), draw(payloads), 2, draw(st.booleans()))
+                message = self.drawn_message(data)
             added[seq] = (message, draw(qos))
             queue.next = seq + 1
             queue.unsettled.add(seq)
