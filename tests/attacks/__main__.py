@@ -24,6 +24,7 @@ def main() -> int:
     options = parser.parse_args()
     assert attacker.main is not None  # it has filled the table
     names = [name for name in ATTACKS if not options.only or any(part in name for part in options.only)]
+    names = [name for name in names if name in options.only] or names  # a whole name is that one alone
     if options.list:
         print("\n".join(f"{name:45} {ATTACKS[name].what}" for name in names))
         return 0
