@@ -23,8 +23,11 @@ SLICE = 256
 
 #: Bytes that the C library keeps for the next block to be read. At first it gets blocks of 128 KiB and more from the
 #: system, and gives each back at once, which costs more than all the copying; but it learns from one that is freed.
-KEPT = 4 << 20
+KEPT = 17 << 20
 
+
+#: Sockets that are ready at the same time: where there are more, each should take little.
+CROWD = 64
 
 #: Seconds after which a turn is late: from then on, those who could take much should take little.
 LATE = 0.005
@@ -64,6 +67,7 @@ class Loop:
         self._soon: list[Callable[[], None]] = []
         self._round: deque[Callable[[], None]] = deque()
         self._stopping = False
+        self.crowded = False  #: are so many sockets ready in this turn that each should take little?
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
         self.before_sleep: Callable[[], None] = lambda: None
 
@@ -140,6 +144,7 @@ class Loop:
                 timeout = None if due is None else min(max(0.0, due - monotonic()), LONGEST)
             ready = wait(timeout)
             now = deadlines.now = monotonic()
+            self.crowded = len(ready) > CROWD
             left = SLICE
             for handler, events in ready:
                 try:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.attacks.ground import ATTACKS, MIB, Attack
+from tests.attacks.ground import ATTACKS, MIB, Allowed, Attack
 from tests.broker_process import ROOT, BrokerProcess, environment
 from tests.raw_client import RawClient, connect, publish
 
@@ -58,7 +58,8 @@ class Result(NamedTuple):
     disk: int  #: most
     disk_kept: int
     cpu: float  #: of the broker
-    faults: list[str]  #: what is not allowed
+    faults: list[str]  #: what is not allowed, and what is broken
+    broken: list[str]  #: what is wrong whatever it costs: bugs, an attack that did not end
 
     def line(self) -> str:
         """For a table of figures."""
@@ -69,6 +70,15 @@ class Result(NamedTuple):
             f" {self.cpu:6.1f} s  {'; '.join(self.faults) or 'ok'}"
         )
 
+    def markdown(self) -> str:
+        """A row of a table in a document."""
+        return (
+            f"| {ATTACKS[self.attack].what} | {self.p50 * 1e3:.1f} | {self.own_p99 * 1e3:.1f} |"
+            f" {self.own_longest * 1e3:.0f} | {max(0, self.memory) / MIB:.0f} | {self.disk / MIB:.0f} |"
+        )
+
+
+MARKDOWN = "| What is sent | p50 ms | p99 ms | longest ms | memory MiB | disk MiB |\n|---|---|---|---|---|---|"
 
 HEADER = (
     f"{'attack':45} {'p50':>8} {'p99':>8} {'longest':>8} {'own p99':>8} {'longest':>8}"
@@ -113,7 +123,7 @@ class _Watch:
         self._thread.join()
 
 
-class _Innocent:
+class Innocent:
     """A client that does what clients do, and notes how long it takes each time."""
 
     def __init__(self, broker: BrokerProcess, attack: Attack) -> None:
@@ -182,7 +192,7 @@ def run(name: str, directory: Path, scale: float = 1.0) -> Result:
 
 
 def _measured(broker: BrokerProcess, attack: Attack, directory: Path, data: Path | None, scale: float) -> Result:
-    innocent = _Innocent(broker, attack)
+    innocent = Innocent(broker, attack)
     innocent.subscribe()
     for _ in range(20):
         innocent.once()
@@ -218,16 +228,15 @@ def _measured(broker: BrokerProcess, attack: Attack, directory: Path, data: Path
     rare = int(len(times) * 0.99)
     result = Result(
         attack.name, len(times), times[len(times) // 2], times[rare], times[-1], own[rare], own[-1], watch.memory, kept,
-        watch.disk, disk_kept, cpu, [died] if died else [],
+        watch.disk, disk_kept, cpu, [], [died] if died else [],
     )  # fmt: skip
-    result.faults.extend(judged(result, attack, innocent.failures))
-    result.faults.extend(line.strip()[:200] for line in broker.lines if '"event": "bug' in line)
+    result.broken.extend(line.strip()[:200] for line in broker.lines if '"event": "bug' in line)
+    result.faults.extend(result.broken + judged(result, attack.allowed, innocent.failures))
     return result
 
 
-def judged(result: Result, attack: Attack, failures: int) -> list[str]:
-    """What the attack may not cost."""
-    allowed = attack.allowed
+def judged(result: Result, allowed: Allowed, failures: int) -> list[str]:
+    """What the attack may not cost. `failures`: connects of the innocent client."""
     faults = [f"{failures} connects of the innocent client failed"] if failures else []
     for what, value, limit, unit in (
         ("the longest round trip took", result.own_longest, allowed.longest, 0.001),
