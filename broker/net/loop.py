@@ -23,7 +23,7 @@ SLICE = 256
 
 #: Bytes that the C library keeps for the next block to be read. At first it gets blocks of 128 KiB and more from the
 #: system, and gives each back at once, which costs more than all the copying; but it learns from one that is freed.
-KEPT = 17 << 20
+KEPT = 4 << 20
 
 
 #: Sockets that are ready at the same time: where there are more, each should take little.
