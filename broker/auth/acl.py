@@ -166,6 +166,10 @@ class Rights:
         answer = self._answers.get(topic)
         return (self._decide(topic) if answer is None else answer) & WRITE != 0
 
+    def may_surely_publish(self, topic: bytes) -> bool:
+        """Is that known, without looking for it?"""
+        return self._answers.get(topic, 0) & WRITE != 0
+
     def may_receive(self, topic: bytes) -> bool:
         """Whether a message of this topic may be delivered to the client."""
         answer = self._answers.get(topic)
@@ -181,7 +185,7 @@ class Rights:
     @property
     def effort(self) -> int:
         """See core.ports.Rights."""
-        own = sum(tree.effort for tree in self._grants)
+        own = sum(tree.effort for tree in self._grants) + sum(tree.effort for tree in self._denials)
         return own if self._shared is None else own + self._shared.effort
 
     def _decide(self, topic: bytes) -> int:

@@ -18,6 +18,9 @@ from ..wire.topics import Levels
 #: What a filter grants, as bits. A filter that denies has both.
 READ, WRITE = 1, 2
 
+#: Nodes that a pattern with a name in it counts for: the name is put in.
+TEMPLATE = 8
+
 PLACEHOLDER = re.compile(r"%[uc]")
 _WILDCARD = re.compile(r"[+#]")
 _WIDENING = re.compile(r"[+#/]")
@@ -69,7 +72,7 @@ class Tree:
         self._denying = denying
         self._root = _Node()
         self.empty = True
-        self.effort = 0  #: nodes that `common` has looked at, ever
+        self.effort = 0  #: nodes that were looked at, ever
 
     def add(self, topic_filter: str, bits: int, *, pattern: bool) -> None:
         """Enter a valid filter; in a `pattern`, %u and %c stand for names."""
@@ -93,11 +96,12 @@ class Tree:
     def bits(self, topic: Levels, names: Names) -> int:
         """What the filters that match a topic say together. A b"+" in place of a level is a name that no filter
         spells."""
-        found = 0
+        found = looked = 0
         depth = len(topic)
         waiting = [(self._root, 0)]
         while waiting:
             node, at = waiting.pop()
+            looked += 1
             found |= node.rest
             if at == depth:
                 found |= node.end
@@ -113,6 +117,7 @@ class Tree:
                     end = at + len(filled)
                     if topic[at:end] == filled or filled == (b"+",):
                         waiting.append((below, end))
+        self.effort += looked
         return found
 
     def covered(self, parent: Levels, names: Names) -> tuple[set[int], int | None]:
@@ -189,6 +194,7 @@ class Tree:
 
     def _filled(self, node: _Node, at: int, names: Names) -> Iterator[tuple[Levels, _Node]]:
         """The branches with names in them: the levels that they stand for, which are (b"+",) where it is any."""
+        self.effort += len(node.templates or ()) * TEMPLATE
         for template, below in (node.templates or {}).items():
             text = names.put_into(template)
             if text is None:

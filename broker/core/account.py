@@ -12,7 +12,9 @@ measured, as the core has no clock, and a test can say what happens.
 SHARE = 2_000
 #: Above this, those who come later in the same turn get but a little: a crowd must not add up to a long turn.
 TURN = 8_000
-LEAST = 100
+LEAST = 32
+#: Packets decoded at a time: a flood is served in slices.
+SLICE = 256
 
 #: How many deliveries at QoS 0 a unit is: it is an append, and a part of a system call.
 DELIVERIES = 8
@@ -26,16 +28,22 @@ class Account:
     """The work of a turn. `spent` may be added to by whoever works; deliveries are counted by the exchange anyway, and
     come as `delivered`, in units."""
 
-    __slots__ = ("spent", "until")
+    __slots__ = ("slice", "spent", "until")
 
     def __init__(self) -> None:
         self.spent = 0  #: units, in this turn
         self.until = SHARE  #: where the share ends of whom is served now
+        self.slice = SLICE  #: packets that whoever is served may have decoded at a time: each is a unit at the least
 
     def begin(self, delivered: int) -> None:
         """Another one is served."""
         done = self.spent + delivered
-        self.until = done + (SHARE if done < TURN else LEAST)
+        if done < TURN:
+            self.until = done + SHARE
+            self.slice = SLICE
+        else:
+            self.until = done + LEAST
+            self.slice = LEAST
 
     def end_of_turn(self) -> None:
         self.spent = 0

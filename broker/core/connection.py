@@ -36,8 +36,10 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from . import bridges
+from .account import BRANCHES
 from .identifiers import Identifiers
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport, Verdict
+from .router import MANY_WILDCARDS, Route
 from .session import Discard, Session
 from .timers import Timer
 
@@ -48,8 +50,6 @@ CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
 
 _T = TypeVar("_T")
 
-#: Packets decoded at a time: a flood is served in slices.
-SLICE = 256
 #: The largest CONNECT that can be: its five fields, its fixed part, its header. No client gets more before it is known.
 MAX_CONNECT = 5 * 65_537 + 12 + 5
 #: Bytes of a packet that is not whole yet which count as a sign of life: a large one may take its time, but must go on.
@@ -203,7 +203,7 @@ class Connection:
                 if exchange.over:
                     raise _Spent
                 handlers = _HANDLERS[self.state]
-                slice = SLICE if self.state == CONNECTED else 1
+                slice = account.slice if self.state == CONNECTED else 1
                 packets = decoder.decode(slice)
                 if packets:
                     stats.messages_received += len(packets)
@@ -401,10 +401,13 @@ class Connection:
         exchange = self._exchange
         route = exchange.router.known(topic)
         if route is None:
-            self._publish(packet)
+            if exchange.router.wildcards > MANY_WILDCARDS:
+                self._work_on(self._find_and_publish(packet))
+            else:
+                self._publish(packet)
             return
         rights = self.rights
-        quick = route.plain and (rights is None or rights.may_publish(topic))
+        quick = route.plain and (rights is None or rights.may_surely_publish(topic))
         if first == 0x30 and quick:
             # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
             if route.size:
@@ -430,6 +433,13 @@ class Connection:
             return
         self._publish(packet)
 
+    def _find_and_publish(self, packet: Packet) -> Iterator[None]:
+        """A PUBLISH of which it may take long to find out who gets it."""
+        for _ in self._exchange.router.route_in_steps(packet[1]):
+            if self._exchange.over:
+                yield
+        self._publish(packet)
+
     def _publish(self, packet: Packet) -> None:
         """A PUBLISH that does not go the quick way. Raises _Spent when it is done, if it was too much."""
         first, topic, frame, payload_at, packet_id = packet
@@ -437,7 +447,7 @@ class Connection:
         session = self.session
         assert session is not None
         route = exchange.router.known(topic) or exchange.router.route(topic)
-        allowed = bridges.may_publish(session, topic, route)
+        allowed = self._may_publish(topic, route)
         qos = (first >> 1) & 3
         durable = False
         if not allowed:
@@ -468,6 +478,18 @@ class Connection:
             self._wait_for_store()  # nobody waits for what is retained at QoS 0, but it is stored
         if exchange.over:
             raise _Spent
+
+    def _may_publish(self, topic: bytes, route: Route) -> bool:
+        """As bridges.may_publish. What it takes to find out is charged."""
+        session = self.session
+        assert session is not None
+        rights = session.rights
+        if rights is None:
+            return bridges.may_publish(session, topic, route)
+        before = rights.effort
+        allowed = bridges.may_publish(session, topic, route)
+        self._exchange.account.spent += (rights.effort - before) // BRANCHES
+        return allowed
 
     def _wait_for_store(self) -> None:
         """So much has gathered that this client has to wait until it is being written."""

@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 #: Units of work that a Topic Filter is, and bytes of it that are a unit more.
-SUBSCRIBING = 3
+SUBSCRIBING = 6
 LETTERS = 32
 #: Units of work that it takes to find out about the rights of a session.
 JUDGING = 5
+#: Units of work that it takes to retain a message, or to forget one.
+RETAINING = 6
 #: Retained messages that a client gets per turn for its new subscriptions.
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
@@ -526,6 +528,7 @@ class Exchange:
         message = Message(topic, payload, qos)
         durable = False
         if retain:
+            self.account.spent += RETAINING
             durable = self._retain(topic, payload, qos, author)
         if route.options is not None:
             by_options.deliver(self, message, retain, route.options, author)

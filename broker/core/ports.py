@@ -41,6 +41,9 @@ class Rights(Protocol):
     """What one client may do (implemented in broker.auth.acl). Topics and filters are valid."""
 
     def may_publish(self, topic: bytes) -> bool: ...
+    def may_surely_publish(self, topic: bytes) -> bool:
+        """Is that known already, so that asking costs nothing? False: ask `may_publish`."""
+
     def may_receive(self, topic: bytes) -> bool: ...
     def may_subscribe(self, topic_filter: bytes) -> bool: ...
 

@@ -9,7 +9,7 @@ remembered per topic until a subscription or a right changes, which is what make
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -33,7 +33,14 @@ FEW = 32
 #: Bytes of the longest topic that is remembered: anybody can publish to as many as they like.
 LONGEST_REMEMBERED = 500
 #: Units of work that it takes to ask for the rights of one session.
-ASKED = 2
+ASKED = 6
+#: Filters with wildcards above which a match may take so long that it is done in steps; and branches of a step.
+MANY_WILDCARDS = 1_000
+STEP = 2_000
+#: A match that others' subscriptions get in the way of begins again so often.
+AGAIN = 3
+#: Units of work that a route takes to be made, with whatever has to be done anew for a topic.
+FINDING = 6
 #: Bytes of memory that a level of a filter with wildcards takes.
 LEVEL = 250
 
@@ -112,7 +119,11 @@ class Router:
         # Most topics go where others go. Each key holds what its route does: (session, options), and if it is reserved.
         self._shared: WeakValueDictionary[tuple[object, ...], Route] = WeakValueDictionary()
         self._targets = 0  # sessions in the routes, or a little more
+        self._changes = 0  # of subscriptions with wildcards, ever
         self.count = 0  #: subscriptions in all
+        self.wildcards = 0  #: those with wildcards
+        # What `route_in_steps` has found in the tree: a topic, what had changed by then, who gets it.
+        self._ahead: tuple[bytes, int, dict[Session, int]] | None = None
         #: `known(topic)` is the route if it is remembered; such a topic is known to be a valid Topic Name.
         self.known = self._routes.get
 
@@ -121,6 +132,8 @@ class Router:
         `options`: see broker.core.subscription."""
         if b"+" in topic_filter or b"#" in topic_filter:
             holders = self._place(topic_filter)
+            self.wildcards += session not in holders
+            self._changes += 1
             self.forget_routes()
         else:
             holders = self._exact.setdefault(topic_filter, {})
@@ -135,6 +148,8 @@ class Router:
         if b"+" in topic_filter or b"#" in topic_filter:
             removed = self._remove(session, topic_filter)
             if removed:
+                self.wildcards -= 1
+                self._changes += 1
                 self.forget_routes()
         else:
             holders = self._exact.get(topic_filter)
@@ -154,7 +169,34 @@ class Router:
         """The route of a topic that is not remembered. Raises ProtocolError if nobody can publish to it."""
         if topic not in self._exact:  # a filter without wildcards is a Topic Name within the limits
             self.check(topic)
-        targets = self._match(topic)
+        self._account.spent += FINDING
+        return self._remembered(topic, self._permitted(topic, self._match(topic)))
+
+    def route_in_steps(self, topic: bytes) -> Iterator[None]:
+        """Find the route of a topic as `route` does, and yield wherever others should have their turn, so that the next
+        `route` finds it fast. Where filters change meanwhile, it begins again."""
+        if topic not in self._exact:
+            self.check(topic)
+        for _ in range(AGAIN):
+            changes = self._changes
+            found: list[dict[Session, int]] = []
+            for _ in self._match_tree(topic, found):
+                yield
+                if self._changes != changes:
+                    break
+            else:
+                targets: dict[Session, int] = {}
+                for start in range(0, len(found), STEP):
+                    _add(targets, found[start : start + STEP])
+                    self._account.spent += STEP // BRANCHES
+                    yield
+                    if self._changes != changes:
+                        break
+                else:
+                    self._ahead = topic, changes, targets
+                    return
+
+    def _remembered(self, topic: bytes, targets: dict[Session, int]) -> Route:
         reserved = topic.startswith(b"$SYS") and topic[4:5] in (b"", b"/")
         if len(topic) > LONGEST_REMEMBERED:
             return Route(targets, reserved)
@@ -187,19 +229,24 @@ class Router:
             raise ProtocolError(f"a Topic Name of more than {limits.max_topic_levels} levels")
 
     def _match(self, topic: bytes) -> dict[Session, int]:
-        """The sessions with a filter that matches and the right to receive, each with its options: who subscribed twice
-        gets one message."""
+        """The sessions with a filter that matches, each with its options: who subscribed twice gets one message."""
         found: list[dict[Session, int]] = []
         exact = self._exact.get(topic)
         if exact is not None:
             found.append(exact)
-        tree = self._tree
-        if tree.children or tree.rest:
-            self._match_tree(topic, found)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[:2] == (topic, self._changes):
+            found.append(ahead[2])
+        elif self._tree.children or self._tree.rest:
+            for _ in self._match_tree(topic, found):
+                pass
         if not found:
             return {}
-        targets = found[0] if len(found) == 1 else _each_once(found)
         self._account.spent += sum(map(len, found)) // DELIVERIES
+        return found[0] if len(found) == 1 else _each_once(found)
+
+    def _permitted(self, topic: bytes, targets: dict[Session, int]) -> dict[Session, int]:
+        """Those of them that have the right to receive it."""
         for session in targets:
             if session.rights is not None:
                 break
@@ -212,14 +259,19 @@ class Router:
             if session.rights is None or session.rights.may_receive(topic)
         }
 
-    def _match_tree(self, topic: bytes, found: list[dict[Session, int]]) -> None:
+    def _match_tree(self, topic: bytes, found: list[dict[Session, int]]) -> Iterator[None]:
+        """Find the holders of filters with wildcards. It yields after many branches."""
         nodes = [self._tree]
         looked = 0
         # A filter that begins with a wildcard has no part in topics that begin with `$` [MQTT-4.7.2-1].
         wildcard = not topic.startswith(b"$")
         for level in topic.split(b"/"):
             below: list[_Node] = []
-            for node in nodes:
+            for number, node in enumerate(nodes, 1):
+                if number % STEP == 0:
+                    self._account.spent += STEP // BRANCHES
+                    looked -= STEP
+                    yield
                 if wildcard and node.rest is not None:
                     found.append(node.rest)
                 child = node.children.get(level)
@@ -234,7 +286,7 @@ class Router:
                 break
             nodes = below
             wildcard = True
-        self._account.spent += looked // BRANCHES
+        self._account.spent += max(0, looked) // BRANCHES
         if not below:
             return
         for node in nodes:
@@ -297,11 +349,15 @@ def weight(topic_filter: bytes) -> int:
 
 def _each_once(found: list[dict[Session, int]]) -> dict[Session, int]:
     targets = dict(found[0])
-    for holders in found[1:]:
+    _add(targets, found[1:])
+    return targets
+
+
+def _add(targets: dict[Session, int], found: Sequence[dict[Session, int]]) -> None:
+    for holders in found:
         for session, options in holders.items():
             held = targets.get(session)
             if held is None:
                 targets[session] = options
             elif held != options:
                 targets[session] = together(held, options)
-    return targets

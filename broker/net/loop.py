@@ -26,6 +26,9 @@ SLICE = 256
 KEPT = 4 << 20
 
 
+#: Sockets that are ready at the same time: where there are more, each should take little.
+CROWD = 64
+
 #: Seconds after which a turn is late: from then on, those who could take much should take little.
 LATE = 0.005
 #: Seconds of a turn for those who go on where they had to stop; one of them goes on in any case.
@@ -64,6 +67,7 @@ class Loop:
         self._soon: list[Callable[[], None]] = []
         self._round: deque[Callable[[], None]] = deque()
         self._stopping = False
+        self.crowded = False  #: are so many sockets ready in this turn that each should take little?
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
         self.before_sleep: Callable[[], None] = lambda: None
 
@@ -140,6 +144,7 @@ class Loop:
                 timeout = None if due is None else min(max(0.0, due - monotonic()), LONGEST)
             ready = wait(timeout)
             now = deadlines.now = monotonic()
+            self.crowded = len(ready) > CROWD
             left = SLICE
             for handler, events in ready:
                 try:

@@ -18,6 +18,8 @@ from .unsent import LARGE, Unsent
 #: Bytes read at a time; and from a client that fills that, as large packets are copied less often then.
 BLOCK = 65_536
 BIG_BLOCK = 262_144
+#: The same in a crowd: what all of them send at once must not add up to a long turn.
+SMALL_BLOCK = 8_192
 #: Buffers that one system call takes (IOV_MAX is 1024 on Linux and macOS).
 VECTOR = 512
 
@@ -97,7 +99,7 @@ class Transport:
                 client.progress(now)
             if events & READ and self._events & READ:
                 try:
-                    data = self._sock.recv(self._block)
+                    data = self._sock.recv(SMALL_BLOCK if self._loop.crowded else self._block)
                 except (BlockingIOError, InterruptedError):
                     return
                 except OSError as error:

@@ -14,6 +14,8 @@ from itertools import groupby, islice
 
 #: Frames of this size are not copied together.
 LARGE = 8_192
+#: Bytes that are handed to the system at once.
+AT_ONCE = 1 << 19
 
 Buffer = bytes | memoryview
 
@@ -55,8 +57,16 @@ class Unsent:
             size -= len(first)
 
     def first(self, count: int) -> list[Buffer]:
-        """So many buffers, at the most, of those that are next."""
-        return list(islice(self._buffers, count))
+        """So many buffers, at the most, of those that are next; not many more bytes than the system takes in a
+        millisecond, as others wait meanwhile."""
+        room = AT_ONCE
+        buffers: list[Buffer] = []
+        for buffer in islice(self._buffers, count):
+            if len(buffer) > room:
+                return buffers or [memoryview(buffer)[:AT_ONCE]]
+            room -= len(buffer)
+            buffers.append(buffer)
+        return buffers
 
     @property
     def waiting(self) -> int:

@@ -155,6 +155,7 @@ class WebSocket:
     def lost(self, why: str) -> None:
         self._state = CLOSED
         self._tell_lost(why)
+        self._forget()
 
     # --- the client's side calls ---
 
@@ -196,6 +197,7 @@ class WebSocket:
             self._state = CLOSED
             self.client = None
             transport.close(gently)
+            self._forget()
 
     def pause_reading(self) -> None:
         self._held = True
@@ -390,6 +392,17 @@ class WebSocket:
         self._state = CLOSED
         self._tell_lost(why)
         self._transport.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        """It is over. The core leads back to itself, and holds what came last: that would stay for long."""
+        self._backlog = b""
+        core = self._core
+        core.reader.buffer.clear()
+        core.parser.close()
+        for error in (core.parser_exc, core.handshake_exc):
+            if error is not None:
+                error.__traceback__ = None
 
     def _tell_lost(self, why: str) -> None:
         client, self.client = self.client, None

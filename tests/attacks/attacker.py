@@ -9,7 +9,14 @@ import resource
 import sys
 from pathlib import Path
 
-from tests.attacks import on_memory, on_places, on_time  # noqa: F401  # they fill the table
+from tests.attacks import (  # noqa: F401  # they fill the table
+    on_memory,
+    on_places,
+    on_time,
+    time_by_acknowledging,
+    time_by_connecting,
+    time_by_subscribing,
+)
 from tests.attacks.ground import ATTACKS, Ground
 
 

@@ -260,6 +260,9 @@ class Forbidden:
     def may_publish(self, topic: bytes) -> bool:
         return topic not in self.publish
 
+    def may_surely_publish(self, topic: bytes) -> bool:
+        return self.may_publish(topic)
+
     def may_receive(self, topic: bytes) -> bool:
         return topic not in self.receive
 

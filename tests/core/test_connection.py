@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import account
-from broker.core.account import DELIVERIES, LEAST, SHARE, TURN
-from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, MAX_OWED, PROGRESS, SLICE
+from broker.core.account import DELIVERIES, LEAST, SHARE, SLICE, TURN
+from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, MAX_OWED, PROGRESS
 from broker.core.limits import Limits
 from broker.core.session import Session
 from broker.wire.codes import ReturnCode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import router as router_module
+from broker.core.account import BRANCHES, Account
 from broker.core.limits import Limits
 from broker.core.router import LONGEST_REMEMBERED, MAX_ROUTES, Route, Router, _Node
 from broker.core.session import Discard, Session
@@ -375,3 +377,36 @@ def test_a_match_does_not_look_at_filters_that_the_topic_cannot_reach() -> None:
         return len(touched)
 
     assert cost(0) == cost(500) > 0
+
+
+def test_a_match_that_takes_long_is_done_in_steps() -> None:
+    """4,096 filters that all match: the same sessions come out, whatever happens between two steps."""
+    account = Account()
+    router = Router(Limits(), account)
+    sessions = [Session(f"c{number}", 0, Discard()) for number in range(3)]
+    filters = ["/".join((*levels, "#")).encode() for levels in itertools.product("a+", repeat=12)]
+    for number, topic_filter in enumerate(filters):
+        router.subscribe(sessions[number % 3], topic_filter, number % 2)
+    assert router.wildcards == len(filters)
+    topic = b"/".join([b"a"] * 12 + [b"x"])
+    steps = sum(1 for _ in router.route_in_steps(topic))
+    assert steps >= 3
+    spent = account.spent
+    assert spent >= 2 * len(filters) // BRANCHES
+    route = router.route(topic)
+    assert account.spent - spent < 50  # nothing is looked for again
+    assert set(route.sessions) == set(sessions)
+
+    # Who unsubscribes meanwhile gets nothing any more; the search begins again, and in the end is not needed.
+    for changing in (1, 10):
+        router.forget_routes()
+        for number, _ in enumerate(router.route_in_steps(topic)):
+            if number < changing:
+                for one in range(3):
+                    router.unsubscribe(sessions[2], filters[2 + 3 * (number * 3 + one)])
+        for topic_filter in filters:
+            router.unsubscribe(sessions[2], topic_filter)
+        assert set(router.route(topic).sessions) == set(sessions[:2])
+        for number, topic_filter in enumerate(filters[2::3]):
+            router.subscribe(sessions[2], topic_filter, number % 2)
+    assert router.wildcards == router.count == len(filters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import socket
 import threading
 import time
 from pathlib import Path
@@ -167,6 +168,110 @@ ELSEWHERE = {
     ],
 }
 
+ELSEWHERE |= {
+    "a topic, a filter or a right that costs seconds": [
+        "attacks/time_by_subscribing.py::wildcards_of_many_clients",
+        "attacks/time_by_subscribing.py::an_acl_that_branches",
+        "attacks/on_time.py::many_wildcards",
+        "core/test_router.py::test_a_match_that_takes_long_is_done_in_steps",
+        "attacks/test_attacks.py::test_others_are_served_meanwhile",
+    ],
+    "connections that are opened and reset without end": [
+        "attacks/time_by_connecting.py::connections_that_are_reset",
+        "attacks/on_time.py::clients_that_come_and_go",
+        "end_to_end/test_hostile.py::test_clients_that_come_and_go",
+    ],
+    "a silent connection that keeps the broker busy": [
+        "end_to_end/test_weaknesses.py::test_who_says_nothing_costs_nothing",
+        "end_to_end/test_hostile.py::test_a_thousand_silent_connections",
+    ],
+    "memory that a refused CONNECT leaves behind": [
+        "end_to_end/test_weaknesses.py::test_a_connect_that_is_refused_leaves_nothing_behind",
+        "end_to_end/test_weaknesses.py::test_a_web_socket_that_breaks_a_rule_leaves_nothing_behind",
+    ],
+    "CONNECT, SUBSCRIBE and DISCONNECT in an order that nobody thought of": [
+        "end_to_end/test_weaknesses.py::test_clients_that_subscribe_and_are_taken_over_all_at_once",
+        "fuzz/test_fuzzers.py::test_some_dialogues_in_process",
+    ],
+    "lengths within a packet that lie": [  # rows of tests/vectors.py
+        "wire/test_decoder.py::test_byte_by_byte",
+        "end_to_end/test_hostile.py::test_every_malformed_packet_closes_its_connection_and_no_other",
+        "end_to_end/test_hostile.py::test_broken_copies_of_good_packets_harm_nobody",
+        "fuzz/test_fuzzers.py::test_some_bytes_for_the_decoder",
+    ],
+    "the broker's own topics for who asked for everything": [
+        "core/test_router.py::test_a_wildcard_in_front_has_no_part_in_topics_with_a_dollar",
+        "auth/test_acl.py::test_no_name_makes_a_pattern_reach_dollar_topics",
+    ],
+    "a WebSocket request with many or long headers": [
+        "net/test_ws.py::test_what_is_refused",
+        "attacks/time_by_connecting.py::web_socket_requests",
+        "end_to_end/test_weaknesses.py::test_thousands_of_headers_are_refused",
+    ],
+    "a WebSocket message that unpacks to far more than came": [
+        "net/test_ws.py::test_no_compression_is_agreed_on",
+        "net/test_ws.py::test_compressed_frames_are_refused",
+    ],
+    "a WebSocket message in fragments without end": [
+        "net/test_ws.py::test_a_message_may_have_fragments_without_end",
+        "attacks/on_time.py::fragments_of_nothing",
+    ],
+    "a foreign page that speaks to the broker": ["net/test_ws.py::test_which_pages_may_connect"],
+    "a PROXY header that never ends, or drips": [
+        "net/test_proxy.py::test_what_is_no_header",
+        "net/test_proxy.py::test_one_that_takes_too_long_is_ended",
+        "end_to_end/test_proxy.py::test_connect_timeout_covers_header_and_connect_together",
+        "attacks/time_by_connecting.py::proxy_headers_that_drip",
+    ],
+    "a PROXY header that names no client, or an unknown kind of address": [
+        "net/test_proxy.py::test_a_whole_header",
+        "net/test_proxy.py::test_any_bytes_in_any_pieces_have_one_outcome",
+        "net/test_proxy.py::test_a_proxy_that_speaks_for_itself_is_a_client_from_where_it_is",
+    ],
+    "a PROXY header from who is no proxy": [
+        "end_to_end/test_proxy.py::test_others_are_refused_whatever_they_say_and_told_once",
+        "end_to_end/test_proxy.py::test_without_proxy_protocol_a_header_is_no_header",
+    ],
+    "TLS handshakes that take all there is": [
+        "net/test_tls.py::test_only_some_handshakes_are_done_in_a_turn",
+        "net/test_tls.py::test_addresses_take_turns_at_handshakes",
+        "attacks/on_places.py::handshakes_from_one_address",
+        "attacks/time_by_connecting.py::handshakes_that_are_finished",
+    ],
+}
+
+HERE = {
+    "memory kept for a repeated QoS 2 identifier": ["test_a_repeated_qos_2_identifier_keeps_nothing"],
+}
+
+#: What was published since 2022 that a broker without TLS in C, bridges or a web page can have, and its class above.
+PUBLISHED = {
+    "CVE-2023-0809": "a large allocation asked for before CONNECT is accepted",  # Mosquitto
+    "CVE-2023-3592": "memory that a refused CONNECT leaves behind",  # Mosquitto: a will with wrong properties
+    "CVE-2023-5632": "a silent connection that keeps the broker busy",  # Mosquitto
+    "CVE-2023-28366": "memory kept for a repeated QoS 2 identifier",  # Mosquitto
+    "CVE-2024-3935": "CONNECT, SUBSCRIBE and DISCONNECT in an order that nobody thought of",  # Mosquitto
+    "CVE-2024-8376": "CONNECT, SUBSCRIBE and DISCONNECT in an order that nobody thought of",  # Mosquitto
+    "CVE-2024-10525": "lengths within a packet that lie",  # Mosquitto's library: a SUBACK without codes
+    "CVE-2023-29994": "lengths within a packet that lie",  # NanoMQ, and 29995, 29996
+    "CVE-2023-33657": "lengths within a packet that lie",  # NanoMQ, and 33658 to 33660
+    "CVE-2023-34488": "lengths within a packet that lie",  # NanoMQ: CONNECT
+    "CVE-2024-42655": "the broker's own topics for who asked for everything",  # NanoMQ
+    "CVE-2024-42644": "CONNECT, SUBSCRIBE and DISCONNECT in an order that nobody thought of",  # FlashMQ: QoS above 0
+    "CVE-2024-37890": "a WebSocket request with many or long headers",  # ws
+    "CVE-2024-52804": "a WebSocket request with many or long headers",  # Tornado: quadratic cookies
+    "CVE-2023-26114": "a foreign page that speaks to the broker",  # code-server
+    "CVE-2023-44487": "connections that are opened and reset without end",  # HTTP/2 servers
+    "CVE-2024-23325": "a PROXY header that names no client, or an unknown kind of address",  # Envoy
+    "CVE-2024-23327": "a PROXY header that names no client, or an unknown kind of address",  # Envoy
+    "CVE-2021-23351": "a PROXY header that never ends, or drips",  # go-proxyproto, and 23409
+}
+
+
+def test_what_was_published_has_its_class() -> None:
+    assert [name for name, weakness in PUBLISHED.items() if weakness not in ELSEWHERE | HERE] == []
+    assert [test for tests in HERE.values() for test in tests if test not in globals()] == []
+
 
 @pytest.mark.parametrize("weakness", ELSEWHERE)
 def test_the_tests_of_a_class_are_there(weakness: str) -> None:
@@ -262,6 +367,92 @@ def test_what_comes_behind_a_connect_waits_in_the_network(start_broker: StartBro
     broker.wait_for("client refused", code=4)
     print(f"{sent / 2**20:.0f} MiB sent, {grown / 2**20:.1f} MiB more in memory")
     assert grown < 8 << 20
+
+
+def grown_by(broker: BrokerProcess, address: Address, wrong: list[bytes]) -> int:
+    """Bytes that the broker has more after each of these was sent 60 times over connections of their own."""
+
+    def attempts(count: int) -> int:
+        for _ in range(count):
+            for data in wrong:
+                with RawClient(address) as client:
+                    with contextlib.suppress(OSError):
+                        client.send(data)
+                        client.socket.shutdown(socket.SHUT_WR)
+                    client.closed()
+        return broker.rss()
+
+    before = attempts(20)
+    return attempts(60) - before
+
+
+def test_a_connect_that_is_refused_leaves_nothing_behind(shared_broker: BrokerProcess, address: Address) -> None:
+    """With all that it may carry, and its error at the end. What waits for Python's collector of circles counts: it
+    comes by rarely."""
+    will = Will("w" * 60_000, b"x" * 60_000)
+    wrong = [
+        connect("c" * 60_000, will=will._replace(topic="#" + "w" * 60_000)),
+        connect("", clean=False, will=will),
+        connect("c", will=will, username="u" * 60_000, password=b"p", level=9),
+        connect("c" * 60_000, will=will, name=b"MQTX"),
+        connect("c", will=will, flags=1),
+    ]
+    grown = grown_by(shared_broker, address, wrong)
+    print(f"{grown / 2**20:.1f} MiB more after 300 wrong CONNECTs of up to 180 KB")
+    assert grown < 8 << 20
+
+
+def test_a_web_socket_that_breaks_a_rule_leaves_nothing_behind(start_broker: StartBroker) -> None:
+    """Large frames before the fault, in the frames or in what they carry."""
+    broker = start_broker("[[listeners]]\nport = 0\nwebsocket = true\n")
+    head = (
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+    )
+
+    def frame(first: int, payload: bytes) -> bytes:
+        return bytes((first, 0xFF)) + len(payload).to_bytes(8, "big") + bytes(4) + payload
+
+    will = Will("#" + "w" * 60_000, b"x" * 60_000)
+    wrong = [
+        head + frame(0x81, b"x" * 400_000),
+        head + frame(0x82, connect() + b"x" * 300_000) + frame(0x83, b""),
+        head + frame(0x82, connect("c" * 60_000, will=will)) + frame(0x88, b""),
+    ]
+    grown = grown_by(broker, broker.address, wrong)
+    print(f"{grown / 2**20:.1f} MiB more after 180 WebSockets that broke a rule")
+    assert grown < 8 << 20
+
+
+def test_who_says_nothing_costs_nothing(start_broker: StartBroker) -> None:
+    """Neither before CONNECT, nor behind half of it, nor who has half closed its side, nor who is idle."""
+    broker = start_broker("connect_timeout = 60\n")
+    silent = [RawClient(broker.address) for _ in range(150)]
+    for client in silent[::3]:
+        client.send(connect("half")[:-2])
+    for client in silent[1::3]:
+        client.send(connect())
+        client.expect(connack(0))
+    for client in silent[2::3]:
+        client.socket.shutdown(socket.SHUT_WR)
+    with RawClient.connected(broker.address) as client:
+        client.ping()
+    before = broker.cpu()
+    time.sleep(1.0)  # what is measured is time
+    used = broker.cpu() - before
+    assert used < 0.2
+    for client in silent:
+        client.close()
+
+
+def test_thousands_of_headers_are_refused(start_broker: StartBroker) -> None:
+    """Whoever sends them gets an answer, and others are served."""
+    broker = start_broker("[[listeners]]\nport = 0\nwebsocket = true\n[[listeners]]\nport = 0\n")
+    for headers in (b"".join(b"X%d:\r\n" % number for number in range(4000)), b"Cookie: " + b'a="\\1' * 4000 + b"\r\n"):
+        with RawClient(broker.addresses[0]) as client:
+            client.send(b"GET /mqtt HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
+            assert client.closed().startswith(b"HTTP/1.1 4")
+    RawClient.connected(broker.addresses[1]).disconnect()
 
 
 # --- races ---
