@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
-from . import file_rights, logs
+from . import file_rights, logs, machine
 from .addresses import origin_of
 from .admission import Pace
 from .auth.checks import Checks
@@ -47,6 +47,8 @@ from .version import __version__
 GRACE = 5.0
 #: Seconds that the store gets to write what clients have been promised.
 STORE_GRACE = 5.0
+#: Bytes of memory for what clients make the broker hold, if the machine has even less.
+LEAST_MEMORY = 32 << 20
 #: Seconds between two looks whether somebody has set the system's clock, and for complaints that were left out of the
 #: log.
 CLOCK_CHECK = 10.0
@@ -254,6 +256,8 @@ class Server:
         limits = self.exchange.limits
         for row in fields(Limits):
             setattr(limits, row.name, getattr(self.config, row.name))
+        if self.config.max_memory is None:
+            limits.max_memory = max(LEAST_MEMORY, machine.memory() // 2)
         self.exchange.limits_changed()
 
     def _read_again(self) -> tuple[Config, Config, list[Rules]]:

@@ -21,8 +21,10 @@ from .clock import Clock
 from .complaints import Complaints
 from .endings import Endings
 from .expiry import Expiry
+from .incoming import Incoming
 from .journal import Journal
 from .limits import Limits
+from .memory import CONNECTION, RETAINED, SESSION, Memory
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from .queue import Queue, StoredQueue
 from .quotas import Quotas
@@ -55,6 +57,13 @@ LONG_SUBSCRIPTION = 1 << 17
 SUBSCRIPTION_DENIED = "subscription refused: not authorised"
 
 
+def connect_size(connect: Connect) -> int:
+    """Bytes of what is kept of a CONNECT, as long as the client is there."""
+    will = connect.will
+    size = len(connect.username or "")
+    return size if will is None else size + len(will.topic) + len(will.payload)
+
+
 class Exchange:
     """The heart of the broker. Everything runs on the loop's thread.
 
@@ -80,6 +89,8 @@ class Exchange:
         self.complaints = Complaints(log, timers)
         self.scheduler = scheduler
         self.quotas = Quotas(limits, log)
+        self.memory = Memory(limits, log)
+        self.incoming = Incoming(self.memory.incoming, scheduler.soon)
         self._weighed = -1  # what was stored when it was looked at last
         self.expiry = Expiry(clock, timers, limits, journal, scheduler, log, self._expire)
         #: May the author of this retained message still publish it?
@@ -130,6 +141,7 @@ class Exchange:
             self.expiry.left(session)
             session.received = set(stored.received) or None
             self.sessions[record.client_id] = session
+            self.memory.clients.size += SESSION + len(record.client_id)
             for topic_filter, options in stored.subscriptions.items():
                 self._enter(session, topic_filter, options)
             if stored.next_seq:
@@ -154,6 +166,8 @@ class Exchange:
 
     def no_room(self, connection: Connection, connect: Connect) -> str:
         """Why the session that this CONNECT asks for cannot be made, "" if it can, or is there."""
+        if self.memory.clients.full(CONNECTION + SESSION + len(connect.client_id) + connect_size(connect)):
+            return "there is no memory for more clients (max_memory)"
         session = self.sessions.get(connect.client_id)
         if connect.clean_session or (session is not None and session.store_id):
             return ""
@@ -177,6 +191,7 @@ class Exchange:
         if session is None:
             store_id = 0 if connect.clean_session else next(self._store_ids)
             session = self.sessions[client_id] = Session(client_id, store_id, self.away)
+            self.memory.clients.size += SESSION + len(client_id)
             session.proven_name = proven_name
             if store_id:
                 session.origin = connection.origin
@@ -192,6 +207,8 @@ class Exchange:
         session.listener = connection.listener
         session.bridge = connect.bridge
         connection.session = session
+        connection.size = CONNECTION + connect_size(connect)
+        self.memory.clients.size += connection.size
         self.connected += 1
         self.stats.connections += 1
         self.stats.maximum = max(self.stats.maximum, self.connected)
@@ -219,6 +236,7 @@ class Exchange:
             return
         connection.session = None
         self.connected -= 1
+        self.memory.clients.size -= connection.size
         session.connection = None
         session.sink = self.away
         if session.queue is not None:
@@ -275,6 +293,7 @@ class Exchange:
         session.feeding = None
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
+            self.memory.clients.size -= SESSION + len(session.client_id)
         if session.store_id:
             self.expiry.forget(session)
             self.quotas.leave(session)
@@ -298,6 +317,7 @@ class Exchange:
         """The limits are other ones: what goes by them beforehand does so by these."""
         self.expiry.limits_changed(list(self.sessions.values()))
         self.quotas.weigh(self.journal.stored)
+        self.memory.limits_changed()
 
     def _record(self, session: Session) -> SessionRecord:
         queue = session.queue
@@ -372,10 +392,13 @@ class Exchange:
             return "subscription refused: the filter is longer or deeper than the limit"
         if topic_filter.startswith(SHARED):
             return "subscription refused: this broker has no shared subscriptions ($share/..., $queue/...)"
-        if held is not None and topic_filter not in held:
+        if held is None or topic_filter not in held:
             room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
-            if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:
+            more = weight(topic_filter)
+            if held is not None and (len(held) >= limits.max_subscriptions or session.subscribed + more > room):
                 return "subscription refused: the session has as many as it may"
+            if self.memory.subscriptions.full(more):
+                return "subscription refused: there is no memory for more (max_memory)"
         rights = session.rights
         if rights is not None:
             before = rights.effort
@@ -389,7 +412,9 @@ class Exchange:
         if session.subscriptions is None:
             session.subscriptions = {}
         if topic_filter not in session.subscriptions:
-            session.subscribed += weight(topic_filter)
+            size = weight(topic_filter)
+            session.subscribed += size
+            self.memory.subscriptions.size += size
         session.subscriptions[topic_filter] = options
         if options & QOS and session.queue is None:
             self._make_queue(session)
@@ -416,7 +441,9 @@ class Exchange:
                 continue
             self.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
             if held is not None and held.pop(topic_filter, None) is not None:
-                session.subscribed -= weight(topic_filter)
+                size = weight(topic_filter)
+                session.subscribed -= size
+                self.memory.subscriptions.size -= size
                 self.router.unsubscribe(session, topic_filter)
                 if session.store_id:
                     self.journal.subscription(session.store_id, topic_filter, None)
@@ -558,8 +585,12 @@ class Exchange:
         old = retained.get(topic)
         limits = self.limits
         added = len(topic) + len(payload) - (old.message.size if old is not None else 0)
-        full = (old is None and retained.count >= limits.max_retained) or (
-            retained.memory + added > limits.max_retained_bytes
+        memory = self.memory.retained
+        memory.size = retained.memory + RETAINED * retained.count
+        full = (
+            (old is None and retained.count >= limits.max_retained)
+            or retained.memory + added > limits.max_retained_bytes
+            or (author is not None and memory.full(added + (RETAINED if old is None else 0)))
         )
         if full and author is not None:
             self.stats.dropped += 1

@@ -23,6 +23,8 @@ from tests.raw_client import RawClient, connect, publish
 PAUSE = 0.005
 #: Seconds after which the broker must have given back what it needed for the attack.
 AFTER = 5.0
+#: What a machine with 512 MiB has by default.
+SMALL = 'max_memory = "256 MiB"\n'
 #: An attack that does not end by itself is ended.
 PATIENCE = 240.0
 
@@ -149,7 +151,7 @@ def run(name: str, directory: Path, scale: float = 1.0) -> Result:
     if attack.prepare is not None:
         attack.prepare(directory)
     data = directory / "data" if attack.durable else None
-    broker = BrokerProcess(directory, attack.toml.replace("{directory}", str(directory)), data=data)
+    broker = BrokerProcess(directory, SMALL + attack.toml.replace("{directory}", str(directory)), data=data)
     try:
         return _measured(broker, attack, directory, data, scale)
     finally:

@@ -176,8 +176,8 @@ def identifiers_that_are_never_released(ground: Ground) -> None:
 @attack(Allowed(memory=MEMORY))
 def deep_subscriptions(ground: Ground) -> None:
     """20 clients with 10,000 subscriptions of 15 levels each"""
-    for number in range(ground.count(20, 2)):
-        client = ground.client()
+    clients = [ground.client() for _ in range(ground.count(20, 2))]
+    for number, client in enumerate(clients):
         for start in range(0, 10_000, 1000):
             filters = [(f"{number}/{start + i}/" + "/".join("abcdefghijkl") + "/+", 0) for i in range(1000)]
             client.send(subscribe(*filters))
