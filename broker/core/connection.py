@@ -61,7 +61,7 @@ MAX_OWED = 65_536
 NOT_ACCEPTED = "connection closed before it was accepted"
 
 # Why nothing is decoded, and but for _ADMISSION nothing read: bits.
-_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND = 1, 2, 4, 8, 16, 32, 64
+_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND, _FULL = 1, 2, 4, 8, 16, 32, 64, 128
 
 
 class _Spent(Exception):
@@ -101,6 +101,7 @@ class Connection:
         "session",
         "size",
         "state",
+        "taken_at",
         "will",
     )
 
@@ -135,6 +136,7 @@ class Connection:
         self.out = transport.out
         self.state = CONNECTING
         self.session: Session | None = None
+        self.taken_at = now  #: when it took something of what was unsent
         self.size = 0  #: bytes that it takes, as core.memory counts
         self.rights: Rights | None = None
         self.will: Will | None = None
@@ -276,6 +278,8 @@ class Connection:
             stats.bugs += 1
             exchange.complaints.bug("bug: it closes this client's connection", error, self.peer, client=self.client_id)
             self.close("a bug in the broker")
+        if exchange.pressure.queue is not None:
+            exchange.pressure.hold(self)
 
     def _no_memory(self) -> None:
         """It ends the client that caused it."""
@@ -324,6 +328,20 @@ class Connection:
             if ended != _ADMISSION:
                 self._transport.resume_reading()
             self._process()
+
+    def hold_back(self) -> None:
+        """See core.pressure: a queue fills up with what it publishes."""
+        self._pause(_FULL)
+
+    def let_go(self) -> None:
+        self._exchange.scheduler.in_turn(self._go_on_publishing)
+
+    def _go_on_publishing(self) -> None:
+        self._resume(_FULL)
+
+    @property
+    def longest_hold(self) -> float:
+        return self._patience / 3 or float("inf")  # half of its keep alive
 
     def quiesce(self) -> None:
         """The broker ends: take nothing more from a client that is connected."""
@@ -681,7 +699,7 @@ class Connection:
 
     def progress(self, now: float) -> None:
         """The client took some of what was unsent: while it has not enough of that, it is its sign of life."""
-        self._last_heard = now
+        self._last_heard = self.taken_at = now
 
     def lost(self, why: str) -> None:
         """The network connection has ended."""
@@ -719,6 +737,7 @@ class Connection:
 
     def _end(self, gently: bool = True) -> None:
         self.state = CLOSED
+        self._exchange.pressure.forget(self)
         self._decoder.drop()
         if self._parked or self._below:
             self._exchange.incoming.change(self, -self._parked - self._below)

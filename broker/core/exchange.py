@@ -26,6 +26,7 @@ from .journal import Journal
 from .limits import Limits
 from .memory import CONNECTION, RETAINED, SESSION, Memory
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
+from .pressure import Pressure
 from .queue import Queue, StoredQueue
 from .quotas import Quotas
 from .retained import Retained
@@ -90,6 +91,7 @@ class Exchange:
         self.scheduler = scheduler
         self.quotas = Quotas(limits, log)
         self.memory = Memory(limits, log)
+        self.pressure = Pressure(timers)
         self.incoming = Incoming(self.memory.incoming, scheduler.soon)
         self._weighed = -1  # what was stored when it was looked at last
         self.expiry = Expiry(clock, timers, limits, journal, scheduler, log, self._expire)
@@ -285,10 +287,13 @@ class Exchange:
             self.denied("will refused: not authorised", connection.peer, session, will.topic)
         else:
             self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
+            self.pressure.queue = None  # nobody is there who could be held back
 
     def discard(self, session: Session) -> None:
         """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""
         queue = session.queue
+        if queue is not None:
+            queue.discard()
         self.endings.remove(session)
         session.feeding = None
         if self.sessions.get(session.client_id) is session:
@@ -516,6 +521,7 @@ class Exchange:
         else:
             session.feeding = None
         self._fed[session] = FEED_SIZE - room
+        self.pressure.queue = None  # it is the broker that goes slowly here
 
     def _may_be_fed(self, record: RetainedRecord, session: Session, options: int) -> bool:
         """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not

@@ -81,5 +81,10 @@ class Memory:
             part.limit = self._limits.max_memory * SHARES[name] // WHOLE
 
     @property
+    def most_in_queue(self) -> int:
+        """Bytes that may wait in one queue."""
+        return max(1 << 20, self.queues.limit // 4)
+
+    @property
     def size(self) -> int:
         return sum(part.size for part in self.parts.values())
