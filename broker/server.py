@@ -125,6 +125,7 @@ class Server:
         self._sys = SysTopics(self.exchange, __version__, self.timers.now)
         self._tidying = Tidying(store, journal, self._lane, self.timers, log)
         self.loop.before_sleep = self._before_sleep
+        self.loop.no_memory = self._no_memory
         self.timers.after(0.0, self._publish_sys)
         self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
 
@@ -224,7 +225,16 @@ class Server:
         else:
             self._begin_ending()
 
+    def _no_memory(self) -> bool:
+        """The system gives no more: end who holds most, and tell it now and then."""
+        event = "the system gives no more memory: connections are closed; a lower max_memory would prevent that"
+        self.exchange.complaints.error(event, "", max_memory=self.exchange.limits.max_memory)
+        return self.exchange.incoming.shed()
+
     def _bug(self, error: BaseException) -> None:
+        if isinstance(error, MemoryError):
+            self._no_memory()
+            return
         self.exchange.stats.bugs += 1
         self.exchange.complaints.bug("bug: the broker goes on without what it wanted to do", error, "")
 

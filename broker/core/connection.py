@@ -201,6 +201,9 @@ class Connection:
         if self.state == ADMITTING and self._decoder.buffered:
             # What came behind CONNECT has its turn even if the client leaves then: that is noticed afterwards.
             self._pause(_BEHIND)
+        if self._paused & ~_ADMISSION:
+            self._watched = True
+            self._park(self._decoder.block)  # a layer below may go on a little
         self._exchange.incoming.relieve()
 
     # --- what is held of packets that are not whole ---
@@ -314,6 +317,7 @@ class Connection:
         if not self._paused & ~_ADMISSION:
             self._transport.pause_reading()
             self._park(self._decoder.block)
+            self._watched = True
         self._paused |= reason
 
     def _resume(self, reason: int) -> None:

@@ -58,9 +58,18 @@ class Incoming:
         if not self.over:
             return
         self.over = False
-        if not part.full():
-            return
-        enough = part.limit - part.limit // RELIEF
+        if part.full():
+            self._close_largest(part.limit - part.limit // RELIEF)
+
+    def shed(self) -> bool:
+        """The system gives no more memory, whatever the limit is: free some. False if nothing is held here."""
+        size = self._part.size
+        self._close_largest(size - size // RELIEF)
+        return self._part.size < size
+
+    def _close_largest(self, enough: int) -> None:
+        """Close connections until so many bytes are left."""
+        part = self._part
         places: dict[str, list[tuple[int, int, Sender]]] = {}
         for number, sender in enumerate(self._held):
             places.setdefault(sender.origin, []).append((-sender.wanted, number, sender))
@@ -73,4 +82,4 @@ class Incoming:
             wanted, _, sender = heapq.heappop(places[place])
             if places[place]:
                 heapq.heappush(totals, (total - wanted, place))
-            sender.close("too much memory is held by packets that are not whole (max_memory), and its is the largest")
+            sender.close("too much memory is held by packets that are not whole, and its is the largest")

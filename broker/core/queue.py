@@ -99,13 +99,13 @@ class Queue:
         else:
             if waiting is None:
                 waiting = self._waiting = Waiting(exchange.memory.queues)
-            if not self._has_room(message.size, waiting):
+            if not self._may_wait(message.size, waiting):
                 self._drop()
                 return
             waiting.put((0, message, qos))  # it has its place when it is sent
             self.size += message.size
 
-    def _has_room(self, more: int, waiting: Waiting) -> bool:
+    def _may_wait(self, more: int, waiting: Waiting) -> bool:
         """May so many bytes more wait? From half of what may wait on, publishers are held back; as long as they are, a
         little more than that may come: what was on its way."""
         exchange = self._exchange

@@ -66,6 +66,8 @@ class Loop:
         self._stopping = False
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
         self.before_sleep: Callable[[], None] = lambda: None
+        #: The system gives no more memory: frees some, or returns False.
+        self.no_memory: Callable[[], bool] = lambda: False
 
     # --- sockets ---
 

@@ -103,13 +103,20 @@ class Transport:
                 except OSError as error:
                     self._lose(f"network error: {reason(error)}")
                     return
+                except MemoryError:
+                    if self._loop.no_memory():  # what should be read is still there
+                        return
+                    raise
                 if data:
                     self._block = BIG_BLOCK if len(data) >= BLOCK else BLOCK
                     client.receive(data, now)
                 else:
                     self._lose("closed by the client without DISCONNECT")
+        except MemoryError:
+            self._lose("no memory is left for what this client sends")
+            self._loop.no_memory()
         except Exception:
-            # A bug, in whatever layer, or no memory: it ends this connection, which would bring it about again.
+            # A bug, in whatever layer: it ends this connection, which would bring it about again.
             self._lose("a bug in the broker")
             raise
 
