@@ -210,6 +210,8 @@ class Server:
             dirty, exchange.dirty = exchange.dirty, set()
             for connection in dirty:
                 connection.flush()
+        if self.loop.backlog.size > self.loop.backlog.limit:
+            self._close_slowest()
         exchange.end_of_turn()
         if self._deadline is not None:
             self._go_on_ending()
@@ -224,6 +226,19 @@ class Server:
             self.loop.stop()
         else:
             self._begin_ending()
+
+    def _close_slowest(self) -> None:
+        """Too much waits for clients that read slowly, though no more is produced for them: close who reads least."""
+        part = self.exchange.memory.unsent
+        backlog = self.loop.backlog
+        part.size = backlog.size
+        part.full()
+        clients = [one for entrance in self._entrances for one in entrance.unsent()]
+        for _, connection in sorted(clients, key=lambda one: one[0], reverse=True):
+            if backlog.size <= backlog.limit - backlog.limit // 8:
+                break
+            why = "too much waits for clients that do not read (max_memory), and most for this one"
+            connection.close(why, gently=False)
 
     def _no_memory(self) -> bool:
         """The system gives no more: end who holds most, and tell it now and then."""
@@ -243,6 +258,8 @@ class Server:
         if not interval:
             return now + 10.0  # a reload may switch it on
         self.exchange.stats.bytes_sent = self.loop.bytes_sent
+        self.exchange.memory.unsent.size = self.loop.backlog.size
+        self.exchange.memory.retained.size = self.exchange.retained.held
         self._sys.publish(now)
         return now + interval
 
@@ -269,6 +286,7 @@ class Server:
         if self.config.max_memory is None:
             limits.max_memory = max(LEAST_MEMORY, machine.memory() // 2)
         self.exchange.limits_changed()
+        self.loop.backlog.limit = self.exchange.memory.unsent.limit
 
     def _read_again(self) -> tuple[Config, Config, list[Rules]]:
         """On a worker's thread: what the configuration now says, what of it can be taken over, and what its files say.

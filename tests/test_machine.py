@@ -14,8 +14,6 @@ from tests.broker_process import environment
 MIB = 1 << 20
 
 
-
-
 def test_the_machine_has_some() -> None:
     assert 64 * MIB < machine.memory() < 1 << 50
 

@@ -24,7 +24,7 @@ from .expiry import Expiry
 from .incoming import Incoming
 from .journal import Journal
 from .limits import Limits
-from .memory import CONNECTION, RETAINED, SESSION, Memory
+from .memory import CONNECTION, SESSION, Memory
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from .pressure import Pressure
 from .queue import Queue, StoredQueue
@@ -592,11 +592,11 @@ class Exchange:
         limits = self.limits
         added = len(topic) + len(payload) - (old.message.size if old is not None else 0)
         memory = self.memory.retained
-        memory.size = retained.memory + RETAINED * retained.count
+        memory.size = retained.held
         full = (
             (old is None and retained.count >= limits.max_retained)
             or retained.memory + added > limits.max_retained_bytes
-            or (author is not None and memory.full(added + (RETAINED if old is None else 0)))
+            or (author is not None and memory.full(added))
         )
         if full and author is not None:
             self.stats.dropped += 1

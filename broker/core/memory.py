@@ -22,8 +22,6 @@ RELIEF = 8
 #: Bytes that a session takes, and a connection, beside the texts that they hold: measured in CPython 3.11.
 SESSION = 700
 CONNECTION = 2_300
-#: Bytes that a retained message takes, beside its topic and payload.
-RETAINED = 500
 
 _TOLD = {
     "incoming": "too much memory in packets that are not whole: connections that hold the most are closed",

@@ -27,7 +27,10 @@ class SysTopics:
     def _memory(self) -> dict[str, object]:
         """What is held, beside its limit, in all and by part."""
         memory = self._exchange.memory
-        values: dict[str, object] = {"memory/bytes": memory.size, "memory/bytes/limit": self._exchange.limits.max_memory}
+        values: dict[str, object] = {
+            "memory/bytes": memory.size,
+            "memory/bytes/limit": self._exchange.limits.max_memory,
+        }
         for name, part in memory.parts.items():
             values[f"memory/{name}/bytes"] = part.size
             values[f"memory/{name}/bytes/limit"] = part.limit

@@ -151,7 +151,7 @@ class Transport:
             return
         self._loop.bytes_sent += sent
         if sent < size:
-            self._unsent = Unsent(self.max_unsent)
+            self._unsent = Unsent(self.max_unsent, self._loop.backlog)
             self._unsent.add(out)
             self._unsent.take(sent)
             self._watch(self._events | WRITE)
@@ -172,6 +172,7 @@ class Transport:
         self._loop.bytes_sent += sent
         unsent.take(sent)
         if not unsent.size:
+            unsent.drop()
             self._unsent = None
             self._watch(self._events & ~WRITE)
         if unsent.waiting <= self.max_unsent // 2:
@@ -181,7 +182,7 @@ class Transport:
 
     def _check_congestion(self, unsent: Unsent) -> None:
         waiting = unsent.waiting
-        if waiting > self.max_unsent and self.client is not None:
+        if waiting > min(self.max_unsent, self._loop.backlog.part) and self.client is not None:
             self.client.congest(waiting)
 
     # --- the client's side calls ---
@@ -206,7 +207,9 @@ class Transport:
                 self._loop.bytes_sent += self._sock.send(b"".join(self.out))
         self._closed = True
         self.out.clear()
-        self._unsent = None
+        if self._unsent is not None:
+            self._unsent.drop()
+            self._unsent = None
         if self._events:
             self._loop.unregister(self._sock)
             self._events = 0

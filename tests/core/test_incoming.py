@@ -48,9 +48,12 @@ def test_who_announces_most_is_closed_and_an_honest_client_is_not() -> None:
     honest.send(b"x" * (MIB - sent))
     assert honest.payloads() == ["x" * (MIB - 3)]
     assert 40 < sum(attacker.closed for attacker in attackers) < 60
-    assert world.log.events("warning").count(
-        "too much memory in packets that are not whole: connections that hold the most are closed"
-    ) == 1
+    assert (
+        world.log.events("warning").count(
+            "too much memory in packets that are not whole: connections that hold the most are closed"
+        )
+        == 1
+    )
     for attacker in attackers:
         if not attacker.closed:
             attacker.drop()
