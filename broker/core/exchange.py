@@ -29,6 +29,7 @@ from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, Sess
 from .pressure import Pressure
 from .queue import Queue, StoredQueue
 from .quotas import Quotas
+from .retained import MESSAGE as RETAINED
 from .retained import Retained
 from .router import Route, Router, weight
 from .session import Discard, Session
@@ -596,7 +597,7 @@ class Exchange:
         full = (
             (old is None and retained.count >= limits.max_retained)
             or retained.memory + added > limits.max_retained_bytes
-            or (author is not None and memory.full(added))
+            or (author is not None and memory.full(added + (RETAINED if old is None else 0)))
         )
         if full and author is not None:
             self.stats.dropped += 1

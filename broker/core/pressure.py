@@ -7,8 +7,8 @@ Nobody waits for ever, or one slow reader would stop all who publish:
 
 - a queue whose client takes nothing for STALLED seconds holds nobody back until it takes something again;
 - a publisher waits STRETCH seconds at a time at the most, then its next packets are looked at;
-- and in all CREDIT seconds, which it earns anew at a tenth of the time that goes by. Who has none left is not held back,
-  whoever reads slowly: this is the most that any number of slow readers can cost a publisher.
+- and in all CREDIT seconds, which it earns anew at a tenth of the time that goes by. Who has none left is not held
+  back, whoever reads slowly: this is the most that any number of slow readers can cost a publisher.
 """
 
 from __future__ import annotations

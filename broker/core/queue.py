@@ -222,7 +222,7 @@ class Queue:
         return True
 
     def _release(self, seq: int) -> bool:
-        """Note that the client has the message at this place. True if that has to be stored before it may be told so."""
+        """Note that the client has this message. True if that has to be stored before it may be told so."""
         return False
 
     def _settle(self, sent: _InFlight) -> None:
@@ -292,8 +292,8 @@ class StoredQueue(Queue):
     """
 
     __slots__ = (
-        "_added", "_count", "_early", "_fetching", "_loaded", "_other_ids", "_refill_below", "_released", "_released_changed",
-        "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
+        "_added", "_count", "_early", "_fetching", "_loaded", "_other_ids", "_refill_below", "_released",
+        "_released_changed", "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:

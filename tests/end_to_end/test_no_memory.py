@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker_process import BrokerProcess, StartBroker
-from tests.raw_client import RawClient, publish, puback
+from tests.raw_client import RawClient, puback, publish
 
 MIB = 1 << 20
 
