@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from broker.core.incoming import Incoming
 from broker.core.limits import Limits
 from broker.core.memory import SHARES, WHOLE, Memory
@@ -75,7 +77,7 @@ class Holding:
 
 
 def test_many_small_packets_from_one_place_do_not_push_out_a_large_one_from_another() -> None:
-    calls = []
+    calls: list[Callable[[], None]] = []
     part = Memory(Limits(max_memory=8 * MIB), FakeLog()).incoming
     incoming = Incoming(part, calls.append)
     honest = Holding(incoming, "honest", MIB, 900_000)

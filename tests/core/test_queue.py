@@ -187,9 +187,9 @@ def test_a_backlog_of_more_than_all_identifiers_goes_out_though_the_first_is_not
     client = subscriber(world, 1)
     client.disconnect()
     queue = queue_of(world)
-    for number in range(count):
-        queue.deliver(Message(b"t", b"m%d" % number, 1), 1)
-        if number % 1000 == 0:
+    for n in range(count):
+        queue.deliver(Message(b"t", b"m%d" % n, 1), 1)
+        if n % 1000 == 0:
             world.settle()
     world.settle()
     client = world.join("sub", clean=False)
@@ -736,10 +736,10 @@ def test_a_clean_session_holds_so_many_messages_in_memory_and_drops_the_rest() -
     world = World(limits=Limits(max_inflight=2, max_memory_queue=3))
     client = subscriber(world, clean=True)
     publisher = world.join("pub")
-    for number in range(10):
-        publisher.publish("t", f"m{number}", 1, number + 1)
+    for n in range(10):
+        publisher.publish("t", f"m{n}", 1, n + 1)
     world.advance(4.0)  # so long its publisher waits for it
-    assert publisher.take() == [("PUBACK", number + 1) for number in range(10)]
+    assert publisher.take() == [("PUBACK", n + 1) for n in range(10)]
     assert (queue_of(world).count, world.exchange.stats.dropped) == (5, 5)
     assert publishes(drain(client)) == names(5)
     assert world.log.events("warning") == [
@@ -748,8 +748,8 @@ def test_a_clean_session_holds_so_many_messages_in_memory_and_drops_the_rest() -
     ]
     assert world.log.fields("queue empty again") == [{"client": "sub", "dropped": 5}]
     world.advance(60.0)
-    for number in range(10):  # and it is told again
-        publisher.publish("t", f"m{number}", 1, number + 1)
+    for n in range(10):  # and it is told again
+        publisher.publish("t", f"m{n}", 1, n + 1)
     world.advance(4.0)
     assert len(world.log.events("warning")) == 3
     drain(client)
