@@ -106,6 +106,14 @@ class Entrance:
         """All addresses that it listens on."""
         return [str(listener) for listener in self._listeners]
 
+    def unsent(self) -> Iterator[tuple[int, Connection]]:
+        """How many bytes wait for each client for which any do."""
+        for transport, connection in self.connections.items():
+            layer = transport.client
+            size = layer.unsent if isinstance(layer, TlsLayer) else transport.unsent
+            if size:
+                yield size, connection
+
     def replace(self, config: ListenerConfig, rules: Rules) -> None:
         """Go by another configuration. Who is connected keeps the TLS that there is."""
         self._taken_by_proxies = bool(config.proxy_protocol and not self.config.proxy_protocol)

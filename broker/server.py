@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
-from . import file_rights, logs
+from . import file_rights, logs, machine
 from .addresses import origin_of
 from .admission import Pace
 from .auth.checks import Checks
@@ -47,6 +47,8 @@ from .version import __version__
 GRACE = 5.0
 #: Seconds that the store gets to write what clients have been promised.
 STORE_GRACE = 5.0
+#: Bytes of memory for what clients make the broker hold, if the machine has even less.
+LEAST_MEMORY = 32 << 20
 #: Seconds between two looks whether somebody has set the system's clock, and for complaints that were left out of the
 #: log.
 CLOCK_CHECK = 10.0
@@ -123,6 +125,7 @@ class Server:
         self._sys = SysTopics(self.exchange, __version__, self.timers.now)
         self._tidying = Tidying(store, journal, self._lane, self.timers, log)
         self.loop.before_sleep = self._before_sleep
+        self.loop.no_memory = self._no_memory
         self.timers.after(0.0, self._publish_sys)
         self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
 
@@ -207,6 +210,8 @@ class Server:
             dirty, exchange.dirty = exchange.dirty, set()
             for connection in dirty:
                 connection.flush()
+        if self.loop.backlog.size > self.loop.backlog.limit:
+            self._close_slowest()
         exchange.end_of_turn()
         if self._deadline is not None:
             self._go_on_ending()
@@ -222,7 +227,29 @@ class Server:
         else:
             self._begin_ending()
 
+    def _close_slowest(self) -> None:
+        """Too much waits for clients that read slowly, though no more is produced for them: close who reads least."""
+        part = self.exchange.memory.unsent
+        backlog = self.loop.backlog
+        part.size = backlog.size
+        part.full()
+        clients = [one for entrance in self._entrances for one in entrance.unsent()]
+        for _, connection in sorted(clients, key=lambda one: one[0], reverse=True):
+            if backlog.size <= backlog.limit - backlog.limit // 8:
+                break
+            why = "too much waits for clients that do not read (max_memory), and most for this one"
+            connection.close(why, gently=False)
+
+    def _no_memory(self) -> bool:
+        """The system gives no more: end who holds most, and tell it now and then."""
+        event = "the system gives no more memory: connections are closed; a lower max_memory would prevent that"
+        self.exchange.complaints.error(event, "", max_memory=self.exchange.limits.max_memory)
+        return self.exchange.incoming.shed()
+
     def _bug(self, error: BaseException) -> None:
+        if isinstance(error, MemoryError):
+            self._no_memory()
+            return
         self.exchange.stats.bugs += 1
         self.exchange.complaints.bug("bug: the broker goes on without what it wanted to do", error, "")
 
@@ -231,6 +258,8 @@ class Server:
         if not interval:
             return now + 10.0  # a reload may switch it on
         self.exchange.stats.bytes_sent = self.loop.bytes_sent
+        self.exchange.memory.unsent.size = self.loop.backlog.size
+        self.exchange.memory.retained.size = self.exchange.retained.held
         self._sys.publish(now)
         return now + interval
 
@@ -254,7 +283,10 @@ class Server:
         limits = self.exchange.limits
         for row in fields(Limits):
             setattr(limits, row.name, getattr(self.config, row.name))
+        if self.config.max_memory is None:
+            limits.max_memory = max(LEAST_MEMORY, machine.memory() // 2)
         self.exchange.limits_changed()
+        self.loop.backlog.limit = self.exchange.memory.unsent.limit
 
     def _read_again(self) -> tuple[Config, Config, list[Rules]]:
         """On a worker's thread: what the configuration now says, what of it can be taken over, and what its files say.

@@ -278,6 +278,9 @@ class Config:
         100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
     max_retained_bytes: int = field(metadata=option(
         256 * _MIB, Size(_KIB, _TIB), "bytes of all retained messages", flag=True, reload=True))
+    max_memory: int | None = field(metadata=option(
+        None, Size(16 * _MIB, _TIB), "bytes of memory for all that clients make the broker hold; each kind of it has a "
+        "share", flag=True, reload=True, unset="half of the memory of the machine, or of the cgroup"))
     max_connect_rate: int = field(metadata=option(
         0, Integer(0, _MANY), "connections per second from an address (in IPv6: a network of 64 bits); more wait for "
         "their turn; 0 is no limit", flag=True, reload=True))

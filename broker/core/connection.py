@@ -62,7 +62,7 @@ MAX_OWED = 65_536
 NOT_ACCEPTED = "connection closed before it was accepted"
 
 # Why nothing is decoded, and but for _ADMISSION nothing read: bits.
-_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND = 1, 2, 4, 8, 16, 32, 64
+_TURN, _ADMISSION, _UNSENT, _HELD, _STORE, _ENDING, _BEHIND, _FULL = 1, 2, 4, 8, 16, 32, 64, 128
 
 
 class _Spent(Exception):
@@ -77,6 +77,7 @@ class Connection:
     """The broker's side of one network connection. All of it runs on the loop's thread."""
 
     __slots__ = (
+        "_below",
         "_decoder",
         "_dripped",
         "_exchange",
@@ -87,17 +88,21 @@ class Connection:
         "_left",
         "_max_packet_size",
         "_most_waiting",
+        "_parked",
         "_patience",
         "_paused",
         "_timer",
         "_transport",
+        "_watched",
         "_work",
         "congested",
         "out",
         "place",
         "rights",
         "session",
+        "size",
         "state",
+        "taken_at",
         "will",
     )
 
@@ -114,13 +119,16 @@ class Connection:
         self._exchange = exchange
         self._gatekeeper = gatekeeper
         self._transport = transport
-        self._decoder = Decoder(min(MAX_CONNECT, max_packet_size))
+        self._decoder = Decoder(min(MAX_CONNECT, max_packet_size), holder=self)
         self._max_packet_size = max_packet_size
         self._give_up: GiveUp | None = None  # while others decide whether it may come in
         self._left: Iterator[Packet] | None = None  # packets that are decoded, and wait for its next turn
         self._work: Iterator[None] | None = None  # a packet that is worked on over several turns
         self._held = 0  # acknowledgements that wait for the store
         self._paused = 0
+        self._parked = 0  # bytes that wait while nothing is decoded
+        self._below = 0  # bytes that a layer below holds, as what they are in is not whole
+        self._watched = False  # is there something to look after when the present bytes are through?
         self._most_waiting = 0  # bytes above which a congested client is not read from
         self._last_heard = now
         self._dripped = 0  # bytes since then, none of which completed a packet
@@ -129,6 +137,8 @@ class Connection:
         self.out = transport.out
         self.state = CONNECTING
         self.session: Session | None = None
+        self.taken_at = now  #: when it took something of what was unsent
+        self.size = 0  #: bytes that it takes, as core.memory counts
         self.rights: Rights | None = None
         self.will: Will | None = None
         self.congested = False  #: is more unsent than the limit?
@@ -173,16 +183,54 @@ class Connection:
         if self.state == CLOSED:
             return
         self._exchange.stats.bytes_received += len(data)
-        self._decoder.feed(data)
+        try:
+            self._decoder.feed(data)
+        except MemoryError:
+            self._no_memory()
+            return
         self._process()
         if self._last_heard != now and self.state == CONNECTED:
             self._dripped += len(data)
             if self._dripped >= PROGRESS:
                 self._dripped = 0
                 self._last_heard = now
-        elif self.state == ADMITTING and self._decoder.buffered:
+        if self._watched:
+            self._look_after()
+
+    def _look_after(self) -> None:
+        self._watched = self.state == ADMITTING
+        if self.state == ADMITTING and self._decoder.buffered:
             # What came behind CONNECT has its turn even if the client leaves then: that is noticed afterwards.
             self._pause(_BEHIND)
+        if self._paused & ~_ADMISSION:
+            self._watched = True
+            self._park(self._decoder.block)  # a layer below may go on a little
+        self._exchange.incoming.relieve()
+
+    # --- what is held of packets that are not whole ---
+
+    def hold(self, change: int) -> None:
+        """The decoder holds so many bytes more, or less."""
+        self._watched = True
+        self._exchange.incoming.change(self, change)
+
+    def kept_below(self, size: int) -> None:
+        """A layer below holds so many bytes in all."""
+        if self.state != CLOSED:
+            self._watched = True
+            self._exchange.incoming.change(self, size - self._below)
+            self._below = size
+
+    def _park(self, size: int) -> None:
+        """So many bytes wait, as nothing is decoded."""
+        if size != self._parked and self.state != CLOSED:
+            self._exchange.incoming.change(self, size - self._parked)
+            self._parked = size
+
+    @property
+    def wanted(self) -> int:
+        """See core.incoming."""
+        return self._decoder.announced + self._parked + self._below
 
     def _process(self) -> None:
         """Go on with what the client has sent, as far as its share of the turn reaches."""
@@ -229,13 +277,19 @@ class Connection:
                 self._violation(error)
             error.__traceback__ = None  # the decoder keeps the error, which would keep all that is on the stack
         except MemoryError:
-            self._decoder = Decoder(0)  # what it holds may be what there is no room for
-            self._left = self._work = None
-            self.close("no memory is left for what this client sends")
+            self._no_memory()
         except Exception as error:
             stats.bugs += 1
             exchange.complaints.bug("bug: it closes this client's connection", error, self.peer, client=self.client_id)
             self.close("a bug in the broker")
+        if exchange.pressure.queue is not None:
+            exchange.pressure.hold(self)
+
+    def _no_memory(self) -> None:
+        """It ends the client that caused it."""
+        self._decoder.drop()  # what it holds may be what there is no room for
+        self._left = self._work = None
+        self.close("no memory is left for what this client sends")
 
     def _violation(self, error: ProtocolError) -> None:
         if error.code is not None and self.state == CONNECTING:
@@ -263,6 +317,8 @@ class Connection:
     def _pause(self, reason: int) -> None:
         if not self._paused & ~_ADMISSION:
             self._transport.pause_reading()
+            self._park(self._decoder.block)
+            self._watched = True
         self._paused |= reason
 
     def _resume(self, reason: int) -> None:
@@ -271,11 +327,26 @@ class Connection:
             return
         self._paused &= ~reason
         if not self._paused and self.state != CLOSED:
+            self._park(0)
             # The time in which nothing was read is not the client's silence.
             self._last_heard = max(self._last_heard, self._exchange.timers.now)
             if ended != _ADMISSION:
                 self._transport.resume_reading()
             self._process()
+
+    def hold_back(self) -> None:
+        """See core.pressure: a queue fills up with what it publishes."""
+        self._pause(_FULL)
+
+    def let_go(self) -> None:
+        self._exchange.scheduler.in_turn(self._go_on_publishing)
+
+    def _go_on_publishing(self) -> None:
+        self._resume(_FULL)
+
+    @property
+    def longest_hold(self) -> float:
+        return self._patience / 3 or float("inf")  # half of its keep alive
 
     def quiesce(self) -> None:
         """The broker ends: take nothing more from a client that is connected."""
@@ -294,6 +365,7 @@ class Connection:
             connect = connect._replace(username=identity, password=None)  # what it says itself does not count
         self.state = ADMITTING
         room = self.place.heard()
+        self._watched = True
         if self._exchange.closing:
             self._refuse(ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
         elif not room:
@@ -656,7 +728,7 @@ class Connection:
 
     def progress(self, now: float) -> None:
         """The client took some of what was unsent: while it has not enough of that, it is its sign of life."""
-        self._last_heard = now
+        self._last_heard = self.taken_at = now
 
     def lost(self, why: str) -> None:
         """The network connection has ended."""
@@ -694,6 +766,11 @@ class Connection:
 
     def _end(self, gently: bool = True) -> None:
         self.state = CLOSED
+        self._exchange.pressure.forget(self)
+        self._decoder.drop()
+        if self._parked or self._below:
+            self._exchange.incoming.change(self, -self._parked - self._below)
+            self._parked = self._below = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

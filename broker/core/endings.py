@@ -47,6 +47,7 @@ class Endings:
         if len(filters) <= FEW and not self._waiting:
             for topic_filter in filters:
                 exchange.router.unsubscribe(session, topic_filter)
+            exchange.memory.subscriptions.size -= session.subscribed
             return
         if session.queue is not None:
             session.queue = _Nowhere(exchange, session)
@@ -65,4 +66,5 @@ class Endings:
                 if exchange.over:
                     exchange.scheduler.in_turn(self._go_on)
                     return
+            exchange.memory.subscriptions.size -= session.subscribed
             self._waiting.popleft()

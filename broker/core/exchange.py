@@ -23,11 +23,15 @@ from .complaints import Complaints
 from .endings import Endings
 from .expiry import Expiry
 from .identifiers import Identifiers, Unreleased
+from .incoming import Incoming
 from .journal import Journal
 from .limits import Limits
+from .memory import CONNECTION, SESSION, Memory
 from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
+from .pressure import Pressure
 from .queue import Queue, StoredQueue
 from .quotas import Quotas
+from .retained import MESSAGE as RETAINED
 from .retained import Retained
 from .router import Route, Router, weight
 from .session import Discard, Session
@@ -59,6 +63,13 @@ LONG_SUBSCRIPTION = 1 << 17
 SUBSCRIPTION_DENIED = "subscription refused: not authorised"
 
 
+def connect_size(connect: Connect) -> int:
+    """Bytes of what is kept of a CONNECT, as long as the client is there."""
+    will = connect.will
+    size = len(connect.username or "")
+    return size if will is None else size + len(will.topic) + len(will.payload)
+
+
 class Exchange:
     """The heart of the broker. Everything runs on the loop's thread.
 
@@ -84,6 +95,9 @@ class Exchange:
         self.complaints = Complaints(log, timers)
         self.scheduler = scheduler
         self.quotas = Quotas(limits, log)
+        self.memory = Memory(limits, log)
+        self.pressure = Pressure(timers)
+        self.incoming = Incoming(self.memory.incoming, scheduler.soon)
         self._weighed = -1  # what was stored when it was looked at last
         self.expiry = Expiry(clock, timers, limits, journal, scheduler, log, self._expire)
         #: May the author of this retained message still publish it?
@@ -135,6 +149,7 @@ class Exchange:
             self.expiry.left(session)
             session.received = Identifiers(self.unreleased, stored.received) if stored.received else None
             self.sessions[record.client_id] = session
+            self.memory.clients.size += SESSION + len(record.client_id)
             for topic_filter, options in stored.subscriptions.items():
                 self._enter(session, topic_filter, options)
             if stored.next_seq:
@@ -159,6 +174,8 @@ class Exchange:
 
     def no_room(self, connection: Connection, connect: Connect) -> str:
         """Why the session that this CONNECT asks for cannot be made, "" if it can, or is there."""
+        if self.memory.clients.full(CONNECTION + SESSION + len(connect.client_id) + connect_size(connect)):
+            return "there is no memory for more clients (max_memory)"
         session = self.sessions.get(connect.client_id)
         if connect.clean_session or (session is not None and session.store_id):
             return ""
@@ -182,6 +199,7 @@ class Exchange:
         if session is None:
             store_id = 0 if connect.clean_session else next(self._store_ids)
             session = self.sessions[client_id] = Session(client_id, store_id, self.away)
+            self.memory.clients.size += SESSION + len(client_id)
             session.proven_name = proven_name
             if store_id:
                 session.origin = connection.origin
@@ -197,6 +215,8 @@ class Exchange:
         session.listener = connection.listener
         session.bridge = connect.bridge
         connection.session = session
+        connection.size = CONNECTION + connect_size(connect)
+        self.memory.clients.size += connection.size
         self.connected += 1
         self.stats.connections += 1
         self.stats.maximum = max(self.stats.maximum, self.connected)
@@ -224,6 +244,7 @@ class Exchange:
             return
         connection.session = None
         self.connected -= 1
+        self.memory.clients.size -= connection.size
         session.connection = None
         session.sink = self.away
         if session.queue is not None:
@@ -272,16 +293,20 @@ class Exchange:
             self.denied("will refused: not authorised", connection.peer, session, will.topic)
         else:
             self.publish(will.topic, will.payload, will.qos, will.retain, session)  # [MQTT-3.1.2-8]
+            self.pressure.queue = None  # nobody is there who could be held back
 
     def discard(self, session: Session) -> None:
         """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""
         queue = session.queue
+        if queue is not None:
+            queue.discard()
         self.endings.remove(session)
         session.feeding = None
         if session.received is not None:
             session.received.drop()
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
+            self.memory.clients.size -= SESSION + len(session.client_id)
         if session.store_id:
             self.expiry.forget(session)
             self.quotas.leave(session)
@@ -305,6 +330,7 @@ class Exchange:
         """The limits are other ones: what goes by them beforehand does so by these."""
         self.expiry.limits_changed(list(self.sessions.values()))
         self.quotas.weigh(self.journal.stored)
+        self.memory.limits_changed()
 
     def _record(self, session: Session) -> SessionRecord:
         queue = session.queue
@@ -379,10 +405,13 @@ class Exchange:
             return "subscription refused: the filter is longer or deeper than the limit"
         if topic_filter.startswith(SHARED):
             return "subscription refused: this broker has no shared subscriptions ($share/..., $queue/...)"
-        if held is not None and topic_filter not in held:
+        if held is None or topic_filter not in held:
             room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
-            if len(held) >= limits.max_subscriptions or session.subscribed + weight(topic_filter) > room:
+            more = weight(topic_filter)
+            if held is not None and (len(held) >= limits.max_subscriptions or session.subscribed + more > room):
                 return "subscription refused: the session has as many as it may"
+            if self.memory.subscriptions.full(more):
+                return "subscription refused: there is no memory for more (max_memory)"
         rights = session.rights
         if rights is not None:
             before = rights.effort
@@ -396,7 +425,9 @@ class Exchange:
         if session.subscriptions is None:
             session.subscriptions = {}
         if topic_filter not in session.subscriptions:
-            session.subscribed += weight(topic_filter)
+            size = weight(topic_filter)
+            session.subscribed += size
+            self.memory.subscriptions.size += size
         session.subscriptions[topic_filter] = options
         if options & QOS and session.queue is None:
             self._make_queue(session)
@@ -423,7 +454,9 @@ class Exchange:
                 continue
             self.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
             if held is not None and held.pop(topic_filter, None) is not None:
-                session.subscribed -= weight(topic_filter)
+                size = weight(topic_filter)
+                session.subscribed -= size
+                self.memory.subscriptions.size -= size
                 self.router.unsubscribe(session, topic_filter)
                 if session.store_id:
                     self.journal.subscription(session.store_id, topic_filter, None)
@@ -505,6 +538,7 @@ class Exchange:
         else:
             session.feeding = None
         self._fed[session] = FEED_SIZE - room
+        self.pressure.queue = None  # it is the broker that goes slowly here
 
     def _may_be_fed(self, record: RetainedRecord, session: Session, options: int) -> bool:
         """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not
@@ -576,8 +610,12 @@ class Exchange:
         limits = self.limits
         by = Author(author.proven_name, author.client_id, author.listener) if author is not None else NOBODY
         added = len(topic) + len(payload) - (old.message.size if old is not None else 0) + retained.authors.cost(by)
-        full = (old is None and retained.count >= limits.max_retained) or (
-            retained.memory + added > limits.max_retained_bytes
+        memory = self.memory.retained
+        memory.size = retained.held
+        full = (
+            (old is None and retained.count >= limits.max_retained)
+            or retained.memory + added > limits.max_retained_bytes
+            or (author is not None and memory.full(added + (RETAINED if old is None else 0)))
         )
         if full and author is not None:
             self.stats.dropped += 1

@@ -26,3 +26,4 @@ class Limits:
     max_sessions_per_user: int = 0
     max_sessions_per_address: int = 0
     max_store: int = 2 << 30
+    max_memory: int = 1 << 30

@@ -4,7 +4,9 @@ Owns: places in the queue and the Packet Identifiers that follow from them, the 
 what only in the store. Must not know: subscriptions, other sessions, how bytes travel.
 
 Each message gets the next place (`seq`), and a place decides its Packet Identifier: `seq % 65535 + 1`. So sending
-writes nothing to the store, and what is sent again after a restart has its old identifier [MQTT-4.4.0-1].
+writes nothing to the store, and what is sent again after a restart has its old identifier [MQTT-4.4.0-1]. The one
+exception is a place whose identifier is still in flight: a client has acknowledged 65,534 later messages, and not this
+one. It gets another identifier, and keeps it as long as this process lives.
 
 Two kinds: the Queue of a session with CleanSession = 1 lives and ends with its connection, all in memory. A StoredQueue
 is that of a persistent session: it is in the store, and memory holds a window of it while the client is there:
@@ -15,15 +17,16 @@ is that of a persistent session: it is in the store, and memory holds a window o
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ..wire.codes import ProtocolError
 from ..wire.encoder import pubrel
 from ..wire.message import Message
 from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
+from .waiting import Waiting
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .exchange import Exchange
     from .session import Session
 
@@ -34,11 +37,11 @@ MAX_MEMORY = 4 << 20
 #: Bytes of memory that a message takes until it is stored, besides its own.
 DELIVERY = 200
 
-# What a message in flight waits for: its size in bytes, and PUBACK (1), PUBREC (2) or PUBCOMP (3). The message itself
-# is not needed any more: what has to be sent again comes from the store.
-_InFlight = tuple[int, int]
+# A message in flight: its size in bytes, what it waits for: PUBACK (1), PUBREC (2) or PUBCOMP (3), and its place. The
+# message itself is not needed any more: what has to be sent again comes from the store.
+_InFlight = tuple[int, int, int]
 _AWAITS_PUBACK, _AWAITS_PUBREC, _AWAITS_PUBCOMP = 1, 2, 3
-_SENT: tuple[_InFlight, ...] = ((0, 0), (0, _AWAITS_PUBACK), (0, _AWAITS_PUBREC))
+_SENT: tuple[_InFlight, ...] = ((0, 0, 0), (0, _AWAITS_PUBACK, 0), (0, _AWAITS_PUBREC, 0))
 
 # No place: nothing of the queue is in memory.
 _AWAY = -1
@@ -48,8 +51,8 @@ class Queue:
     """What a session with CleanSession = 1 is to receive at QoS 1 and 2."""
 
     __slots__ = (
-        "_congested", "_dropped", "_exchange", "_inflight", "_open", "_pumped", "_session", "_waiting", "next_seq",
-        "size",
+        "_congested", "_dropped", "_exchange", "_fills_up", "_inflight", "_open", "_pumped", "_session", "_waiting",
+        "next_seq", "size",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
@@ -61,8 +64,9 @@ class Queue:
         self._congested = False
         self._pumped = False  # is it noted for pumping in this turn?
         self._dropped = 0  # messages that did not fit, since it was last told
+        self._fills_up = False  # does it hold publishers back?
         self._inflight: dict[int, _InFlight] = {}  # by Packet Identifier
-        self._waiting: deque[QueuedMessage] | None = None
+        self._waiting: Waiting | None = None
 
     @property
     def count(self) -> int:
@@ -83,8 +87,12 @@ class Queue:
         seq = self.next_seq
         waiting = self._waiting
         inflight = self._inflight
-        packet_id = seq % IDENTIFIERS + 1
-        if self._open and not waiting and len(inflight) < limits.max_inflight and packet_id not in inflight:
+        if self._open and not waiting and len(inflight) < limits.max_inflight:
+            packet_id = seq % IDENTIFIERS + 1
+            while packet_id in inflight:  # [MQTT-2.3.1-4]
+                seq += 1
+                packet_id = seq % IDENTIFIERS + 1
+            self.next_seq = seq + 1
             inflight[packet_id] = _SENT[qos]
             connection = self._session.connection
             connection.out.extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))  # type: ignore[union-attr]
@@ -92,15 +100,53 @@ class Queue:
             exchange.sent += 1
         else:
             if waiting is None:
-                waiting = self._waiting = deque()
-            size = self.size + message.size
-            limit = min(limits.max_queued_bytes, MAX_MEMORY) if waiting else limits.max_queued_bytes
-            if len(waiting) >= limits.max_memory_queue or size > limit:
+                waiting = self._waiting = Waiting(exchange.memory.queues)
+            if not self._may_wait(message.size, waiting):
                 self._drop()
                 return
-            waiting.append((seq, message, qos))
+            waiting.put((0, message, qos))  # it has its place when it is sent
             self.size += message.size
-        self.next_seq = seq + 1
+
+    def _may_wait(self, more: int, waiting: Waiting) -> bool:
+        """May so many bytes more wait? From half of what may wait on, publishers are held back; as long as they are, a
+        little more than that may come: what was on its way."""
+        exchange = self._exchange
+        limits = exchange.limits
+        size = self.size + more
+        memory = exchange.memory
+        if size > limits.max_queued_bytes or (waiting and size > memory.most_in_queue) or memory.queues.full(more):
+            return False
+        count = 2 * len(waiting)
+        if count < limits.max_memory_queue and size * 2 <= MAX_MEMORY:
+            return True
+        self._fills_up = self._session.connection is not None
+        held = self._fills_up and exchange.pressure.fills_up(self)
+        if held:
+            exchange.account.until = 0  # who publishes it has had enough of this turn
+        return held or not waiting or (count < 2 * limits.max_memory_queue and size <= MAX_MEMORY)
+
+    @property
+    def progress(self) -> object:
+        """See core.pressure."""
+        connection = self._session.connection
+        return self.next_seq, connection.taken_at if connection is not None else None
+
+    @property
+    def owner(self) -> Connection | None:
+        return self._session.connection
+
+    def _catch_up(self) -> None:
+        """Does it still hold publishers back?"""
+        waiting = self._waiting
+        if not waiting or (len(waiting) * 4 < self._exchange.limits.max_memory_queue and self.size * 4 <= MAX_MEMORY):
+            self._fills_up = False
+            self._exchange.pressure.caught_up(self)
+
+    def discard(self) -> None:
+        """The session has ended."""
+        if self._waiting is not None:
+            self._waiting.clear()
+        self._exchange.pressure.caught_up(self)
 
     def _drop(self) -> None:
         exchange = self._exchange
@@ -144,10 +190,9 @@ class Queue:
         sent = self._inflight.pop(packet_id, None)
         if sent is None:
             return
-        size, awaits = sent
-        if awaits != _AWAITS_PUBACK:
+        if sent[1] != _AWAITS_PUBACK:
             raise ProtocolError("PUBACK for a message of QoS 2")
-        self._settle(packet_id, size)
+        self._settle(sent)
 
     def pubrec(self, packet_id: int) -> None:
         """The client has the message: release it. A PUBREC that fits nothing is answered too, as the client could not
@@ -160,8 +205,8 @@ class Queue:
         elif sent[1] != _AWAITS_PUBCOMP:
             if sent[1] != _AWAITS_PUBREC:
                 raise ProtocolError("PUBREC for a message of QoS 1")
-            self._inflight[packet_id] = (sent[0], _AWAITS_PUBCOMP)
-            durable = self._release(packet_id)
+            self._inflight[packet_id] = (sent[0], _AWAITS_PUBCOMP, sent[2])
+            durable = self._release(sent[2])
         connection = self._session.connection
         assert connection is not None
         connection.acknowledge(pubrel(packet_id), durable)
@@ -173,16 +218,16 @@ class Queue:
         if sent[1] != _AWAITS_PUBCOMP:
             raise ProtocolError("PUBCOMP for a message that was not released")
         del self._inflight[packet_id]
-        self._settle(packet_id, sent[0])
+        self._settle(sent)
 
     def _knows_all_sent(self) -> bool:
         return True
 
-    def _release(self, packet_id: int) -> bool:
-        """Note that the client has the message. True if that has to be stored before it may be told so."""
+    def _release(self, seq: int) -> bool:
+        """Note that the client has this message. True if that has to be stored before it may be told so."""
         return False
 
-    def _settle(self, packet_id: int, size: int) -> None:
+    def _settle(self, sent: _InFlight) -> None:
         """The exchange of this message is over."""
         if self._waiting:
             self._pump_soon()
@@ -222,20 +267,22 @@ class Queue:
         assert connection is not None
         extend = connection.out.extend
         while waiting and len(inflight) < window:
-            seq, message, qos = waiting[0]
+            _, message, qos = waiting.take()
+            self.size -= message.size
             if rights is not None and not rights.may_receive(message.topic):
-                waiting.popleft()  # the right was taken away since it was queued
-                self.size -= message.size
-                continue
+                continue  # the right was taken away since it was queued
+            seq = self.next_seq
             packet_id = seq % IDENTIFIERS + 1
-            if packet_id in inflight:
-                break  # [MQTT-2.3.1-4]
-            waiting.popleft()
+            while packet_id in inflight:  # [MQTT-2.3.1-4]
+                seq += 1
+                packet_id = seq % IDENTIFIERS + 1
+            self.next_seq = seq + 1
             inflight[packet_id] = _SENT[qos]
             extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))
-            self.size -= message.size
             exchange.sent += 1
         exchange.dirty.add(connection)
+        if self._fills_up:
+            self._catch_up()
         if not waiting:
             self._drained()
 
@@ -247,8 +294,8 @@ class StoredQueue(Queue):
     """
 
     __slots__ = (
-        "_added", "_count", "_early", "_fetching", "_loaded", "_refill_below", "_released", "_released_changed",
-        "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
+        "_added", "_count", "_early", "_fetching", "_loaded", "_other_ids", "_refill_below", "_released",
+        "_released_changed", "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, session: Session) -> None:
@@ -262,6 +309,8 @@ class StoredQueue(Queue):
         self._refill_below = exchange.limits.max_memory_queue // 2  # so few waiting in memory: load more
         # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4].
         self._released: dict[int, None] = {}
+        # Packet Identifiers of places whose own one was in flight.
+        self._other_ids: dict[int, int] = {}
         # Places that were settled before they came into memory.
         self._early: set[int] = set()
         # What the journal has not taken yet:
@@ -326,9 +375,10 @@ class StoredQueue(Queue):
             # not tell that it had it before [MQTT-4.3.3-1].
             and qos == 1
             and len(inflight) < limits.max_inflight
-            and packet_id not in inflight
         ):
-            inflight[packet_id] = (size, _AWAITS_PUBACK)
+            if packet_id in inflight:
+                packet_id = self._other_id(seq)
+            inflight[packet_id] = (size, _AWAITS_PUBACK, seq)
             journal.hopeful = True
             self._sent_to = self._loaded = seq + 1
             connection = self._session.connection
@@ -338,9 +388,11 @@ class StoredQueue(Queue):
             exchange.sent += 1
         else:
             if waiting is None:
-                waiting = self._waiting = deque()
-            if len(waiting) < limits.max_memory_queue and (not waiting or self.size < MAX_MEMORY):
-                waiting.append((seq, message, qos))
+                waiting = self._waiting = Waiting(exchange.memory.queues)
+            if len(waiting) < limits.max_memory_queue and (
+                not waiting or (self.size < MAX_MEMORY and not exchange.memory.queues.full(size))
+            ):
+                waiting.put((seq, message, qos))
                 self._loaded = seq + 1
 
     # --- the client comes and goes ---
@@ -362,8 +414,8 @@ class StoredQueue(Queue):
         connection = self._session.connection
         assert connection is not None
         for seq in self._released:
-            packet_id = seq % IDENTIFIERS + 1
-            self._inflight[packet_id] = (0, _AWAITS_PUBCOMP)  # its size is told when it is loaded
+            packet_id = self._id_of(seq)
+            self._inflight[packet_id] = (0, _AWAITS_PUBCOMP, seq)  # its size is told when it is loaded
             connection.out.append(pubrel(packet_id))
             self._sent_to = max(self._sent_to, seq + 1)
         if self._released:
@@ -378,7 +430,9 @@ class StoredQueue(Queue):
             self._exchange.journal.forget_fetch(self)
         self._loaded = _AWAY
         self._inflight = {}
-        self._waiting = None
+        if self._waiting is not None:
+            self._waiting.clear()
+            self._waiting = None
 
     def relieve(self) -> None:
         self._congested = False
@@ -391,13 +445,13 @@ class StoredQueue(Queue):
         sent = self._inflight.pop(packet_id, None)
         if sent is None:
             return
-        size, awaits = sent
+        size, awaits, seq = sent
         if awaits != _AWAITS_PUBACK:
             raise ProtocolError("PUBACK for a message of QoS 2")
         self._count -= 1
         self.size -= size
-        newest = self._sent_to - 1
-        seq = newest - (newest - packet_id + 1) % IDENTIFIERS
+        if self._other_ids:
+            self._other_ids.pop(seq, None)
         if self._added and self._added.pop(seq, None) is not None:
             pass  # it was never written, and need not be
         else:
@@ -415,17 +469,18 @@ class StoredQueue(Queue):
             return False
         return not self._waiting or self._waiting[0][0] >= self._repeat_to
 
-    def _release(self, packet_id: int) -> bool:
-        self._released[self._place_of(packet_id)] = None
+    def _release(self, seq: int) -> bool:
+        self._released[seq] = None
         self._released_changed = True
         self._exchange.journal.touched.add(self)
         return True
 
-    def _settle(self, packet_id: int, size: int) -> None:
+    def _settle(self, sent: _InFlight) -> None:
         """A message of QoS 2: it was stored before it was sent."""
+        size, _, seq = sent
         self._count -= 1
         self.size -= size
-        seq = self._place_of(packet_id)
+        self._other_ids.pop(seq, None)
         if self._loaded <= seq:
             self._early.add(seq)
         self._settled.append(seq)
@@ -437,10 +492,19 @@ class StoredQueue(Queue):
         elif self._dropped or self._session.feeding:
             self._drained()
 
-    def _place_of(self, packet_id: int) -> int:
-        """The newest place that was sent under this identifier."""
-        newest = self._sent_to - 1
-        return newest - (newest - (packet_id - 1)) % IDENTIFIERS
+    def _id_of(self, seq: int) -> int:
+        return self._other_ids.get(seq) or seq % IDENTIFIERS + 1
+
+    def _other_id(self, seq: int) -> int:
+        """An identifier for a place whose own one is in flight [MQTT-2.3.1-4]: one of those that were used last, and
+        that no other place will need soon."""
+        packet_id = self._other_ids.get(seq, 0)
+        before = seq
+        while not packet_id or packet_id in self._inflight:
+            before -= 1
+            packet_id = before % IDENTIFIERS + 1
+        self._other_ids[seq] = packet_id
+        return packet_id
 
     # --- sending ---
 
@@ -462,20 +526,22 @@ class StoredQueue(Queue):
             while waiting and len(inflight) < window:
                 seq, message, qos = waiting[0]
                 packet_id = seq % IDENTIFIERS + 1
-                if packet_id in inflight:
-                    break  # [MQTT-2.3.1-4]
+                if packet_id in inflight or self._other_ids:
+                    packet_id = self._other_ids.get(seq, packet_id)
+                    if packet_id in inflight:
+                        packet_id = self._other_id(seq)
                 if rights is not None and not rights.may_receive(message.topic):
-                    waiting.popleft()
+                    waiting.take()
                     self._withhold(seq, message, qos)
                     continue
                 elif qos == 2 and seq >= self._stored_to:
                     break
                 else:
-                    inflight[packet_id] = (message.size, qos)
+                    inflight[packet_id] = (message.size, qos, seq)
                     head = message.repeated_head(qos) if seq < self._repeat_to else message.head(qos)
                     extend((head, packet_id.to_bytes(2, "big"), message.payload))
                     exchange.sent += 1
-                waiting.popleft()
+                waiting.take()
                 if seq >= self._sent_to:
                     self._sent_to = seq + 1
             exchange.dirty.add(connection)
@@ -492,10 +558,10 @@ class StoredQueue(Queue):
         if qos == 2 and seq < self._repeat_to:
             # The client may have it, and wait for a PUBREL before it takes another message with this identifier. If it
             # has not, it answers all the same.
-            packet_id = seq % IDENTIFIERS + 1
-            self._inflight[packet_id] = (message.size, _AWAITS_PUBCOMP)
+            packet_id = self._id_of(seq)
+            self._inflight[packet_id] = (message.size, _AWAITS_PUBCOMP, seq)
             self._sent_to = max(self._sent_to, seq + 1)
-            connection.acknowledge(pubrel(packet_id), self._release(packet_id))
+            connection.acknowledge(pubrel(packet_id), self._release(seq))
             return
         self._count -= 1
         self.size -= message.size
@@ -518,7 +584,7 @@ class StoredQueue(Queue):
         self._fetching = False
         waiting = self._waiting
         if waiting is None:
-            waiting = self._waiting = deque()
+            waiting = self._waiting = Waiting(self._exchange.memory.queues)
         first_load = self._loaded == _AWAY
         self._loaded = messages[-1][0] + 1 if messages else upto
         released = self._released
@@ -527,23 +593,23 @@ class StoredQueue(Queue):
         for queued in messages:
             seq, message, _ = queued
             if seq in released:  # on its way already
-                self._inflight[seq % IDENTIFIERS + 1] = (message.size, _AWAITS_PUBCOMP)
+                self._inflight[self._id_of(seq)] = (message.size, _AWAITS_PUBCOMP, seq)
             elif seq in self._early:
                 self._early.remove(seq)
                 self.size -= message.size
             else:
-                waiting.append(queued)
+                waiting.put(queued)
         if self._loaded == upto:
             # What has come since then is still at hand: go on from memory as far as it reaches.
             limit = self._exchange.limits.max_memory_queue
             while self._loaded < self.next_seq and len(waiting) < limit:
                 message, qos = self._added[self._loaded]
-                waiting.append((self._loaded, message, qos))
+                waiting.put((self._loaded, message, qos))
                 self._loaded += 1
             if self._loaded == self.next_seq:
                 # All is in memory: what was an estimate after a start can be told exactly.
                 self._count = len(self._inflight) + len(waiting)
-                self.size = sum(size for size, _ in self._inflight.values())
+                self.size = sum(size for size, _, _ in self._inflight.values())
                 self.size += sum(message.size for _, message, _ in waiting)
         # Large messages are loaded a few at a time: half of them shall be gone before more come.
         self._refill_below = min(len(waiting), self._exchange.limits.max_memory_queue) // 2

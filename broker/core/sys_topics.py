@@ -24,6 +24,19 @@ class SysTopics:
         self._load: dict[str, list[float]] = {}
         self._version = version
 
+    def _memory(self) -> dict[str, object]:
+        """What is held, beside its limit, in all and by part."""
+        memory = self._exchange.memory
+        values: dict[str, object] = {
+            "memory/bytes": memory.size,
+            "memory/bytes/limit": self._exchange.limits.max_memory,
+        }
+        for name, part in memory.parts.items():
+            values[f"memory/{name}/bytes"] = part.size
+            values[f"memory/{name}/bytes/limit"] = part.limit
+            values[f"memory/{name}/refused"] = part.refused
+        return values
+
     def publish(self, now: float) -> None:
         """Publish what has changed since the last time."""
         exchange = self._exchange
@@ -64,6 +77,7 @@ class SysTopics:
             "retained messages/count/limit": limits.max_retained,
             "retained messages/bytes": exchange.retained.memory,
             "retained messages/bytes/limit": limits.max_retained_bytes,
+            **self._memory(),
             "subscriptions/count": exchange.router.count,
             "bytes/received": stats.bytes_received,
             "bytes/sent": stats.bytes_sent,

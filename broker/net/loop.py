@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .polling import READ, Ready, poller
+from .unsent import Backlog
 
 #: Ready sockets that are served before `before_sleep` gets its turn, so that what they produce stays bounded.
 SLICE = 256
@@ -68,8 +69,11 @@ class Loop:
         self._round: deque[Callable[[], None]] = deque()
         self._stopping = False
         self.crowded = False  #: are so many sockets ready in this turn that each should take little?
+        self.backlog = Backlog()  #: what all its sockets have not taken yet
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
         self.before_sleep: Callable[[], None] = lambda: None
+        #: The system gives no more memory: frees some, or returns False.
+        self.no_memory: Callable[[], bool] = lambda: False
 
     # --- sockets ---
 

@@ -290,12 +290,18 @@ class TlsLayer:
             plain.take(len(part))
             done += len(part)
             if not plain.size:
-                self._plain = plain = None
+                self._drop_plain()
+                plain = None
             below.flush()
+
+    def _drop_plain(self) -> None:
+        if self._plain is not None:
+            self._plain.drop()
+            self._plain = None
 
     def _break_off(self, error: ssl.SSLError) -> None:
         # As in Transport.flush, the consequences wait for the next turn.
-        self._plain = None
+        self._drop_plain()
         why = f"TLS error: {explain(error)}"
         self._loop.soon(lambda: self.lost(why))
 
@@ -330,11 +336,12 @@ class TlsLayer:
                 return
         plain = self._plain
         if plain is None:
-            plain = self._plain = Unsent(self.max_unsent)
+            plain = self._plain = Unsent(self.max_unsent, self._loop.backlog)
         plain.add(out)
         out.clear()
         self._go_on()
-        if self._plain is not None and plain.waiting > self.max_unsent and self.client is not None:
+        too_much = plain.waiting > min(self.max_unsent, self._loop.backlog.part)
+        if self._plain is not None and too_much and self.client is not None:
             self.client.congest(plain.waiting)
 
     def pause_reading(self) -> None:
@@ -366,7 +373,7 @@ class TlsLayer:
             if self._outgoing.pending:
                 self._below.out.append(self._outgoing.read())
         self.out.clear()
-        self._plain = None
+        self._drop_plain()
         self._below.close(gently)
 
 

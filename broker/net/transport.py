@@ -105,13 +105,20 @@ class Transport:
                 except OSError as error:
                     self._lose(f"network error: {reason(error)}")
                     return
+                except MemoryError:
+                    if self._loop.no_memory():  # what should be read is still there
+                        return
+                    raise
                 if data:
                     self._block = BIG_BLOCK if len(data) >= BLOCK else BLOCK
                     client.receive(data, now)
                 else:
                     self._lose("closed by the client without DISCONNECT")
+        except MemoryError:
+            self._lose("no memory is left for what this client sends")
+            self._loop.no_memory()
         except Exception:
-            # A bug, in whatever layer, or no memory: it ends this connection, which would bring it about again.
+            # A bug, in whatever layer: it ends this connection, which would bring it about again.
             self._lose("a bug in the broker")
             raise
 
@@ -146,7 +153,7 @@ class Transport:
             return
         self._loop.bytes_sent += sent
         if sent < size:
-            self._unsent = Unsent(self.max_unsent)
+            self._unsent = Unsent(self.max_unsent, self._loop.backlog)
             self._unsent.add(out)
             self._unsent.take(sent)
             self._watch(self._events | WRITE)
@@ -167,6 +174,7 @@ class Transport:
         self._loop.bytes_sent += sent
         unsent.take(sent)
         if not unsent.size:
+            unsent.drop()
             self._unsent = None
             self._watch(self._events & ~WRITE)
         if unsent.waiting <= self.max_unsent // 2:
@@ -176,7 +184,7 @@ class Transport:
 
     def _check_congestion(self, unsent: Unsent) -> None:
         waiting = unsent.waiting
-        if waiting > self.max_unsent and self.client is not None:
+        if waiting > min(self.max_unsent, self._loop.backlog.part) and self.client is not None:
             self.client.congest(waiting)
 
     # --- the client's side calls ---
@@ -201,7 +209,9 @@ class Transport:
                 self._loop.bytes_sent += self._sock.send(b"".join(self.out))
         self._closed = True
         self.out.clear()
-        self._unsent = None
+        if self._unsent is not None:
+            self._unsent.drop()
+            self._unsent = None
         if self._events:
             self._loop.unregister(self._sock)
             self._events = 0

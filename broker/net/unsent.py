@@ -9,7 +9,7 @@ as each would cost more than its bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby, islice
 
 #: Frames of this size are not copied together.
@@ -20,13 +20,50 @@ AT_ONCE = 1 << 19
 Buffer = bytes | memoryview
 
 
+class Backlog:
+    """All that waits, whoever it is for: a large frame that waits for many counts once, as it is there once."""
+
+    def __init__(self) -> None:
+        self.size = 0  #: bytes
+        self.limit = 1 << 60  #: bytes that all of it should not exceed
+        self.holders = 0  #: for how many something waits
+        self._shared: dict[int, int] = {}  # by the identity of a large frame: for how many it waits
+
+    @property
+    def part(self) -> int:
+        """Bytes that may wait for one: from half of the limit on, no more than for each other."""
+        return self.limit if self.size * 2 <= self.limit else self.limit // max(1, self.holders)
+
+    def hold(self, buffers: Iterable[Buffer]) -> None:
+        for buffer in buffers:
+            size = len(buffer)
+            if size >= LARGE:
+                count = self._shared[id(buffer)] = self._shared.get(id(buffer), 0) + 1
+                if count > 1:
+                    continue
+            self.size += size
+
+    def release(self, buffer: Buffer) -> None:
+        whole = buffer.obj if isinstance(buffer, memoryview) else buffer
+        assert isinstance(whole, bytes)
+        size = len(whole)
+        if size >= LARGE:
+            count = self._shared.pop(id(whole)) - 1
+            if count:
+                self._shared[id(whole)] = count
+                return
+        self.size -= size
+
+
 class Unsent:
     """Frames that wait. `size`: bytes of all of them."""
 
-    __slots__ = ("_buffers", "_large", "_least", "_taken", "size")
+    __slots__ = ("_backlog", "_buffers", "_large", "_least", "_taken", "size")
 
-    def __init__(self, limit: int) -> None:
-        """`limit`: bytes that may wait. A frame of that size, too, is a large one."""
+    def __init__(self, limit: int, backlog: Backlog) -> None:
+        """`limit`: bytes that may wait. A frame of that size, too, is a large one. Call `drop` in the end."""
+        self._backlog = backlog
+        backlog.holders += 1
         self._least = min(LARGE, limit)
         self._buffers: deque[Buffer] = deque()
         # Where large frames lie: begin and end of each, as `_taken` counts.
@@ -42,7 +79,16 @@ class Unsent:
             if end - begin >= self._least:
                 self._large.append((begin, end))
         self.size = end - self._taken
-        self._buffers += together(frames)
+        buffers = together(frames)
+        self._backlog.hold(buffers)
+        self._buffers += buffers
+
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        for buffer in self._buffers:
+            self._backlog.release(buffer)
+        self._buffers.clear()
+        self._backlog.holders -= 1
 
     def take(self, size: int) -> None:
         """The first bytes are taken."""
@@ -55,6 +101,7 @@ class Unsent:
                 buffers.appendleft(memoryview(first)[size:])
                 return
             size -= len(first)
+            self._backlog.release(first)
 
     def first(self, count: int) -> list[Buffer]:
         """So many buffers, at the most, of those that are next; not many more bytes than the system takes in a

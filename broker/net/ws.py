@@ -48,6 +48,8 @@ SMALL_SLICE = 16
 #: Bytes that the core gets at a time: few where there may be many frames in them, for they are all looked at.
 PIECE = 8_192
 SMALL_PIECE = 512
+#: Bytes that may wait here without being counted.
+LITTLE = 4_096
 #: Frames in a piece that are many.
 MANY = 16
 #: Seconds that a client gets to answer our close.
@@ -69,6 +71,13 @@ class Scheduler(Protocol):
         """Does this turn take long already?"""
 
 
+class Top(Client, Protocol):
+    """Who is at the other end of a WebSocket."""
+
+    def kept_below(self, size: int) -> None:
+        """So many bytes have come for it, and cannot be passed on yet: all, not more than the last time."""
+
+
 class Rules(NamedTuple):
     """Who may come in."""
 
@@ -87,8 +96,8 @@ class WebSocket:
     """A WebSocket on a transport. `out` is filled by the client's side; `flush` sends it."""
 
     __slots__ = (
-        "_answered", "_backlog", "_core", "_forwarded", "_held", "_later", "_refused", "_rules", "_scheduler", "_state",
-        "_transport", "client", "max_unsent", "out", "peer",
+        "_answered", "_backlog", "_core", "_forwarded", "_held", "_kept", "_later", "_refused", "_rules", "_scheduler",
+        "_state", "_transport", "client", "max_unsent", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -118,8 +127,9 @@ class WebSocket:
         self._state = SHAKING_HANDS
         self._backlog = b""  # the request as far as it has come; later, what the core has not been given yet
         self._held = False  # does the client's side want nothing now?
+        self._kept = 0  # bytes that the client's side knows to be held here
         self._answered = False  # has it sent anything?
-        self.client: Client | None = None
+        self.client: Top | None = None
         self.out: list[bytes] = []
         self.peer = transport.peer
         self.max_unsent = transport.max_unsent
@@ -138,6 +148,16 @@ class WebSocket:
             self._shake_hands()
         if self._state in (OPEN, CLOSING):
             self._unpack(now)
+        self._tell_kept()
+
+    def _tell_kept(self) -> None:
+        """Tell the client's side what waits here, if it is worth it: it counts as its own."""
+        kept = len(self._backlog) + len(self._core.reader.buffer)
+        if kept < LITTLE:
+            kept = 0
+        if kept != self._kept and self.client is not None:
+            self._kept = kept
+            self.client.kept_below(kept)
 
     def congest(self, waiting: int) -> None:
         if self.client is not None:
@@ -328,6 +348,7 @@ class WebSocket:
         except Exception:
             self._end("a bug in the broker")  # as in Transport.ready
             raise
+        self._tell_kept()
         if not self._backlog and not self._held:
             self._transport.resume_reading()
 

@@ -12,6 +12,7 @@ whole: what a packet costs grows with its pieces, not with their square.
 from __future__ import annotations
 
 from struct import Struct
+from typing import Protocol
 
 from .codes import (
     CONNECT,
@@ -51,6 +52,13 @@ _PACKET_ID = Struct(">H").unpack_from
 _SMALL = 4096
 
 
+class Holder(Protocol):
+    """Whose packets they are."""
+
+    def hold(self, change: int) -> None:
+        """So many bytes more are held of a packet that is not whole, or less."""
+
+
 class Decoder:
     """Turns what one client sends into packets (their shapes: broker.wire.packets).
 
@@ -58,9 +66,14 @@ class Decoder:
     `version` the protocol level spoken. Both may be changed at any time, and hold from the next packet on.
     """
 
-    __slots__ = ("_chunks", "_data", "_missing", "_pos", "error", "max_size", "offending", "version")
+    __slots__ = (
+        "_chunks", "_data", "_held", "_holder", "_missing", "_pos", "error", "max_size", "offending", "version",
+    )  # fmt: skip
 
-    def __init__(self, max_size: int, version: int = MQTT_3_1_1) -> None:
+    def __init__(self, max_size: int, version: int = MQTT_3_1_1, holder: Holder | None = None) -> None:
+        """`holder` hears what is held of large packets; small ones are not worth the telling."""
+        self._holder = holder
+        self._held = 0  # what it knows of
         self.max_size = max_size
         self.version = version
         self._data = b""
@@ -78,6 +91,27 @@ class Decoder:
             size += sum(map(len, self._chunks))
         return size
 
+    @property
+    def block(self) -> int:
+        """Bytes of what came last, decoded or not, that are still in memory."""
+        return len(self._data)
+
+    @property
+    def announced(self) -> int:
+        """How large the packet will be of which a part is held; 0 if there is none, or a small one."""
+        return 0 if self._chunks is None else self._held + self._missing
+
+    def drop(self) -> None:
+        """Forget all that has come: nobody wants it any more."""
+        self._data, self._pos, self._chunks = b"", 0, None
+        self._hold(-self._held)
+        self._holder = None
+
+    def _hold(self, change: int) -> None:
+        self._held += change
+        if change and self._holder is not None:
+            self._holder.hold(change)
+
     def become(self, other: Decoder) -> Decoder:
         """Let `other` go on where this one stands."""
         for name in Decoder.__slots__:
@@ -94,9 +128,11 @@ class Decoder:
                 chunks.append(data)
             self._missing -= len(data)
             if self._missing > 0:
+                self._hold(len(data))
                 return  # the packet is not whole yet: joining now would copy its beginning once per read
             data = b"".join(chunks)
             self._chunks = None
+            self._hold(-self._held)
         elif self._pos < len(self._data):
             data = self._data[self._pos :] + data
         self._data = data
@@ -160,6 +196,9 @@ class Decoder:
         if pos == size:
             self._data = b""
             self._pos = 0
+        elif len(packets) < limit:
+            self._data = data[pos:]  # a few bytes of the next packet shall not keep the whole block
+            self._pos = 0
         else:
             self._pos = pos
         return packets
@@ -214,11 +253,12 @@ class Decoder:
         """The packet at `pos` is not whole: keep what there is of it until `end` has arrived."""
         size = len(data)
         if size - pos < _SMALL:
-            self._data, self._pos = data, pos
+            self._data, self._pos = data[pos:], 0
         else:
             self._chunks = [data[pos:]]
             self._missing = end - size
             self._data, self._pos = b"", 0
+            self._hold(size - pos)
 
 
 def _publish(first: int, data: bytes, pos: int, body: int, end: int) -> Packet:

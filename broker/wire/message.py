@@ -14,7 +14,7 @@ class Message:
     `body_id` belongs to the store: where it keeps a payload that is shared between queues, 0 if it does not.
     """
 
-    __slots__ = ("_frame", "_head1", "_head2", "body_id", "payload", "qos", "retain", "size", "topic")
+    __slots__ = ("_frame", "_head1", "_head2", "body_id", "holders", "payload", "qos", "retain", "size", "topic")
 
     def __init__(
         self, topic: bytes, payload: bytes, qos: int, retain: bool = False, head1: bytes | None = None
@@ -26,6 +26,7 @@ class Message:
         self.retain = retain
         self.size = len(topic) + len(payload)  #: what it counts for against limits in bytes
         self.body_id = 0
+        self.holders = 0  #: in how many queues it waits in memory
         self._frame: bytes | None = None
         self._head1 = head1
         self._head2: bytes | None = None

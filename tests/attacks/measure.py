@@ -25,6 +25,8 @@ PAUSE = 0.005
 AFTER = 5.0
 #: The same, where nobody asks what it keeps.
 SOON = 1.0
+#: What a machine with 512 MiB has by default.
+SMALL = 'max_memory = "256 MiB"\n'
 #: An attack that does not end by itself is ended.
 PATIENCE = 240.0
 
@@ -184,7 +186,7 @@ def run(name: str, directory: Path, scale: float = 1.0) -> Result:
     if attack.prepare is not None:
         attack.prepare(directory)
     data = directory / "data" if attack.durable else None
-    broker = BrokerProcess(directory, attack.toml.replace("{directory}", str(directory)), data=data)
+    broker = BrokerProcess(directory, SMALL + attack.toml.replace("{directory}", str(directory)), data=data)
     try:
         return _measured(broker, attack, directory, data, scale)
     finally:

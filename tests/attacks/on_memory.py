@@ -14,7 +14,7 @@ from pathlib import Path
 from broker.auth.passwords import set_password
 from tests.attacks.ground import MIB, Allowed, Ground, attack
 from tests.certificates import Authority
-from tests.raw_client import RawClient, connect, puback, publish, pubrel, suback, subscribe
+from tests.raw_client import RawClient, Will, connect, puback, publish, pubrel, suback, subscribe
 
 #: What the broker may take on a machine with 512 MiB, under whatever attack.
 MEMORY = 200 * MIB
@@ -178,8 +178,8 @@ def identifiers_that_are_never_released(ground: Ground) -> None:
 @attack(Allowed(memory=MEMORY))
 def deep_subscriptions(ground: Ground) -> None:
     """20 clients with 10,000 subscriptions of 15 levels each"""
-    for number in range(ground.count(20, 2)):
-        client = ground.client()
+    clients = [ground.client() for _ in range(ground.count(20, 2))]
+    for number, client in enumerate(clients):
         for start in range(0, 10_000, 1000):
             filters = [(f"{number}/{start + i}/" + "/".join("abcdefghijkl") + "/+", 0) for i in range(1000)]
             client.send(subscribe(*filters))
@@ -215,3 +215,64 @@ def packets_that_are_never_whole(ground: Ground) -> None:
     time.sleep(1)
     for client in clients:
         client.close()
+
+
+BOTH = "[[listeners]]\nport = 0\n[[listeners]]\nport = 0\nwebsocket = true\n"
+
+
+@attack(Allowed(memory=MEMORY, kept=50 * MIB), toml=BOTH)
+def large_packets_over_websocket_that_are_never_whole(ground: Ground) -> None:
+    """60 WebSockets with a frame of 15 MiB each, of which the last byte never comes"""
+    clients = []
+    frame = struct.pack("!BBQ4s", 0x82, 0xFF, 15 * MIB, b"\0\0\0\0") + b"y" * (15 * MIB - 1)
+    for _ in range(ground.count(60, 6)):
+        client = RawClient(ground.addresses[1])
+        client.send(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+        )
+        client.send(struct.pack("!BB4s", 0x82, 0x80 | len(connect("")), b"\0\0\0\0") + connect(""))
+        send_all(client, frame, 5)
+        clients.append(client)
+    time.sleep(1)
+    for client in clients:
+        client.close()
+
+
+@attack(Allowed(memory=MEMORY, kept=50 * MIB))
+def a_block_kept_by_one_byte(ground: Ground) -> None:
+    """2,000 clients that send 256 KiB of PINGREQs and the first byte of another packet, again and again"""
+    clients = [ground.client() for _ in range(ground.count(2000, 100))]
+    block = b"\xc0\0" * 131_071 + b"\x30"
+    for client in clients:
+        send_all(client, block, 5)
+    time.sleep(2)
+    for client in clients:
+        client.close()
+
+
+@attack(Allowed(memory=MEMORY, kept=50 * MIB))
+def wills_of_64_kilobytes(ground: Ground) -> None:
+    """3,000 clients with a will of 64 KB each"""
+    clients = []
+    for number in range(ground.count(3000, 100)):
+        client = RawClient(ground.address)
+        with contextlib.suppress(OSError):
+            client.send(connect(f"w{number}", will=Will("w", b"x" * 65_000)))
+        clients.append(client)
+    time.sleep(2)
+    for client in clients:
+        client.close()
+
+
+@attack(Allowed(memory=MEMORY, kept=50 * MIB))
+def small_messages_for_readers_that_do_not_read(ground: Ground) -> None:
+    """small messages of QoS 0 and QoS 1 to 400 readers that do not read"""
+    readers = deaf(ground, ground.count(400, 20), "small", 1)
+    sender = ground.client()
+    for number in ground.ticks(8):
+        packets = [publish("small", b"x" * 200, number % 2, packet_id=i + 1) for i in range(500)]
+        send_all(sender, b"".join(packets), 20)
+    for reader in readers:
+        reader.close()

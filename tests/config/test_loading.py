@@ -79,6 +79,7 @@ DEFAULTS_OF_THE_BROKER = {
     "max_store": 2 << 30,
     "max_retained": 100_000,
     "max_retained_bytes": 256 * 1024 * 1024,
+    "max_memory": None,
     "max_connect_rate": 0,
 }
 
@@ -147,7 +148,7 @@ def test_every_default_has_the_type_and_the_range_of_its_option() -> None:
     assert {name: OPTIONS[name].kind.read(value) for name, value in defaults.items()} == defaults
     assert [name for name, row in OPTIONS.items() if row.default is None] == [
         "unix", "passwords", "certificate", "certificate_chain", "key", "client_ca", "client_crl", "certificate_user",
-        "acl", "allow_anonymous", "websocket_path", "data",
+        "acl", "allow_anonymous", "websocket_path", "data", "max_memory",
     ]  # fmt: skip
 
 
@@ -238,6 +239,7 @@ def test_every_option_in_a_file() -> None:
         max_store = "20 MiB"
         max_retained = 14
         max_retained_bytes = "2 gib"
+        max_memory = "128 MiB"
         max_connect_rate = 15
         [client_ids]
         ann = ["%u-*", "ann"]
@@ -266,6 +268,7 @@ def test_every_option_in_a_file() -> None:
         "max_store": 20 << 20,
         "max_retained": 14,
         "max_retained_bytes": 2_147_483_648,
+        "max_memory": 128 << 20,
         "max_connect_rate": 15,
     }
     assert [{name: getattr(one, name) for name in LISTENER_OPTIONS} for one in config.listeners] == [
@@ -315,6 +318,7 @@ def test_every_flag() -> None:
         "--certificate-chain", "chain", "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
         "--max-sessions", "16", "--allow-user-change",
         "--max-sessions-per-user", "17", "--max-sessions-per-address", "18", "--max-store", "1 GiB",
+        "--max-memory", "64 MiB",
     ))  # fmt: skip
     here = os.getcwd()
     flagged = [name for name, row in OPTIONS.items() if row.has_flag]
@@ -341,6 +345,7 @@ def test_every_flag() -> None:
         "max_topic_levels": 15,
         "max_topic_length": 1024,
         "max_retained_bytes": 1_000_000,
+        "max_memory": 64 << 20,
         "max_sessions": 16,
         "max_sessions_per_user": 17,
         "max_sessions_per_address": 18,
@@ -1463,7 +1468,7 @@ def test_the_markdown_table_literally() -> None:
 
 def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> None:
     lines = [f"{row[0].strip('`')} = {row[2].strip('`')}" for row in table_rows() if row[2].startswith("`")]
-    assert len(lines) == len(OPTIONS) - 12
+    assert len(lines) == len(OPTIONS) - 13
     assert from_text("\n".join(lines)) == load()
 
 

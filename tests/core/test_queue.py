@@ -136,7 +136,7 @@ def test_identifiers_begin_again_after_65535(clean: bool) -> None:
 
 @KINDS
 def test_an_identifier_in_flight_is_not_given_to_another_message(clean: bool) -> None:
-    """[MQTT-2.3.1-4]: once round, the next message waits for the oldest."""
+    """[MQTT-2.3.1-4]: once round, the next message gets another one, and nobody waits for the oldest."""
     world = World()
     client = subscriber(world, 1, clean=clean)
     publisher = world.join("pub")
@@ -144,10 +144,79 @@ def test_an_identifier_in_flight_is_not_given_to_another_message(clean: bool) ->
     assert client.take() == [published("t", "m0", 1, 1)]
     deliver_and_acknowledge(world, client, 65_534)
     send(publisher, 2, first=1)
-    assert client.take() == []
+    # That of the place before, where a place decides; else the next one.
+    second, third = (2, 3) if clean else (65_535, 2)
+    assert client.take() == [published("t", "m1", 1, second), published("t", "m2", 1, third)]
+    client.puback(third, 1, second)
+    assert_empty(world)
+
+
+@pytest.mark.parametrize(("clean", "qos"), [(True, 1), (False, 1), (False, 2)])
+def test_one_that_is_never_acknowledged_stops_nothing(clean: bool, qos: int) -> None:
+    """Three times round the identifiers, with the first message in flight all the time."""
+    world = World()
+    client = subscriber(world, qos, clean=clean)
+    send(world.join("pub"), 1, qos)
+    assert client.take() == [published("t", "m0", qos, 1)]
+    queue = queue_of(world)
+    message = Message(b"t", b"", qos)
+    last = 0
+    for _ in range(200_000 if qos == 1 else 70_000):
+        queue.deliver(message, qos)
+        if qos == 2:
+            world.settle()
+            [(_, _, _, _, last, _)] = client.take()
+            client.pubrec(last)
+            client.pubcomp(last).take()
+        else:
+            last = int.from_bytes(client.connection.out[-2], "big")
+            client.connection.out.clear()
+            queue.puback(last)
+        assert last != 1
+    world.settle()
+    assert (queue.count, world.exchange.stats.dropped) == (1, 0)
+    if not clean:
+        client.drop()
+        again = world.join("sub", clean=False)
+        assert again.take() == [published("t", "m0", qos, 1, "dup")]  # [MQTT-4.4.0-1]
+
+
+def test_a_backlog_of_more_than_all_identifiers_goes_out_though_the_first_is_not_acknowledged() -> None:
+    count = 66_000
+    world = World()
+    client = subscriber(world, 1)
+    client.disconnect()
+    queue = queue_of(world)
+    for n in range(count):
+        queue.deliver(Message(b"t", b"m%d" % n, 1), 1)
+        if n % 1000 == 0:
+            world.settle()
+    world.settle()
+    client = world.join("sub", clean=False)
+    payloads, ids = [], []
+    while packets := client.take():
+        payloads += [packet[2] for packet in packets]
+        ids += [packet[4] for packet in packets]
+        client.puback(*(packet[4] for packet in packets if packet[2] != "m0"))
+    assert payloads == names(count)  # in their order
+    assert (ids[65_534], ids[65_535] in ids[65_400:65_535], ids[65_536], ids.count(1)) == (65_535, True, 2, 1)
     client.puback(1)
-    assert client.take() == [published("t", "m1", 1, 1), published("t", "m2", 1, 2)]
-    client.puback(1, 2)
+    assert_empty(world)
+
+
+def test_an_identifier_that_was_given_instead_is_kept_for_the_next_connection() -> None:
+    world = World()
+    client = subscriber(world, 1)
+    publisher = world.join("pub")
+    send(publisher, 1)
+    deliver_and_acknowledge(world, client, 65_534)
+    send(publisher, 2, first=1)
+    client.take()
+    client.drop()
+    again = world.join("sub", clean=False)
+    expected = [("m0", 1), ("m1", 65_535), ("m2", 2)]
+    assert again.take() == [published("t", name, 1, packet_id, "dup") for name, packet_id in expected]
+    again.puback(1, 65_535, 2)
     assert_empty(world)
 
 
@@ -667,7 +736,10 @@ def test_a_clean_session_holds_so_many_messages_in_memory_and_drops_the_rest() -
     world = World(limits=Limits(max_inflight=2, max_memory_queue=3))
     client = subscriber(world, clean=True)
     publisher = world.join("pub")
-    send(publisher, 10)
+    for n in range(10):
+        publisher.publish("t", f"m{n}", 1, n + 1)
+    world.advance(4.0)  # so long its publisher waits for it
+    assert publisher.take() == [("PUBACK", n + 1) for n in range(10)]
     assert (queue_of(world).count, world.exchange.stats.dropped) == (5, 5)
     assert publishes(drain(client)) == names(5)
     assert world.log.events("warning") == [
@@ -676,7 +748,9 @@ def test_a_clean_session_holds_so_many_messages_in_memory_and_drops_the_rest() -
     ]
     assert world.log.fields("queue empty again") == [{"client": "sub", "dropped": 5}]
     world.advance(60.0)
-    send(publisher, 10)  # and it is told again
+    for n in range(10):  # and it is told again
+        publisher.publish("t", f"m{n}", 1, n + 1)
+    world.advance(4.0)
     assert len(world.log.events("warning")) == 3
     drain(client)
     assert_empty(world)

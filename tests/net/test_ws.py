@@ -58,6 +58,7 @@ class Speaker:
         self.losses: list[str] = []
         self.progressed = 0
         self.congested: list[int] = []
+        self.kept: list[int] = []
         self.on_receive: Callable[[bytes], None] = lambda data: None
 
     def receive(self, data: bytes, now: float) -> None:
@@ -71,6 +72,9 @@ class Speaker:
 
     def progress(self, now: float) -> None:
         self.progressed += 1
+
+    def kept_below(self, size: int) -> None:
+        self.kept.append(size)
 
     def lost(self, why: str) -> None:
         self.losses.append(why)
