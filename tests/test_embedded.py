@@ -278,7 +278,7 @@ def test_a_taken_port_is_told_and_leaves_nothing_open(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         broker = Broker(listeners=[{"port": 0}, {"port": port}], data=str(tmp_path / "data"))
         for _ in range(2):
-            with pytest.raises(StartError, match=f"^cannot listen on 127.0.0.1:{port}: the port is taken; "):
+            with pytest.raises(StartError, match=f"^cannot listen on 127.0.0.1:{port}: the port is in use; "):
                 broker.start()
     assert left_over() == before
     with broker:  # the port is free now, and the data is not held by the attempts before

@@ -149,8 +149,8 @@ class ListenerConfig:
         (), Texts(), "user names that may not connect (return code 5)", reload=True))
     client_ids: Mapping[str, tuple[str, ...]] = field(metadata=option(
         MappingProxyType({}), Patterns(),
-        'which ClientIds a user may have (else return code 5): "*" in a pattern is any run of characters, "%u" the '
-        'user\'s name; the user "*" is every user not named', reload=True))
+        'which ClientIds a user may have (else return code 5): in a pattern, "*" stands for any characters and "%u" '
+        'for the user\'s name; the user "*" is every user who is not named', reload=True))
     client_id_prefixes: tuple[str, ...] = field(metadata=option(
         (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
     allow_user_change: bool = field(metadata=option(
@@ -171,8 +171,7 @@ class ListenerConfig:
     websocket: bool = field(metadata=option(
         False, Boolean(), "speak MQTT over WebSocket; needs: pip install 'selectmq[websocket]'", flag=True))
     websocket_path: str | None = field(metadata=option(
-        None, UrlPath(), "the one path of the URL on which clients may connect", flag=True, reload=True,
-        unset="any"))
+        None, UrlPath(), "URL path that clients must use, such as /mqtt", flag=True, reload=True, unset="any"))
     websocket_origins: tuple[str, ...] = field(metadata=option(
         (), Origins(), 'web pages that may connect besides those of the same host, if that is proved: '
         '"https://example.com", or "*" for any', reload=True))
@@ -213,10 +212,15 @@ class Change(NamedTuple):
     reloadable: bool
     listener: str = ""
 
-    def __str__(self) -> str:
+    def fields(self) -> dict[str, str | None]:
+        """For the log."""
         kind = OPTIONS[self.name].kind if self.name in OPTIONS else Texts()
-        old, new = ("none" if value is None else kind.toml(value) for value in (self.old, self.new))
-        return f"{self.name}{f' of listener {self.listener}' if self.listener else ''}: {old} -> {new}"
+        old, new = ("none" if value is None else _shown(value, kind) for value in (self.old, self.new))
+        return {"option": self.name, "listener": self.listener or None, "old": old, "new": new}
+
+
+def _shown(value: object, kind: Kind) -> str:
+    return value if isinstance(value, str) else kind.toml(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,10 +234,11 @@ class Config:
         None, Path(), "directory for everything that is stored", flag=True,
         unset="$XDG_STATE_HOME/selectmq or ~/.local/state/selectmq; on Windows %LOCALAPPDATA%\\selectmq"))
     memory: bool = field(metadata=option(
-        False, Boolean(), "store nothing on disk: a restart forgets everything; excludes data", flag=True))
+        False, Boolean(), "store nothing on disk, so that a restart forgets everything; cannot be combined "
+        "with data", flag=True))
     session_expiry: float = field(metadata=option(
         30.0 * _DAY, Duration(0, 36500 * _DAY), "time after which the session of an absent client is deleted, with all "
-        "that waits in it; 0 is never", flag=True, reload=True))
+        "messages that wait in it; 0 means never", flag=True, reload=True))
     sys_interval: float = field(metadata=option(
         10.0, Duration(0, _DAY), "time between two publications of $SYS; 0 turns $SYS off", flag=True, reload=True))
     log_level: Literal["error", "warning", "info", "debug"] = field(metadata=option(
@@ -263,17 +268,17 @@ class Config:
         _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it, messages of QoS 0 "
         "for it are dropped", flag=True, reload=True))
     max_sessions: int = field(metadata=option(
-        50_000, Integer(1, _MANY), "sessions with CleanSession = 0, their clients being there or not (else return code "
-        "3)", flag=True, reload=True))
+        50_000, Integer(1, _MANY), "sessions with CleanSession = 0, whether their clients are connected or not; above "
+        "it, a new one gets return code 3", flag=True, reload=True))
     max_sessions_per_user: int = field(metadata=option(
-        10_000, Integer(0, _MANY), "of these, those of a user whose name was checked; 0 is no limit",
+        10_000, Integer(0, _MANY), "of these, the sessions of one user whose name was checked; 0 is no limit",
         flag=True, reload=True))
     max_sessions_per_address: int = field(metadata=option(
-        10_000, Integer(0, _MANY), "of these, those made from an address (in IPv6: a network of 64 bits) other than "
-        "this machine's; 0 is no limit", flag=True, reload=True))
+        10_000, Integer(0, _MANY), "of these, the sessions made from one address (in IPv6: a /64 network), loopback "
+        "addresses excepted; 0 is no limit", flag=True, reload=True))
     max_store: int = field(metadata=option(
-        2 * _GIB, Size(_MIB, _TIB), "bytes of all that is stored, on disk or with memory = true in memory: above it "
-        "messages for sessions are dropped, and new sessions get return code 3", flag=True, reload=True))
+        2 * _GIB, Size(_MIB, _TIB), "bytes of everything that is stored, on disk or (with memory = true) in memory; "
+        "above it, messages for sessions are dropped, and new sessions get return code 3", flag=True, reload=True))
     max_retained: int = field(metadata=option(
         100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
     max_retained_bytes: int = field(metadata=option(
@@ -366,7 +371,9 @@ def add_flags(parser: ArgumentParser) -> None:
     The values stay texts (None if not given; bool for a Boolean): `loading.from_args` reads them, so that a mistake in
     a flag is told in the same way as one in a file.
     """
-    group = parser.add_argument_group("options", f"Each can stand in FILE too, with _ for -. {NOTATION}")
+    group = parser.add_argument_group(
+        "options of the broker", f"Each can also be set in FILE, with _ instead of -. {NOTATION}"
+    )
     for row in OPTIONS.values():
         text = f"{row.help} (default: {row.default_text})".replace("%", "%%")
         if isinstance(row.kind, Boolean):

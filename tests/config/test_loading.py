@@ -541,9 +541,9 @@ def test_a_flag_for_the_address_of_a_single_listener() -> None:
 
 def test_a_flag_for_the_address_of_several_listeners() -> None:
     text = "[[listeners]]\nport = 5\n[[listeners]]\nport = 6"
-    assert error(text, "-p", "7") == "--port: fits one listener, and b.toml has 2: set 'port' there"
-    assert error(text, "--bind", "::1") == "--bind: fits one listener, and b.toml has 2: set 'bind' there"
-    assert error(text, port=7) == "port=: fits one listener, and b.toml has 2: set 'port' there"
+    assert error(text, "-p", "7") == "--port: is for one listener, but b.toml has 2: set 'port' in each of them"
+    assert error(text, "--bind", "::1") == "--bind: is for one listener, but b.toml has 2: set 'bind' in each of them"
+    assert error(text, port=7) == "port=: is for one listener, but b.toml has 2: set 'port' in each of them"
 
 
 # Where to listen: an address, or a Unix socket
@@ -567,7 +567,7 @@ def test_a_unix_socket_in_each_source() -> None:
 @pytest.mark.parametrize("address", ['bind = "::1"', "port = 5", 'bind = "::1"\nport = 5'])
 def test_a_unix_socket_has_no_address(address: str) -> None:
     name = address[:4]
-    hint = "has no meaning with unix: leave one of them out, or give each a [[listeners]]"
+    hint = "cannot be combined with unix: leave one of them out, or give each its own [[listeners]]"
     assert error(f'unix = "s"\n{address}') == f"b.toml:2: '{name}' {hint}"
     assert error(f'[[listeners]]\nunix = "s"\n{address}') == f"b.toml:3: '{name}' {hint}"
     assert error_of_flags("--unix", "s", "-p", "5") == f"--port: {hint}"
@@ -585,7 +585,7 @@ def test_where_to_listen_is_one_thing_of_which_the_stronger_source_decides() -> 
     assert from_text("port = 5", "--unix", "t").listeners[0].address == f"unix:{here}/t"
     assert from_text("[[listeners]]\nport = 5", "--unix", "t").listeners[0].address == f"unix:{here}/t"
     assert error("[[listeners]]\n[[listeners]]\nport = 5", "--unix", "t") == (
-        "--unix: fits one listener, and b.toml has 2: set 'unix' there"
+        "--unix: is for one listener, but b.toml has 2: set 'unix' in each of them"
     )
 
 
@@ -595,9 +595,9 @@ def test_a_unix_socket_survives_the_round_trip_and_is_told_apart() -> None:
     Path("again.toml").write_text(config.toml(), encoding="utf-8")
     assert load("again.toml") == config
     new = from_text('[[listeners]]\nunix = "t"\ndeny_users = ["eve"]\n[[listeners]]\n[[listeners]]\nunix = "u"')
-    assert [str(change) for change in config.changes(new)] == [
-        f'deny_users of listener unix:{here}/t: [] -> ["eve"]',
-        f'listeners: ["unix:{here}/s"] -> ["unix:{here}/u"]',
+    assert [tuple(change.fields().values()) for change in config.changes(new)] == [
+        ("deny_users", f"unix:{here}/t", "[]", '["eve"]'),
+        ("listeners", None, f'["unix:{here}/s"]', f'["unix:{here}/u"]'),
     ]
     assert [one.deny_users for one in config.reloaded(new).listeners] == [(), (), ("eve",)]
     twice = '[[listeners]]\nunix = "s"\n[[listeners]]\nunix = "./s"'
@@ -613,10 +613,10 @@ def test_the_mode_of_a_unix_socket_has_no_meaning_without_one() -> None:
 def test_somebody_must_be_able_to_come_through_a_proxy() -> None:
     secret = 'passwords = "p"\nproxy_protocol = '
     assert error(f'unix = "s"\n{secret}["127.0.0.1"]') == (
-        "b.toml:3: 'proxy_protocol' must have \"unix\" in it: who connects to a Unix socket has no address"
+        "b.toml:3: 'proxy_protocol' must contain \"unix\": clients of a Unix socket have no address"
     )
     assert error(f'{secret}["unix"]') == (
-        "b.toml:2: 'proxy_protocol' must have an address in it: \"unix\" has no meaning without unix"
+        "b.toml:2: 'proxy_protocol' must contain an address: \"unix\" has no meaning without unix"
     )
     both = from_text(f'{secret}["10.0.0.1", "unix"]\n[[listeners]]\n[[listeners]]\nunix = "s"')
     assert [one.proxy_protocol for one in both.listeners] == [("10.0.0.1", "unix")] * 2
@@ -645,9 +645,9 @@ def test_listeners_as_a_keyword_argument() -> None:
 
 TLS = 'certificate = "c"\n'
 OPEN = (
-    "to the network: set passwords to a password file (--passwords PATH), "
-    "certificate_user to let certificates say who is who (--certificate-user cn), "
-    "or allow_anonymous = true to let everyone in (--allow-anonymous)"
+    "to the network: say who may connect, with passwords for a password file (--passwords PATH), "
+    "certificate_user for client certificates (--certificate-user cn), "
+    "or allow_anonymous = true for everybody (--allow-anonymous)"
 )
 
 
@@ -814,13 +814,13 @@ def test_proxies_of_websocket_need_websocket() -> None:
 
 def test_memory_excludes_data_of_the_same_source() -> None:
     assert error('data = "d"\nmemory = true') == (
-        "b.toml:2: 'memory' stores nothing, so it cannot go with data: leave one of them out"
+        "b.toml:2: 'memory' stores nothing, so it cannot be combined with data: leave one of them out"
     )
     assert error_of_flags("--memory", "--data", "d") == (
-        "--memory: stores nothing, so it cannot go with data: leave one of them out"
+        "--memory: stores nothing, so it cannot be combined with data: leave one of them out"
     )
     assert error_of_keywords(memory=True, data="d") == (
-        "memory=: stores nothing, so it cannot go with data: leave one of them out"
+        "memory=: stores nothing, so it cannot be combined with data: leave one of them out"
     )
 
 
@@ -1054,8 +1054,8 @@ def test_a_wrong_flag(flags: list[str], message: str) -> None:
         ({"data": b"d"}, "data=: must be a path, not b'd'"),
         ({"client_ids": {"ann": "a"}}, f"client_ids.ann=: {LIST}, not 'a'; write [\"a\"]"),
         ({"listeners": [{"port": "x"}]}, f"listeners[0].port=: {PORT}, not 'x'"),
-        ({"listeners": [{"workers": 2}]}, "listeners[0].workers=: belongs at the top level, not to a listener"),
-        ({"listeners": []}, "listeners=: is empty: leave it out for one listener on 'bind' and 'port'"),
+        ({"listeners": [{"workers": 2}]}, "listeners[0].workers=: belongs at the top level, not in a listener"),
+        ({"listeners": []}, "listeners=: is empty: leave it out to have one listener, on 'bind' and 'port'"),
         ({"listeners": {"port": 1}}, "listeners=: must be a list of mappings, not a table"),
         ({"listeners": [1883]}, "listeners=: must be a list of mappings, and one of them is 1883"),
         (
@@ -1162,7 +1162,7 @@ def test_an_unknown_key_in_a_listener() -> None:
 
 def test_an_option_of_the_broker_in_a_listener() -> None:
     assert error("[[listeners]]\nport = 5\nmax_inflight = 9") == (
-        "b.toml:3: 'max_inflight' belongs at the top level, not to a listener: move it above the first [[listeners]]"
+        "b.toml:3: 'max_inflight' belongs at the top level, not in a listener: move it above the first [[listeners]]"
     )
 
 
@@ -1181,7 +1181,7 @@ def test_an_option_that_landed_in_client_ids() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("listeners = []", "1: 'listeners' is empty: leave it out for one listener on 'bind' and 'port'"),
+        ("listeners = []", "1: 'listeners' is empty: leave it out to have one listener, on 'bind' and 'port'"),
         ("\nlisteners = 5", "2: 'listeners' must be [[listeners]] tables, not 5"),
         ("listeners = [5]", "1: 'listeners' must be [[listeners]] tables, and one of them is 5"),
         (
@@ -1308,12 +1308,12 @@ def test_a_message_stays_on_one_line() -> None:
         (
             "listener 1883\n",
             ":1: is not valid TOML: Expected '=' after a key in a key/value pair (column 10)"
-            '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README',
+            "; it looks like a mosquitto.conf: convert it with `python3 -m broker convert b.toml`",
         ),
         (
             "# my broker\npid_file /run/mosquitto/mosquitto.pid\n\npersistence true\nlog_dest stdout\n",
             ":2: is not valid TOML: Expected '=' after a key in a key/value pair (column 10)"
-            '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README',
+            "; it looks like a mosquitto.conf: convert it with `python3 -m broker convert b.toml`",
         ),
     ],
 )
@@ -1375,10 +1375,10 @@ def test_changes_of_the_broker() -> None:
         Change("workers", 4, 8, False),
         Change("max_inflight", 100, 5, True),
     ]
-    assert [str(change) for change in old.changes(new)] == [
-        'data: "/state/selectmq" -> "/d"',
-        "workers: 4 -> 8",
-        "max_inflight: 100 -> 5",
+    assert [change.fields() for change in old.changes(new)] == [
+        {"option": "data", "listener": None, "old": "/state/selectmq", "new": "/d"},
+        {"option": "workers", "listener": None, "old": "4", "new": "8"},
+        {"option": "max_inflight", "listener": None, "old": "100", "new": "5"},
     ]
 
 
@@ -1389,9 +1389,9 @@ def test_changes_of_a_listener() -> None:
         Change("passwords", None, "/p", True, "127.0.0.1:6"),
         Change("allow_anonymous", True, False, True, "127.0.0.1:6"),
     ]
-    assert [str(change) for change in old.changes(new)] == [
-        'passwords of listener 127.0.0.1:6: none -> "/p"',
-        "allow_anonymous of listener 127.0.0.1:6: true -> false",
+    assert [change.fields() for change in old.changes(new)] == [
+        {"option": "passwords", "listener": "127.0.0.1:6", "old": "none", "new": "/p"},
+        {"option": "allow_anonymous", "listener": "127.0.0.1:6", "old": "true", "new": "false"},
     ]
 
 
@@ -1399,7 +1399,9 @@ def test_changes_of_the_listeners() -> None:
     old = from_text("[[listeners]]\nport = 5\n[[listeners]]\nport = 6")
     new = from_text("[[listeners]]\nport = 7\n[[listeners]]\nport = 6")
     assert old.changes(new) == [Change("listeners", ("127.0.0.1:5",), ("127.0.0.1:7",), False)]
-    assert str(old.changes(new)[0]) == 'listeners: ["127.0.0.1:5"] -> ["127.0.0.1:7"]'
+    assert old.changes(new)[0].fields() == {
+        "option": "listeners", "listener": None, "old": '["127.0.0.1:5"]', "new": '["127.0.0.1:7"]'
+    }  # fmt: skip
     assert old.changes(keywords(port=5)) == [Change("listeners", ("127.0.0.1:6",), (), False)]
 
 
@@ -1535,9 +1537,9 @@ def test_all_mistakes_are_found_at_once() -> None:
         "b.toml:3: 'log_level' must be one of 'error', 'warning', 'info', 'debug', not 'warn'",
         "b.toml:5: unknown key 'prot'; did you mean 'port'?",
         "b.toml:6: 'key' has no meaning without certificate: set that too, or leave it out",
-        "b.toml:8: 'bind' opens 0.0.0.0:1 to the network: set passwords to a password file (--passwords PATH), "
-        "certificate_user to let certificates say who is who (--certificate-user cn), or allow_anonymous = true to let "
-        "everyone in (--allow-anonymous)",
+        "b.toml:8: 'bind' opens 0.0.0.0:1 to the network: say who may connect, with passwords for a password file "
+        "(--passwords PATH), certificate_user for client certificates (--certificate-user cn), or "
+        "allow_anonymous = true for everybody (--allow-anonymous)",
         "b.toml:12: second listener on 127.0.0.1:2, beside b.toml:10: give it another port",
     ]  # fmt: skip
 

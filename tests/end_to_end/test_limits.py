@@ -189,7 +189,7 @@ def test_max_packet_size(start_broker: StartBroker) -> None:
             assert author.closed() == b""
         reader.ping()
     (event,) = broker.wait_for("client disconnected", client="author")
-    assert event["reason"] == "protocol error: a packet of 1025 bytes, over the limit of 1024"
+    assert event["reason"] == "protocol error: a packet of 1025 bytes, over the limit of 1024 (max_packet_size)"
     wait_for_sys(broker.address, "errors/protocol", 1)
 
 
@@ -210,12 +210,17 @@ def test_no_client_may_send_a_large_connect_before_it_is_known(start_broker: Sta
 @pytest.mark.parametrize(
     ("option", "allowed", "refused", "reason"),
     [
-        ("max_topic_levels = 3\n", "a/b/c", "a/b/c/d", "protocol error: a Topic Name of more than 3 levels"),
+        (
+            "max_topic_levels = 3\n",
+            "a/b/c",
+            "a/b/c/d",
+            "protocol error: a Topic Name of more than 3 levels (max_topic_levels)",
+        ),
         (
             "max_topic_length = 10\n",
             "t" * 10,
             "t" * 11,
-            "protocol error: a Topic Name of 11 bytes, over the limit of 10",
+            "protocol error: a Topic Name of 11 bytes, over the limit of 10 (max_topic_length)",
         ),
     ],
     ids=["levels", "length"],

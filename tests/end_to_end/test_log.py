@@ -196,7 +196,7 @@ def test_each_refusal_is_told_once_a_minute_with_its_reason(start_broker: StartB
         (connect("b", username="ann", password=b"wrong"), 4, "wrong password"),
         (connect("b", username="eve", password=b"wrong"), 4, "there is no such user in the password file"),
         (connect("b", level=5), 1,
-         "CONNECT with protocol level 5 (MQTT 5.0); known are 4 (MQTT 3.1.1) and 3 (MQTT 3.1)"),
+         "CONNECT with protocol level 5 (MQTT 5.0); supported are 4 (MQTT 3.1.1) and 3 (MQTT 3.1)"),
     ]  # fmt: skip
     for _ in range(50):
         for data, code, _ in causes:
