@@ -9,6 +9,7 @@ This module owns the table and what follows from it alone. It must not know wher
 keyword argument: that is `loading`), nor any other part of the broker.
 """
 
+import re
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -232,7 +233,7 @@ class Config:
     # fmt: off
     data: str | None = field(metadata=option(
         None, Path(), "directory for everything that is stored", flag=True,
-        unset="$XDG_STATE_HOME/selectmq or ~/.local/state/selectmq; on Windows %LOCALAPPDATA%\\selectmq"))
+        unset="selectmq in $XDG_STATE_HOME or in ~/.local/state; on Windows in %LOCALAPPDATA%"))
     memory: bool = field(metadata=option(
         False, Boolean(), "store nothing on disk, so that a restart forgets everything; cannot be combined "
         "with data", flag=True))
@@ -384,18 +385,17 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def markdown_table() -> str:
-    """The table of options in broker/docs/configuration.md: one row each, the default as the file takes it."""
+    """The table of options in broker/docs/configuration.md: one row each, the default as the file takes it. Flags are
+    left out, as their names follow from those of the options: a page has no room for one column more."""
     lines = [
-        "| Option | Flag | Default | Allowed | In `[[listeners]]` | Reload | Meaning |",
-        "|---|---|---|---|---|---|---|",
+        "| Option | Meaning | Default | Allowed | Listener | Reload |",
+        "|---|---|---|---|---|---|",
     ]
     for row in OPTIONS.values():
         default = row.unset if row.default is None else f"`{row.kind.toml(row.default)}`"
-        flag = ", ".join(f"`{flag}`" for flag in row.flags)
-        flag += f", `--no-{row.flags[-1][2:]}`" if isinstance(row.kind, Boolean) else ""
         cells = [
-            f"`{row.name}`", flag, default, row.kind.values,
-            "yes" if row.per_listener else "", "yes" if row.reload else "", row.help,
+            f"`{row.name}`", row.help, default, row.kind.values,
+            "yes" if row.per_listener else "", "yes" if row.reload else "",
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(re.sub(r"[|*]", r"\\\g<0>", cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
