@@ -450,10 +450,12 @@ def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> No
     expects one more listener (as Mosquitto makes one), and there is none."""
     for name in ("port", "bind", "unix"):
         setting = defaults.get(name)
-        if setting is not None and not any(settings.get(name) is setting for settings, _ in parts):
+        if setting is None or setting.wrong:
+            continue
+        if not any(settings.get(name) is setting for settings, _ in parts):
             raise ConfigError(
-                f"{setting.where} is used by no listener, as each of them says itself where it listens: leave it out, "
-                "or give it a listener of its own"
+                f"{setting.where} is not used, because each listener sets its own: leave it out, or add a listener for "
+                "it"
             )
 
 

@@ -155,7 +155,7 @@ class ListenerConfig:
     client_id_prefixes: tuple[str, ...] = field(metadata=option(
         (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
     allow_user_change: bool = field(metadata=option(
-        False, Boolean(), "let a user connect with the ClientId of another user's session, which becomes theirs (else "
+        False, Boolean(), "let users take over sessions of other users by connecting with the same ClientId (else "
         "return code 5)", flag=True, reload=True))
     # A ClientId of 23 bytes must be accepted [MQTT-3.1.3-5].
     max_client_id: int = field(metadata=option(
@@ -174,11 +174,11 @@ class ListenerConfig:
     websocket_path: str | None = field(metadata=option(
         None, UrlPath(), "URL path that clients must use, such as /mqtt", flag=True, reload=True, unset="any"))
     websocket_origins: tuple[str, ...] = field(metadata=option(
-        (), Origins(), 'web pages that may connect besides those of the same host, if that is proved: '
-        '"https://example.com", or "*" for any', reload=True))
+        (), Origins(), 'web pages that may connect besides those of this host: "https://example.com", or "*" '
+        "for any", reload=True))
     websocket_forwarded_for: tuple[str, ...] = field(metadata=option(
-        (), Peers(), "proxies for WebSocket whose X-Forwarded-For is believed: the last address in it that is of none "
-        "of them is the client's, for limits and the log", reload=True))
+        (), Peers(), "trusted proxies: in X-Forwarded-For, the last address that is not one of them is the client's, "
+        "for limits and the log", reload=True))
     # fmt: on
     where: str = field(default="", compare=False, repr=False)  #: in which line of the file it stands
 
@@ -285,7 +285,7 @@ class Config:
     max_retained_bytes: int = field(metadata=option(
         256 * _MIB, Size(_KIB, _TIB), "bytes of all retained messages", flag=True, reload=True))
     max_connect_rate: int = field(metadata=option(
-        0, Integer(0, _MANY), "connections per second from an address (in IPv6: a network of 64 bits); more wait for "
+        0, Integer(0, _MANY), "connections per second from an address (in IPv6: a /64 network); further ones wait for "
         "their turn; 0 is no limit", flag=True, reload=True))
     # fmt: on
 

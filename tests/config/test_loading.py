@@ -728,7 +728,7 @@ def test_each_listener_is_judged_by_itself() -> None:
     assert error(text) == f"b.toml:5: 'bind' opens 0.0.0.0:1884 {OPEN}"
 
 
-UNUSED = "is used by no listener, as each of them says itself where it listens: leave it out, or give it a listener of"
+UNUSED = "is not used, because each listener sets its own: leave it out, or add a listener for"
 
 
 @pytest.mark.parametrize(
@@ -742,7 +742,7 @@ UNUSED = "is used by no listener, as each of them says itself where it listens: 
 )
 def test_an_address_in_front_of_the_listeners_that_none_of_them_uses_is_told(text: str, where: str) -> None:
     """Mosquitto makes a listener of its own of it, so somebody expects one."""
-    assert error(text) == f"b.toml:{where} {UNUSED} its own"
+    assert error(text) == f"b.toml:{where} {UNUSED} it"
 
 
 def test_an_address_in_front_of_the_listeners_is_the_default_of_those_without() -> None:
@@ -755,7 +755,7 @@ def test_an_address_in_front_of_the_listeners_is_the_default_of_those_without() 
 
 
 def test_an_address_beside_listeners_as_keyword_arguments() -> None:
-    assert error_of_keywords(port=5, listeners=[{"port": 6}]) == f"port=: {UNUSED} its own"
+    assert error_of_keywords(port=5, listeners=[{"port": 6}]) == f"port=: {UNUSED} it"
     assert [one.port for one in keywords(port=5, listeners=[{"port": 6}, {}]).listeners] == [6, 5]
 
 
@@ -798,7 +798,7 @@ def test_a_listener_for_proxies_of_websocket_is_open_to_the_network() -> None:
     """Whoever comes through them is not on this machine."""
     text = '[[listeners]]\nwebsocket = true\nwebsocket_forwarded_for = ["127.0.0.1"]'
     assert error(text).startswith(
-        "b.toml:3: 'websocket_forwarded_for' opens 127.0.0.1:1883 to the network: set passwords"
+        "b.toml:3: 'websocket_forwarded_for' opens 127.0.0.1:1883 to the network: say who may connect"
     )
     assert not from_text(f"{text}\nallow_anonymous = true").listeners[0].is_loopback
 
