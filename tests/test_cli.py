@@ -149,6 +149,7 @@ def test_a_mistake_is_told_in_one_line(
 ) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)  # what others may read is a warning of its own
     monkeypatch.chdir(tmp_path)
     if not check and any("passwords" in part or "acl" in part for part in arguments):
         # These files are read by the start itself: in a process of its own, were it to succeed.

@@ -298,7 +298,7 @@ def test_websocket_behind_a_header(start_broker: StartBroker) -> None:
     broker = start_broker(f"{TRUSTING}websocket = true\n")
     core = ClientProtocol(
         parse_uri("ws://mq.example/mqtt"),
-        origin=Origin("http://mq.example"), subprotocols=[Subprotocol("mqtt")],
+        origin=Origin("https://mq.example"), subprotocols=[Subprotocol("mqtt")],
     )  # fmt: skip
     core.send_request(core.connect())
     with RawClient(broker.address) as client:
