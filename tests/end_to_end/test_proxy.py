@@ -25,7 +25,7 @@ from tests.net.test_proxy import SIGNATURE, inet, tlv, v2
 from tests.raw_client import PINGREQ, PINGRESP, Closed, RawClient, connack, connect
 
 TRUSTING = '[[listeners]]\nproxy_protocol = ["127.0.0.1"]\nallow_anonymous = true\n'
-UNHEARD = "connections closed unheard"
+UNHEARD = "connection refused"
 REFUSED = "PROXY header refused"
 
 
@@ -115,7 +115,10 @@ def test_others_are_refused_whatever_they_say_and_told_once(start_broker: StartB
     for _ in range(3):
         assert closed_unheard(RawClient(proxied, source="127.0.0.2"))
     [event] = broker.wait_for(UNHEARD)
-    assert (event["address"], event["reason"]) == ("127.0.0.2", "this listener is for the proxies of proxy_protocol")
+    assert (event["address"], event["reason"]) == (
+        "127.0.0.2",
+        "this listener is only for the proxies in proxy_protocol",
+    )
     with RawClient(proxied) as client:  # and the proxy is served on
         client.send(header() + connect("c"))
         client.expect(connack())
@@ -156,7 +159,7 @@ def test_a_reload_that_makes_it_a_listener_for_proxies_closes_all_others(start_b
         broker.reload(TRUSTING)
         direct.closed()
     broker.wait_for(
-        "client disconnected", client="direct", reason="this listener is now for the proxies of proxy_protocol"
+        "client disconnected", client="direct", reason="this listener is now only for the proxies in proxy_protocol"
     )
     with RawClient(broker.address) as client:
         client.send(header() + connect("proxied"))
@@ -176,7 +179,7 @@ def test_a_handshake_that_a_reload_overtakes(tmp_path: Path, start_broker: Start
         with context.wrap_socket(late, server_hostname="127.0.0.1") as client:
             client.sendall(connect("late"))
             assert client.recv(4) == b""
-    broker.wait_for(UNHEARD, reason="this listener is now for the proxies of proxy_protocol")
+    broker.wait_for(UNHEARD, reason="this listener is now only for the proxies in proxy_protocol")
 
 
 # --- headers that are none ---
@@ -206,7 +209,7 @@ def test_connect_timeout_covers_the_header(beginning: bytes, start_broker: Start
     with RawClient(broker.address) as client:
         client.send(beginning)
         assert closed_unheard(client)
-    why = "its header was not whole in time" if beginning else "nothing came in time"
+    why = "its header was not complete within connect_timeout" if beginning else "nothing came within connect_timeout"
     broker.wait_for(REFUSED, address="127.0.0.1", reason=why)
 
 

@@ -336,7 +336,7 @@ def test_200_half_handshakes_hold_up_nobody_and_end_in_time(pki: Pki, start_brok
             while sock.recv(4096):
                 pass
         sock.close()
-    (event,) = broker.wait_for(FAILED, reason="it was not done in time")
+    (event,) = broker.wait_for(FAILED, reason="it was not complete within connect_timeout")
     assert event["address"] == "127.0.0.1"
 
 
