@@ -24,7 +24,7 @@ PATIENCE = 10.0
 #: Addresses that are remembered for how often they come.
 MAX_ADDRESSES = 100_000
 
-_SILENT = "others need the place, and it has sent no CONNECT"
+_SILENT = "its place was needed, and it had sent no CONNECT"
 
 _ARRIVING, _HEARD, _CLIENT, _GONE = range(4)
 

@@ -214,7 +214,7 @@ class Arrival:
             lambda data: strangers.explain(data, "TLS"),
         )  # fmt: skip
         self._end = layer.abort
-        self._within_time(lambda: layer.abort("it was not done in time"))
+        self._within_time(lambda: layer.abort("it was not complete within connect_timeout"))
 
     def _welcome(self, below: Transport | TlsLayer) -> None:
         """Make it a client, which sees the bytes that `below`, and WebSocket, have made of those of the transport."""

@@ -84,12 +84,13 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [flags]\n       %(prog)s COMMAND ...",
         description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.\n\n"
         + table.overview(program.name()),
-        epilog=f"`{program.name()} options` shows all options; these stand only in FILE: {_without_flag()}.",
+        epilog=f"These options have no flag, and can only be set in FILE: {_without_flag()}. "
+        f"`{program.name()} options` explains all options.",
         formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("-c", "--config", metavar="FILE", help="read options from this TOML file")
-    parser.add_argument("--check", action="store_true", help="check the configuration and the files it names, and exit")
+    parser.add_argument("--check", action="store_true", help="check the configuration and its files, and exit")
     parser.add_argument("--version", action="version", version=f"selectmq {__version__}")
     add_flags(parser)
     return parser

@@ -148,7 +148,7 @@ class Entrance:
         has made of its transport; `direct`: no proxy has introduced it."""
         tls = layer if isinstance(layer, TlsLayer) else None
         if direct and self.config.proxy_protocol:
-            return "this listener is now for the proxies of proxy_protocol"
+            return "this listener is now only for the proxies in proxy_protocol"
         if self.tls is not None and tls is None:
             return "this listener now expects TLS"
         certified = self.config.client_ca is not None and self.config.client_certificates == "required"
@@ -162,7 +162,7 @@ class Entrance:
         server.exchange.stats.sockets += 1
         why = ""
         if self.config.proxy_protocol and host not in self._proxies:
-            why = "this listener is for the proxies of proxy_protocol"
+            why = "this listener is only for the proxies in proxy_protocol"
         elif server.full and not server.make_room():
             why = "this system cannot wait for more connections"
         if why:
@@ -180,7 +180,7 @@ class Entrance:
         self.connections[transport] = connection
 
     def turn_away(self, host: str, why: str) -> None:
-        self.failed("connections closed unheard", host, why)
+        self.failed("connection refused", host, why)
 
     def failed(self, event: str, host: str, why: str) -> None:
         self.server.exchange.stats.refused += 1

@@ -318,9 +318,9 @@ class Server:
             yield from entrance.close_unwelcome()
         for change in changes:
             if change.reloadable:
-                self.log.info("changed", option=str(change))
+                self.log.info("option changed", **change.fields())
             else:
-                self.log.warning("this change needs a restart", option=str(change))
+                self.log.warning("option not changed: this needs a restart", **change.fields())
         self.log.info("reloaded")
         self._notify("READY=1", self._status)
 

@@ -104,28 +104,41 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of a run."""
     built = _Parser(
         prog=program.name(),
-        description="Puts an MQTT broker on trial against the normative statements of MQTT 3.1.1.",
+        description="Tests an MQTT broker against the normative statements of MQTT 3.1.1.",
         epilog="Exit code: 0 certified, 1 not certified, 2 could not be judged. "
         f"`{program.name()} compare A.json B.json ...` shows several JSON reports side by side.",
         allow_abbrev=False,
     )
     add = built.add_argument
-    add("target", nargs="?", metavar="TARGET", help=f"{SHAPE}; default {DEFAULT_TARGET}")
+    add("target", nargs="?", metavar="TARGET", help=f"{SHAPE} (default {DEFAULT_TARGET})")
     add(
-        "--profile", metavar="FILE|NAME", help=f"what the runner cannot find out: {', '.join(profiles.names())}, a file"
+        "--profile",
+        metavar="FILE|NAME",
+        help=f"how to start and use the broker: a TOML file, or one of {', '.join(profiles.names())}",
     )
-    add("--username", metavar="NAME", help=f"log in; the password is in {PASSWORD_VARIABLE}, or is asked for")
+    add("--username", metavar="NAME", help=f"log in; the password is in {PASSWORD_VARIABLE}, or the runner asks for it")
     add("--cafile", metavar="FILE", help="trust certificates of this CA (PEM) instead of the system's")
     add("--insecure", action="store_true", help="accept any certificate")
     add("--cert", metavar="FILE", help="show this certificate (PEM)")
     add("--key", metavar="FILE", help="the private key of --cert, unless it is in the same file")
     add("--list", action="store_true", help="show the statements and their tests; needs no broker")
     add("--select", metavar="WHAT", action="append", default=[], help="a section (3.1), a statement, or a test's name")
-    add("--strict", action="store_true", help="let WARN count as FAIL")
+    add("--strict", action="store_true", help="count WARN as FAIL")
     for name, (_, words) in REPORTS.items():
         add(f"--{name}", metavar="FILE", help=words)
-    add("--patience", metavar="SECONDS", type=_positive, default=PATIENCE, help=f"wait so long, default {PATIENCE:g}")
-    add("--jobs", metavar="N", type=_count, help=f"run so many tests beside those that wait, default {JOBS}")
+    add(
+        "--patience",
+        metavar="SECONDS",
+        type=_positive,
+        default=PATIENCE,
+        help=f"how long to wait for an answer (default {PATIENCE:g})",
+    )
+    add(
+        "--jobs",
+        metavar="N",
+        type=_count,
+        help=f"how many tests run at once, besides those that only wait (default {JOBS})",
+    )
     return built
 
 
@@ -199,8 +212,8 @@ def _compare(given: Sequence[str]) -> int:
         prog=f"{program.name()} compare", description="Shows JSON reports side by side.", allow_abbrev=False
     )
     built.add_argument("reports", nargs="+", metavar="FILE", help="a report that was written with --json")
-    built.add_argument("--html", metavar="FILE", help="write the matrix as an HTML page, too")
-    built.add_argument("--markdown", metavar="FILE", help="write a summary by chapter as a Markdown table, too")
+    built.add_argument("--html", metavar="FILE", help="also write the matrix as an HTML page")
+    built.add_argument("--markdown", metavar="FILE", help="also write a summary by chapter as a Markdown table")
     options = built.parse_args(given)
     _check_writable("html", options.html)
     _check_writable("markdown", options.markdown)

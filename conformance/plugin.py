@@ -25,12 +25,12 @@ SUITE = f"{__package__}.suite"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("selectmq_conformance", f"MQTT conformance ({SUITE})")
-    group.addoption("--mqtt-target", metavar="URL", help="the broker on trial: mqtt://host:port or mqtts://host:port")
-    group.addoption("--mqtt-profile", metavar="FILE|NAME", help="what the runner cannot find out about the broker")
+    group.addoption("--mqtt-target", metavar="URL", help="the broker to test: mqtt://host:port or mqtts://host:port")
+    group.addoption("--mqtt-profile", metavar="FILE|NAME", help="how to start and use the broker: a file or a name")
     group.addoption("--mqtt-select", metavar="WHAT", action="append", help="a section, a statement or a test's name")
-    group.addoption("--mqtt-patience", metavar="SECONDS", type=float, help="how long an answer is waited for")
-    group.addoption("--mqtt-jobs", metavar="N", type=int, help="how many tests run at a time")
-    group.addoption("--mqtt-strict", action="store_true", help="let WARN count as FAIL")
+    group.addoption("--mqtt-patience", metavar="SECONDS", type=float, help="how long to wait for an answer")
+    group.addoption("--mqtt-jobs", metavar="N", type=int, help="how many tests run at once")
+    group.addoption("--mqtt-strict", action="store_true", help="count WARN as FAIL")
     group.addoption("--mqtt-json", metavar="FILE", help="write the JSON report")
     group.addoption("--mqtt-html", metavar="FILE", help="write the HTML report")
 

@@ -106,6 +106,20 @@ def test_the_profiles_shown_are_right() -> None:
     assert [profiles.parse(text, "shown").name for text in shown] == ["my broker", "mosquitto"]
 
 
+def test_the_house_is_shown_as_it_is() -> None:
+    """Every module has its place on the page about the code, and none is shown that is not there."""
+    rooms = (ROOT / "broker/README.md").read_text().split("## The rooms")[1].split("\n## ")[0]
+    shown = set()
+    for part in re.split(r"^### ", rooms, flags=re.M)[1:]:
+        folder = part.split("`")[1] if re.match(r"`\w+/`:", part) else ""
+        for line in part.splitlines():
+            inner = "commands/" if line.startswith("| `commands/`") else folder
+            shown |= {inner + name for name in re.findall(r"`([\w/]+\.py)`", line)}
+    modules = {str(path.relative_to(ROOT / "broker")) for path in (ROOT / "broker").rglob("*.py")}
+    there = {name for name in modules if not name.endswith("__init__.py")}
+    assert (set(), set()) == (there - shown, shown - there)
+
+
 @cache
 def known_flags() -> set[str]:
     """All that our commands take."""

@@ -23,13 +23,14 @@ from .arguments import Parser
 from .findings import Finding, error, warning
 
 _DESCRIPTION = (
-    "Tell all that is wrong with a configuration and the files that it names, in one run, and whether the broker could "
-    "start here and now. Nothing is changed. The flags are those of the broker."
+    "List all mistakes in a configuration and in the files that it names, and say whether the broker could start here "
+    "and now. This changes nothing. It takes the same flags as the broker."
 )
 
 
 def run(argv: list[str], prog: str) -> int:
     parser = Parser(prog, _DESCRIPTION)
+    parser.usage = "%(prog)s [-h] [-c FILE] [flags of the broker]"
     parser.add_argument("-c", "--config", metavar="FILE", help="read options from this TOML file")
     add_flags(parser)
     given, unknown = parser.parse_known_args(argv)
@@ -67,12 +68,14 @@ def look(config: Config, unsure: tuple[frozenset[str], ...]) -> Iterator[Finding
         examined = examine.examine(config.data)
         runs = bool(examined.holder)
         if runs:
-            yield warning(f"{examined.fault}: a reload may take this configuration over, a second start could not")
+            yield warning(
+                f"{examined.fault}: it can reload this configuration, but a second broker cannot start with it"
+            )
         elif examined.fault:
             yield error(examined.fault)
         elif examined.unread:
             size = examine.LARGEST_COPY >> 20
-            yield warning(f"{config.data}: what is stored is more than {size} MiB, and was not looked into")
+            yield warning(f"{config.data}: the stored data was not checked, because it is larger than {size} MiB")
     listeners = list(zip(config.listeners, unsure, strict=True))
     try:
         lay_out([listener for listener, names in listeners if not names & {"bind", "port", "unix"}])

@@ -41,7 +41,7 @@ def look(path: str, listeners: Sequence[Clients]) -> Iterator[Finding]:
         where = f"{path}:{line.number}"
         if line.keyword == "pattern":
             if "%c" not in line.topic_filter and "%u" not in line.topic_filter:
-                yield warning(f"{where}: there is neither %c nor %u in this pattern, so it is for every client alike")
+                yield warning(f"{where}: this pattern has neither %c nor %u, so it gives every client the same rights")
         elif line.user in told:
             continue  # what is wrong is with the user, not with the line
         else:
@@ -53,9 +53,9 @@ def look(path: str, listeners: Sequence[Clients]) -> Iterator[Finding]:
 
 def _fault(line: acl.Line, clients: Clients) -> str:
     """Why no client of this listener gets anything from the line; "" if one may."""
-    unchecked = "without passwords and certificate_user no user name is checked, and who says one is anonymous"
+    unchecked = "without passwords or certificate_user, no user name is checked, and every client is anonymous"
     if line.keyword == "pattern":
-        return f"%u is nobody: {unchecked}" if "%u" in line.topic_filter and not clients.checked else ""
+        return f"%u matches nobody: {unchecked}" if "%u" in line.topic_filter and not clients.checked else ""
     if line.user is None:
         if clients.anonymous:
             return ""
@@ -63,7 +63,7 @@ def _fault(line: acl.Line, clients: Clients) -> str:
             f"this line, above the first 'user', is for anonymous clients, which may not connect to {clients.address}"
         )
     if not clients.checked:
-        return f"the rights of user {shown(line.user)} are for nobody: {unchecked}"
+        return f"nobody gets the rights of user {shown(line.user)}: {unchecked}"
     if clients.users is None or clients.certificates or line.user in clients.users:
         return ""
     return not_there(line.user, clients)

@@ -96,7 +96,7 @@ def _tls(listener: ListenerConfig, unsure: frozenset[str]) -> Iterator[Finding]:
         yield error(f"{fault.path}: {fault.why}")
         return
     for path in authorities:
-        yield from _valid(path, "no client's certificate of it is accepted")
+        yield from _valid(path, "no client certificate that it issued is accepted")
     if listener.client_crl is not None:
         yield from _valid(listener.client_crl, "no client's certificate is accepted until there is a new one")
 
@@ -108,7 +108,7 @@ def _valid(path: str, consequence: str) -> Iterator[Finding]:
         found = list(validities(file.read(1 << 24)))
     for begin, end in found:
         if end <= now:
-            yield warning(f"{path}: it has expired on {end:%Y-%m-%d %H:%M} UTC: {consequence}")
+            yield warning(f"{path}: it expired on {end:%Y-%m-%d %H:%M} UTC: {consequence}")
         elif begin > now:
             yield warning(f"{path}: it is not valid before {begin:%Y-%m-%d %H:%M} UTC: {consequence}")
         elif end - now < SOON:
@@ -121,7 +121,7 @@ def _valid(path: str, consequence: str) -> Iterator[Finding]:
 def _password_file(listener: ListenerConfig, users: Collection[str]) -> Iterator[Finding]:
     assert listener.passwords is not None
     if not users and not listener.allow_anonymous:
-        yield warning(f"{listener.passwords}: it holds no user, so nobody can connect to {listener.address}")
+        yield warning(f"{listener.passwords}: it contains no user, so nobody can connect to {listener.address}")
 
 
 def _named_users(listener: ListenerConfig, clients: Clients) -> Iterator[Finding]:

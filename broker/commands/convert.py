@@ -25,7 +25,8 @@ def run(argv: list[str], prog: str) -> int:
     parser.add_argument("file", metavar="FILE", help="a mosquitto.conf of Mosquitto 2")
     parser.add_argument(
         "--directory", metavar="DIR", default=".",
-        help="where Mosquitto was started, from which relative paths in FILE go (default: here; Debian starts it in /)",
+        help="the directory in which Mosquitto was started, where relative paths in FILE begin (default: the current "
+        "directory; Debian's service starts it in /)",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     directory = os.path.abspath(arguments.directory)

@@ -25,15 +25,15 @@ listeners: a table [[listeners]] for each listener, if there are several
                [[listeners]]
                bind = "0.0.0.0"
                passwords = "PATH"
-  place        behind all options of the top level
-  a change     takes effect at a restart; of what is in it, see there"""
+  place        below all options of the top level
+  a change     takes effect at a restart; for the options in it, see there"""
 
 _AT_RELOAD = {True: "takes effect at a reload (SIGHUP)", False: "takes effect at a restart"}
 
 
 def run(argv: list[str], prog: str) -> int:
     """The exit code: 0, or 2 if there is no such option."""
-    parser = Parser(prog, "Show all options of the broker; or those that are named, each in full.")
+    parser = Parser(prog, "Show all options of the broker, or the named ones in full.")
     parser.add_argument("names", metavar="NAME", nargs="*", help="an option, such as max_inflight")
     names = parser.parse_args(argv).names
     width = min(shutil.get_terminal_size().columns, WIDEST)
@@ -52,9 +52,9 @@ def run(argv: list[str], prog: str) -> int:
 def _overview(width: int, prog: str) -> str:
     lists = ", ".join(name for name, row in OPTIONS.items() if not row.has_flag)
     end = (
-        f"The file is given as -c FILE, and is TOML. {NOTATION} Each option is a flag, too, with - for _; but {lists} "
-        f"stand only in the file. A change of those with a * takes effect at a reload (SIGHUP), of the others at a "
-        f"restart. `{prog} NAME` shows one in full."
+        f"-c FILE names the configuration file, which is TOML. {NOTATION} Each option also has a flag, with - instead "
+        f"of _; only {lists} have none. A change of an option with a * takes effect at a reload (SIGHUP), of the "
+        f"others at a restart. `{prog} NAME` shows an option in full."
     )
     return "\n\n".join(
         [
@@ -95,7 +95,7 @@ def _in_full(row: Option, width: int) -> str:
 
 def _flag(row: Option) -> str:
     if row.flag is None:
-        return "none: it stands only in the file"
+        return "none: it can only be set in the file"
     if isinstance(row.kind, Boolean):
         return f"{row.flag}, --no-{row.flag[2:]}"
     return f"{', '.join(row.flags)} {row.kind.metavar}"

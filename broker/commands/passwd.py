@@ -17,11 +17,11 @@ DONE, REFUSED = 0, 1
 #: What is typed here out of habit.
 _MOSQUITTO = {
     "-b": "here it is --batch PASSWORD, or better --stdin",
-    "-c": "it is not needed here: a file that is missing is made, and one that is there is never emptied",
+    "-c": "it is not needed here: a missing file is created, and an existing one is never emptied",
     "-D": "here it is --delete",
     "-H": "it is not needed here: what is written is $7$ (PBKDF2-HMAC-SHA512)",
     "-I": "here it is --iterations",
-    "-U": "there is none here: set the password of each user whose line holds a plain one",
+    "-U": "there is none here: set the password of each user whose line has a plain one",
 }
 
 
@@ -66,11 +66,11 @@ class _Refusal(Exception):
 
 def _parser(prog: str) -> Parser:
     description = (
-        "Set the password of USER in FILE, which is created if it is missing. Asks for the password twice. A file that "
-        "is not one of passwords is left alone."
+        "Set the password of USER in FILE. The command asks for the password twice. It creates FILE if there is none, "
+        "and changes nothing if FILE is not a password file."
     )
     parser = Parser(prog, description)
-    parser.add_argument("file", metavar="FILE", help="a password file, as mosquitto_passwd writes it too")
+    parser.add_argument("file", metavar="FILE", help="the password file; it has the same format as Mosquitto's")
     parser.add_argument("user", metavar="USER", help="the user's name")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--delete", action="store_true", help="remove USER from FILE instead")
@@ -85,7 +85,7 @@ def _parser(prog: str) -> Parser:
         metavar="N",
         type=int,
         default=passwords.ITERATIONS,
-        help="what trying one password costs a thief, and each login the broker (default: %(default)s)",
+        help="rounds of hashing: more of them slow down both guessing and each login (default: %(default)s)",
     )
     return parser
 

@@ -18,7 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Mapping[str, Command] = {
-    "check": Command("tell all that is wrong with a configuration and its files", check.run),
+    "check": Command("list all mistakes in a configuration and its files", check.run),
     "convert": Command("print a mosquitto.conf as a configuration file for this broker", convert.run),
     "options": Command("show all options, or one of them in full", options.run),
     "passwd": Command("add, change and delete the users of a password file", passwd.run),
@@ -37,4 +37,4 @@ def overview(program: str) -> str:
     """The commands for `--help`, one a line."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["commands:", *lines, "", f"`{program} COMMAND --help` shows how to use one."])
+    return "\n".join(["commands:", *lines, "", f"`{program} COMMAND --help` shows how to use a command."])

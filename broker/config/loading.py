@@ -38,7 +38,7 @@ from .options import (
 )
 from .sources import File, Keywords, Source
 from .toml_lines import Key, key_lines
-from .unknown import about_flag, about_key, about_word, meant_by, plain
+from .unknown import about_flag, about_key, about_mosquitto_conf, about_word, meant_by, plain
 
 __all__ = [
     "Change",
@@ -172,7 +172,9 @@ def _parts(
             if name in given and len(blocks) > 1:
                 where = given[name].where
                 with mistakes:
-                    raise ConfigError(f"{where} fits one listener, and {path} has {len(blocks)}: set '{name}' there")
+                    raise ConfigError(
+                        f"{where} is for one listener, but {path} has {len(blocks)}: set '{name}' in each of them"
+                    )
                 given = {other: setting for other, setting in given.items() if other != name}
         with mistakes:
             _check_used(top, [(_merged(Mistakes(), top, block.settings), block.place) for block in blocks])
@@ -259,7 +261,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
             why = "a key is set twice"
         hint = ""
         if _looks_like_mosquitto_conf(text):
-            hint = '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README'
+            hint = f"; {about_mosquitto_conf(path)}"
         raise ConfigError(f"{path}{line}: is not valid TOML: {why}{column}{hint}") from None
 
 
@@ -285,7 +287,7 @@ def _read_listeners(value: object, source: Source, mistakes: Mistakes) -> tuple[
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{where} must be {form}, not {brief(value)}")
     if not value:
-        raise ConfigError(f"{where} is empty: leave it out for one listener on 'bind' and 'port'")
+        raise ConfigError(f"{where} is empty: leave it out to have one listener, on 'bind' and 'port'")
     blocks = []
     for index, table in enumerate(value):
         key = ("listeners", index)
@@ -356,7 +358,7 @@ def _raise_unknown(name: object, value: object, source: Source, parent: Key) -> 
     key = (*parent, text)
     if parent and text in GLOBAL_OPTIONS:
         move = ": move it above the first [[listeners]]" if source.is_file else ""
-        raise ConfigError(f"{source.where(key)} belongs at the top level, not to a listener{move}")
+        raise ConfigError(f"{source.where(key)} belongs at the top level, not in a listener{move}")
     unknown = source.unknown(key)
     is_section = isinstance(value, Mapping) and any(plain(str(inner)) in OPTIONS for inner in value)
     if is_section and answer(plain(text)) is None:
@@ -385,7 +387,8 @@ def _merged(mistakes: Mistakes, *sources: Settings) -> Settings:
         addresses = [source[name] for name in ("bind", "port") if name in source]
         if addresses and "unix" in source:
             error = ConfigError(
-                f"{addresses[0].where} has no meaning with unix: leave one of them out, or give each a [[listeners]]"
+                f"{addresses[0].where} cannot be combined with unix: leave one of them out, or give each its own "
+                "[[listeners]]"
             )
             if str(error) not in map(str, mistakes):  # what stands at the top level is merged for each listener
                 mistakes.append(error)
@@ -426,9 +429,9 @@ def _check_open(settings: Settings, values: Mapping[str, Any]) -> None:
         proxies = [name for name in ("proxy_protocol", "websocket_forwarded_for") if values[name]]
         opener = settings[[*proxies, "bind"][0]]
         raise ConfigError(
-            f"{opener.where} opens {address} to the network: set passwords to a password file "
-            "(--passwords PATH), certificate_user to let certificates say who is who (--certificate-user cn), "
-            "or allow_anonymous = true to let everyone in (--allow-anonymous)"
+            f"{opener.where} opens {address} to the network: say who may connect, with passwords for a password file "
+            "(--passwords PATH), certificate_user for client certificates (--certificate-user cn), or "
+            "allow_anonymous = true for everybody (--allow-anonymous)"
         )
 
 
@@ -437,9 +440,9 @@ def _check_proxies(proxies: Setting | None, unix: str | None) -> None:
     if proxies is None or not proxies.value:
         return
     if unix is not None and UNIX not in proxies.value:
-        raise ConfigError(f'{proxies.where} must have "{UNIX}" in it: who connects to a Unix socket has no address')
+        raise ConfigError(f'{proxies.where} must contain "{UNIX}": clients of a Unix socket have no address')
     if unix is None and set(proxies.value) == {UNIX}:
-        raise ConfigError(f'{proxies.where} must have an address in it: "{UNIX}" has no meaning without unix')
+        raise ConfigError(f'{proxies.where} must contain an address: "{UNIX}" has no meaning without unix')
 
 
 def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> None:
@@ -447,10 +450,12 @@ def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> No
     expects one more listener (as Mosquitto makes one), and there is none."""
     for name in ("port", "bind", "unix"):
         setting = defaults.get(name)
-        if setting is not None and not any(settings.get(name) is setting for settings, _ in parts):
+        if setting is None or setting.wrong:
+            continue
+        if not any(settings.get(name) is setting for settings, _ in parts):
             raise ConfigError(
-                f"{setting.where} is used by no listener, as each of them says itself where it listens: leave it out, "
-                "or give it a listener of its own"
+                f"{setting.where} is not used, because each listener sets its own: leave it out, or add a listener for "
+                "it"
             )
 
 
@@ -476,7 +481,9 @@ def _storage(top: Settings, given: Settings) -> tuple[bool, str | None]:
         memory, data = memory or settings.get("memory"), settings.get("data")
         if memory is not None and memory.value:
             if data is not None:
-                raise ConfigError(f"{memory.where} stores nothing, so it cannot go with data: leave one of them out")
+                raise ConfigError(
+                    f"{memory.where} stores nothing, so it cannot be combined with data: leave one of them out"
+                )
             return True, None
         if data is not None:
             return False, data.value

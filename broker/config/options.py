@@ -9,6 +9,7 @@ This module owns the table and what follows from it alone. It must not know wher
 keyword argument: that is `loading`), nor any other part of the broker.
 """
 
+import re
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -149,12 +150,12 @@ class ListenerConfig:
         (), Texts(), "user names that may not connect (return code 5)", reload=True))
     client_ids: Mapping[str, tuple[str, ...]] = field(metadata=option(
         MappingProxyType({}), Patterns(),
-        'which ClientIds a user may have (else return code 5): "*" in a pattern is any run of characters, "%u" the '
-        'user\'s name; the user "*" is every user not named', reload=True))
+        'which ClientIds a user may have (else return code 5): in a pattern, "*" stands for any characters and "%u" '
+        'for the user\'s name; the user "*" is every user who is not named', reload=True))
     client_id_prefixes: tuple[str, ...] = field(metadata=option(
         (), Texts(), "a ClientId that is not empty must begin with one of these (else return code 2)", reload=True))
     allow_user_change: bool = field(metadata=option(
-        False, Boolean(), "let a user connect with the ClientId of another user's session, which becomes theirs (else "
+        False, Boolean(), "let users take over sessions of other users by connecting with the same ClientId (else "
         "return code 5)", flag=True, reload=True))
     # A ClientId of 23 bytes must be accepted [MQTT-3.1.3-5].
     max_client_id: int = field(metadata=option(
@@ -171,14 +172,13 @@ class ListenerConfig:
     websocket: bool = field(metadata=option(
         False, Boolean(), "speak MQTT over WebSocket; needs: pip install 'selectmq[websocket]'", flag=True))
     websocket_path: str | None = field(metadata=option(
-        None, UrlPath(), "the one path of the URL on which clients may connect", flag=True, reload=True,
-        unset="any"))
+        None, UrlPath(), "URL path that clients must use, such as /mqtt", flag=True, reload=True, unset="any"))
     websocket_origins: tuple[str, ...] = field(metadata=option(
-        (), Origins(), 'web pages that may connect besides those of the same host, if that is proved: '
-        '"https://example.com", or "*" for any', reload=True))
+        (), Origins(), 'web pages that may connect besides those of this host: "https://example.com", or "*" '
+        "for any", reload=True))
     websocket_forwarded_for: tuple[str, ...] = field(metadata=option(
-        (), Peers(), "proxies for WebSocket whose X-Forwarded-For is believed: the last address in it that is of none "
-        "of them is the client's, for limits and the log", reload=True))
+        (), Peers(), "trusted proxies: in X-Forwarded-For, the last address that is not one of them is the client's, "
+        "for limits and the log", reload=True))
     # fmt: on
     where: str = field(default="", compare=False, repr=False)  #: in which line of the file it stands
 
@@ -213,10 +213,15 @@ class Change(NamedTuple):
     reloadable: bool
     listener: str = ""
 
-    def __str__(self) -> str:
+    def fields(self) -> dict[str, str | None]:
+        """For the log."""
         kind = OPTIONS[self.name].kind if self.name in OPTIONS else Texts()
-        old, new = ("none" if value is None else kind.toml(value) for value in (self.old, self.new))
-        return f"{self.name}{f' of listener {self.listener}' if self.listener else ''}: {old} -> {new}"
+        old, new = ("none" if value is None else _shown(value, kind) for value in (self.old, self.new))
+        return {"option": self.name, "listener": self.listener or None, "old": old, "new": new}
+
+
+def _shown(value: object, kind: Kind) -> str:
+    return value if isinstance(value, str) else kind.toml(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +233,13 @@ class Config:
     # fmt: off
     data: str | None = field(metadata=option(
         None, Path(), "directory for everything that is stored", flag=True,
-        unset="$XDG_STATE_HOME/selectmq or ~/.local/state/selectmq; on Windows %LOCALAPPDATA%\\selectmq"))
+        unset="selectmq in $XDG_STATE_HOME or in ~/.local/state; on Windows in %LOCALAPPDATA%"))
     memory: bool = field(metadata=option(
-        False, Boolean(), "store nothing on disk: a restart forgets everything; excludes data", flag=True))
+        False, Boolean(), "store nothing on disk, so that a restart forgets everything; cannot be combined "
+        "with data", flag=True))
     session_expiry: float = field(metadata=option(
         30.0 * _DAY, Duration(0, 36500 * _DAY), "time after which the session of an absent client is deleted, with all "
-        "that waits in it; 0 is never", flag=True, reload=True))
+        "messages that wait in it; 0 means never", flag=True, reload=True))
     sys_interval: float = field(metadata=option(
         10.0, Duration(0, _DAY), "time between two publications of $SYS; 0 turns $SYS off", flag=True, reload=True))
     log_level: Literal["error", "warning", "info", "debug"] = field(metadata=option(
@@ -263,17 +269,17 @@ class Config:
         _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it, messages of QoS 0 "
         "for it are dropped", flag=True, reload=True))
     max_sessions: int = field(metadata=option(
-        50_000, Integer(1, _MANY), "sessions with CleanSession = 0, their clients being there or not (else return code "
-        "3)", flag=True, reload=True))
+        50_000, Integer(1, _MANY), "sessions with CleanSession = 0, whether their clients are connected or not; above "
+        "it, a new one gets return code 3", flag=True, reload=True))
     max_sessions_per_user: int = field(metadata=option(
-        10_000, Integer(0, _MANY), "of these, those of a user whose name was checked; 0 is no limit",
+        10_000, Integer(0, _MANY), "of these, the sessions of one user whose name was checked; 0 is no limit",
         flag=True, reload=True))
     max_sessions_per_address: int = field(metadata=option(
-        10_000, Integer(0, _MANY), "of these, those made from an address (in IPv6: a network of 64 bits) other than "
-        "this machine's; 0 is no limit", flag=True, reload=True))
+        10_000, Integer(0, _MANY), "of these, the sessions made from one address (in IPv6: a /64 network), loopback "
+        "addresses excepted; 0 is no limit", flag=True, reload=True))
     max_store: int = field(metadata=option(
-        2 * _GIB, Size(_MIB, _TIB), "bytes of all that is stored, on disk or with memory = true in memory: above it "
-        "messages for sessions are dropped, and new sessions get return code 3", flag=True, reload=True))
+        2 * _GIB, Size(_MIB, _TIB), "bytes of everything that is stored, on disk or (with memory = true) in memory; "
+        "above it, messages for sessions are dropped, and new sessions get return code 3", flag=True, reload=True))
     max_retained: int = field(metadata=option(
         100_000, Integer(1, _MANY), "retained messages", flag=True, reload=True))
     max_retained_bytes: int = field(metadata=option(
@@ -282,7 +288,7 @@ class Config:
         None, Size(16 * _MIB, _TIB), "bytes of memory for all that clients make the broker hold; each kind of it has a "
         "share", flag=True, reload=True, unset="half of the memory of the machine, or of the cgroup"))
     max_connect_rate: int = field(metadata=option(
-        0, Integer(0, _MANY), "connections per second from an address (in IPv6: a network of 64 bits); more wait for "
+        0, Integer(0, _MANY), "connections per second from an address (in IPv6: a /64 network); further ones wait for "
         "their turn; 0 is no limit", flag=True, reload=True))
     # fmt: on
 
@@ -369,7 +375,9 @@ def add_flags(parser: ArgumentParser) -> None:
     The values stay texts (None if not given; bool for a Boolean): `loading.from_args` reads them, so that a mistake in
     a flag is told in the same way as one in a file.
     """
-    group = parser.add_argument_group("options", f"Each can stand in FILE too, with _ for -. {NOTATION}")
+    group = parser.add_argument_group(
+        "options of the broker", f"Each can also be set in FILE, with _ instead of -. {NOTATION}"
+    )
     for row in OPTIONS.values():
         text = f"{row.help} (default: {row.default_text})".replace("%", "%%")
         if isinstance(row.kind, Boolean):
@@ -380,18 +388,17 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def markdown_table() -> str:
-    """The table of options in broker/docs/configuration.md: one row each, the default as the file takes it."""
+    """The table of options in broker/docs/configuration.md: one row each, the default as the file takes it. Flags are
+    left out, as their names follow from those of the options: a page has no room for one column more."""
     lines = [
-        "| Option | Flag | Default | Allowed | In `[[listeners]]` | Reload | Meaning |",
-        "|---|---|---|---|---|---|---|",
+        "| Option | Meaning | Default | Allowed | Listener | Reload |",
+        "|---|---|---|---|---|---|",
     ]
     for row in OPTIONS.values():
         default = row.unset if row.default is None else f"`{row.kind.toml(row.default)}`"
-        flag = ", ".join(f"`{flag}`" for flag in row.flags)
-        flag += f", `--no-{row.flags[-1][2:]}`" if isinstance(row.kind, Boolean) else ""
         cells = [
-            f"`{row.name}`", flag, default, row.kind.values,
-            "yes" if row.per_listener else "", "yes" if row.reload else "", row.help,
+            f"`{row.name}`", row.help, default, row.kind.values,
+            "yes" if row.per_listener else "", "yes" if row.reload else "",
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(re.sub(r"[|*]", r"\\\g<0>", cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"

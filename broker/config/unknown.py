@@ -86,3 +86,8 @@ def about_word(word: str, commands: Iterable[str]) -> str:
 
 def _alternatives(names: Iterable[str]) -> str:
     return " or ".join(f"'{name}'" for name in names)
+
+
+def about_mosquitto_conf(path: str) -> str:
+    """What is said about a file that looks like one of Mosquitto's."""
+    return f"it looks like a mosquitto.conf: convert it with `{program.name()} convert {path}`"

@@ -802,7 +802,7 @@ class Connection:
             return due
         silent = f"{now - self._last_heard:.1f} s"
         if self.state != CONNECTED:
-            self.close("no CONNECT in time")
+            self.close("no CONNECT within connect_timeout")
         elif self._paused:
             # Not read from, because it does not read: were it there, it would.
             self.close(f"keep alive: for {silent} it has taken nothing of what it is owed")

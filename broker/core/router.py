@@ -226,9 +226,11 @@ class Router:
             return  # the broker's own, to which no client may publish: limits for clients are none of theirs
         limits = self._limits
         if len(topic) > limits.max_topic_length:
-            raise ProtocolError(f"a Topic Name of {len(topic)} bytes, over the limit of {limits.max_topic_length}")
+            raise ProtocolError(
+                f"a Topic Name of {len(topic)} bytes, over the limit of {limits.max_topic_length} (max_topic_length)"
+            )
         if topic.count(b"/") >= limits.max_topic_levels:
-            raise ProtocolError(f"a Topic Name of more than {limits.max_topic_levels} levels")
+            raise ProtocolError(f"a Topic Name of more than {limits.max_topic_levels} levels (max_topic_levels)")
 
     def _match(self, topic: bytes) -> dict[Session, int]:
         """The sessions with a filter that matches, each with its options: who subscribed twice gets one message."""

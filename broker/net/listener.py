@@ -107,7 +107,7 @@ def bound(endpoint: Endpoint, port: int) -> socket.socket:
 def advice(error: OSError) -> str:
     """Why an address cannot be listened on, and what to do."""
     if error.errno == errno.EADDRINUSE:
-        return "the port is taken; stop the program that holds it, or choose another with --port"
+        return "the port is in use; stop the program that uses it, or choose another with --port"
     if error.errno in (errno.EACCES, errno.EPERM):
         return "permission denied; ports below 1024 need privileges, choose another with --port"
     if error.errno == errno.EADDRNOTAVAIL:

@@ -201,7 +201,11 @@ class Introduction:
 
     def expire(self) -> None:
         """It takes too long: end it."""
-        self.abort("nothing came in time" if self._quiet else "its header was not whole in time")
+        self.abort(
+            "nothing came within connect_timeout"
+            if self._quiet
+            else "its header was not complete within connect_timeout"
+        )
 
     def abort(self, why: str) -> None:
         """End it."""

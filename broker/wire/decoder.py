@@ -226,7 +226,7 @@ class Decoder:
                 return pos
         end = body + length
         if end - pos > self.max_size:
-            raise ProtocolError(f"a packet of {end - pos} bytes, over the limit of {self.max_size}")
+            raise ProtocolError(f"a packet of {end - pos} bytes, over the limit of {self.max_size} (max_packet_size)")
         kind = first >> 4
         if kind == PUBLISH:
             if first & 6 == 0:

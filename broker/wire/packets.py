@@ -73,7 +73,8 @@ def parse_connect(data: bytes, pos: int, end: int) -> Connect:
         # Nothing behind the level is read: a later version may lay it out differently.
         found = f"protocol level {data[pos]}" + (" (MQTT 5.0)" if data[pos] == 5 else "")
         raise ProtocolError(
-            f"CONNECT with {found}; known are 4 (MQTT 3.1.1) and 3 (MQTT 3.1)", ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION
+            f"CONNECT with {found}; supported are 4 (MQTT 3.1.1) and 3 (MQTT 3.1)",
+            ReturnCode.UNACCEPTABLE_PROTOCOL_VERSION,
         )  # [MQTT-3.1.2-2]
     if end - pos < 4:
         raise ProtocolError("CONNECT ends before the keep alive")

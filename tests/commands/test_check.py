@@ -107,7 +107,7 @@ def test_a_port_that_is_taken(check: Check) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = check(f"port = {port}\n")
-    why = "the port is taken; stop the program that holds it, or choose another with --port"
+    why = "the port is in use; stop the program that uses it, or choose another with --port"
     assert found.errors == [f"cannot listen on 127.0.0.1:{port}: {why}"]
 
 
@@ -163,8 +163,8 @@ def test_a_broker_that_runs_is_told_and_notices_nothing(check: Check, tmp_path: 
         assert len([line for line in broker.lines if "127.0.0.1" in line]) <= events + 2  # that one client's
         assert found.errors == []
         assert found.warnings == [
-            f"data/selectmq.db is in use by a broker that runs (process {broker.pid}): a reload may take this "
-            "configuration over, a second start could not",
+            f"data/selectmq.db is in use by a broker that runs (process {broker.pid}): it can reload this "
+            "configuration, but a second broker cannot start with it",
             f"127.0.0.1:{port} is in use, as is the data directory: most likely by the same broker",
         ]
         assert found.out == f"configuration is usable: 127.0.0.1:{port}\n"
@@ -183,7 +183,7 @@ def test_nothing_is_changed(check: Check, tmp_path: Path) -> None:
 
 # --- users and rights ---
 
-UNCHECKED = "without passwords and certificate_user no user name is checked, and who says one is anonymous"
+UNCHECKED = "without passwords or certificate_user, no user name is checked, and every client is anonymous"
 
 
 def test_rights_of_users_whom_nobody_checks(check: Check, tmp_path: Path) -> None:
@@ -192,15 +192,15 @@ def test_rights_of_users_whom_nobody_checks(check: Check, tmp_path: Path) -> Non
     )
     found = check("port = 0\nacl = 'acl'\n")
     assert found.warnings == [
-        f"acl:2: the rights of user 'ann' are for nobody: {UNCHECKED}",
-        f"acl:5: %u is nobody: {UNCHECKED}",
+        f"acl:2: nobody gets the rights of user 'ann': {UNCHECKED}",
+        f"acl:5: %u matches nobody: {UNCHECKED}",
     ]
 
 
 def test_a_pattern_without_a_name(check: Check, tmp_path: Path) -> None:
     (tmp_path / "acl").write_text("pattern readwrite #\npattern read a/%c\n")
     found = check("port = 0\nacl = 'acl'\n")
-    assert found.warnings == ["acl:1: there is neither %c nor %u in this pattern, so it is for every client alike"]
+    assert found.warnings == ["acl:1: this pattern has neither %c nor %u, so it gives every client the same rights"]
 
 
 def test_users_who_are_in_no_password_file(check: Check, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_what_cannot_be_known_is_not_told(check: Check, tmp_path: Path) -> None:
 def test_a_password_file_that_admits_nobody(check: Check, tmp_path: Path) -> None:
     users(tmp_path / "users")
     assert check("port = 0\npasswords = 'users'\n").warnings == [
-        "users: it holds no user, so nobody can connect to 127.0.0.1:0"
+        "users: it contains no user, so nobody can connect to 127.0.0.1:0"
     ]
 
 
@@ -270,7 +270,7 @@ def test_a_key_of_another_certificate(check: Check, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("valid", "said"),
     [
-        ((-3 * DAY, -DAY), "it has expired on "),
+        ((-3 * DAY, -DAY), "it expired on "),
         ((DAY, 3 * DAY), "it is not valid before "),
         ((-DAY, DAY), "it expires on "),
         ((-DAY, 20 * DAY), ""),

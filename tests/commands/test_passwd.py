@@ -161,8 +161,8 @@ def test_it_says_when_the_rest_of_the_file_is_no_good(path: str, capsys: pytest.
         (["f", "u", "--iterations", "x"], "argument --iterations: invalid int value: 'x'"),
         (
             ["-c", "f", "u"],
-            "-c: a flag of mosquitto_passwd; it is not needed here: a file that is missing is made, and one "
-            "that is there is never emptied",
+            "-c: a flag of mosquitto_passwd; it is not needed here: a missing file is created, and an "
+            "existing one is never emptied",
         ),
         (["-b", "f", "u", "x"], "-b: a flag of mosquitto_passwd; here it is --batch PASSWORD, or better --stdin"),
         (["-D", "f", "u"], "-D: a flag of mosquitto_passwd; here it is --delete"),

@@ -546,9 +546,9 @@ def test_a_flag_for_the_address_of_a_single_listener() -> None:
 
 def test_a_flag_for_the_address_of_several_listeners() -> None:
     text = "[[listeners]]\nport = 5\n[[listeners]]\nport = 6"
-    assert error(text, "-p", "7") == "--port: fits one listener, and b.toml has 2: set 'port' there"
-    assert error(text, "--bind", "::1") == "--bind: fits one listener, and b.toml has 2: set 'bind' there"
-    assert error(text, port=7) == "port=: fits one listener, and b.toml has 2: set 'port' there"
+    assert error(text, "-p", "7") == "--port: is for one listener, but b.toml has 2: set 'port' in each of them"
+    assert error(text, "--bind", "::1") == "--bind: is for one listener, but b.toml has 2: set 'bind' in each of them"
+    assert error(text, port=7) == "port=: is for one listener, but b.toml has 2: set 'port' in each of them"
 
 
 # Where to listen: an address, or a Unix socket
@@ -572,7 +572,7 @@ def test_a_unix_socket_in_each_source() -> None:
 @pytest.mark.parametrize("address", ['bind = "::1"', "port = 5", 'bind = "::1"\nport = 5'])
 def test_a_unix_socket_has_no_address(address: str) -> None:
     name = address[:4]
-    hint = "has no meaning with unix: leave one of them out, or give each a [[listeners]]"
+    hint = "cannot be combined with unix: leave one of them out, or give each its own [[listeners]]"
     assert error(f'unix = "s"\n{address}') == f"b.toml:2: '{name}' {hint}"
     assert error(f'[[listeners]]\nunix = "s"\n{address}') == f"b.toml:3: '{name}' {hint}"
     assert error_of_flags("--unix", "s", "-p", "5") == f"--port: {hint}"
@@ -590,7 +590,7 @@ def test_where_to_listen_is_one_thing_of_which_the_stronger_source_decides() -> 
     assert from_text("port = 5", "--unix", "t").listeners[0].address == f"unix:{here}/t"
     assert from_text("[[listeners]]\nport = 5", "--unix", "t").listeners[0].address == f"unix:{here}/t"
     assert error("[[listeners]]\n[[listeners]]\nport = 5", "--unix", "t") == (
-        "--unix: fits one listener, and b.toml has 2: set 'unix' there"
+        "--unix: is for one listener, but b.toml has 2: set 'unix' in each of them"
     )
 
 
@@ -600,9 +600,9 @@ def test_a_unix_socket_survives_the_round_trip_and_is_told_apart() -> None:
     Path("again.toml").write_text(config.toml(), encoding="utf-8")
     assert load("again.toml") == config
     new = from_text('[[listeners]]\nunix = "t"\ndeny_users = ["eve"]\n[[listeners]]\n[[listeners]]\nunix = "u"')
-    assert [str(change) for change in config.changes(new)] == [
-        f'deny_users of listener unix:{here}/t: [] -> ["eve"]',
-        f'listeners: ["unix:{here}/s"] -> ["unix:{here}/u"]',
+    assert [tuple(change.fields().values()) for change in config.changes(new)] == [
+        ("deny_users", f"unix:{here}/t", "[]", '["eve"]'),
+        ("listeners", None, f'["unix:{here}/s"]', f'["unix:{here}/u"]'),
     ]
     assert [one.deny_users for one in config.reloaded(new).listeners] == [(), (), ("eve",)]
     twice = '[[listeners]]\nunix = "s"\n[[listeners]]\nunix = "./s"'
@@ -618,10 +618,10 @@ def test_the_mode_of_a_unix_socket_has_no_meaning_without_one() -> None:
 def test_somebody_must_be_able_to_come_through_a_proxy() -> None:
     secret = 'passwords = "p"\nproxy_protocol = '
     assert error(f'unix = "s"\n{secret}["127.0.0.1"]') == (
-        "b.toml:3: 'proxy_protocol' must have \"unix\" in it: who connects to a Unix socket has no address"
+        "b.toml:3: 'proxy_protocol' must contain \"unix\": clients of a Unix socket have no address"
     )
     assert error(f'{secret}["unix"]') == (
-        "b.toml:2: 'proxy_protocol' must have an address in it: \"unix\" has no meaning without unix"
+        "b.toml:2: 'proxy_protocol' must contain an address: \"unix\" has no meaning without unix"
     )
     both = from_text(f'{secret}["10.0.0.1", "unix"]\n[[listeners]]\n[[listeners]]\nunix = "s"')
     assert [one.proxy_protocol for one in both.listeners] == [("10.0.0.1", "unix")] * 2
@@ -650,9 +650,9 @@ def test_listeners_as_a_keyword_argument() -> None:
 
 TLS = 'certificate = "c"\n'
 OPEN = (
-    "to the network: set passwords to a password file (--passwords PATH), "
-    "certificate_user to let certificates say who is who (--certificate-user cn), "
-    "or allow_anonymous = true to let everyone in (--allow-anonymous)"
+    "to the network: say who may connect, with passwords for a password file (--passwords PATH), "
+    "certificate_user for client certificates (--certificate-user cn), "
+    "or allow_anonymous = true for everybody (--allow-anonymous)"
 )
 
 
@@ -733,7 +733,7 @@ def test_each_listener_is_judged_by_itself() -> None:
     assert error(text) == f"b.toml:5: 'bind' opens 0.0.0.0:1884 {OPEN}"
 
 
-UNUSED = "is used by no listener, as each of them says itself where it listens: leave it out, or give it a listener of"
+UNUSED = "is not used, because each listener sets its own: leave it out, or add a listener for"
 
 
 @pytest.mark.parametrize(
@@ -747,7 +747,7 @@ UNUSED = "is used by no listener, as each of them says itself where it listens: 
 )
 def test_an_address_in_front_of_the_listeners_that_none_of_them_uses_is_told(text: str, where: str) -> None:
     """Mosquitto makes a listener of its own of it, so somebody expects one."""
-    assert error(text) == f"b.toml:{where} {UNUSED} its own"
+    assert error(text) == f"b.toml:{where} {UNUSED} it"
 
 
 def test_an_address_in_front_of_the_listeners_is_the_default_of_those_without() -> None:
@@ -760,7 +760,7 @@ def test_an_address_in_front_of_the_listeners_is_the_default_of_those_without() 
 
 
 def test_an_address_beside_listeners_as_keyword_arguments() -> None:
-    assert error_of_keywords(port=5, listeners=[{"port": 6}]) == f"port=: {UNUSED} its own"
+    assert error_of_keywords(port=5, listeners=[{"port": 6}]) == f"port=: {UNUSED} it"
     assert [one.port for one in keywords(port=5, listeners=[{"port": 6}, {}]).listeners] == [6, 5]
 
 
@@ -803,7 +803,7 @@ def test_a_listener_for_proxies_of_websocket_is_open_to_the_network() -> None:
     """Whoever comes through them is not on this machine."""
     text = '[[listeners]]\nwebsocket = true\nwebsocket_forwarded_for = ["127.0.0.1"]'
     assert error(text).startswith(
-        "b.toml:3: 'websocket_forwarded_for' opens 127.0.0.1:1883 to the network: set passwords"
+        "b.toml:3: 'websocket_forwarded_for' opens 127.0.0.1:1883 to the network: say who may connect"
     )
     assert not from_text(f"{text}\nallow_anonymous = true").listeners[0].is_loopback
 
@@ -819,13 +819,13 @@ def test_proxies_of_websocket_need_websocket() -> None:
 
 def test_memory_excludes_data_of_the_same_source() -> None:
     assert error('data = "d"\nmemory = true') == (
-        "b.toml:2: 'memory' stores nothing, so it cannot go with data: leave one of them out"
+        "b.toml:2: 'memory' stores nothing, so it cannot be combined with data: leave one of them out"
     )
     assert error_of_flags("--memory", "--data", "d") == (
-        "--memory: stores nothing, so it cannot go with data: leave one of them out"
+        "--memory: stores nothing, so it cannot be combined with data: leave one of them out"
     )
     assert error_of_keywords(memory=True, data="d") == (
-        "memory=: stores nothing, so it cannot go with data: leave one of them out"
+        "memory=: stores nothing, so it cannot be combined with data: leave one of them out"
     )
 
 
@@ -1059,8 +1059,8 @@ def test_a_wrong_flag(flags: list[str], message: str) -> None:
         ({"data": b"d"}, "data=: must be a path, not b'd'"),
         ({"client_ids": {"ann": "a"}}, f"client_ids.ann=: {LIST}, not 'a'; write [\"a\"]"),
         ({"listeners": [{"port": "x"}]}, f"listeners[0].port=: {PORT}, not 'x'"),
-        ({"listeners": [{"workers": 2}]}, "listeners[0].workers=: belongs at the top level, not to a listener"),
-        ({"listeners": []}, "listeners=: is empty: leave it out for one listener on 'bind' and 'port'"),
+        ({"listeners": [{"workers": 2}]}, "listeners[0].workers=: belongs at the top level, not in a listener"),
+        ({"listeners": []}, "listeners=: is empty: leave it out to have one listener, on 'bind' and 'port'"),
         ({"listeners": {"port": 1}}, "listeners=: must be a list of mappings, not a table"),
         ({"listeners": [1883]}, "listeners=: must be a list of mappings, and one of them is 1883"),
         (
@@ -1167,7 +1167,7 @@ def test_an_unknown_key_in_a_listener() -> None:
 
 def test_an_option_of_the_broker_in_a_listener() -> None:
     assert error("[[listeners]]\nport = 5\nmax_inflight = 9") == (
-        "b.toml:3: 'max_inflight' belongs at the top level, not to a listener: move it above the first [[listeners]]"
+        "b.toml:3: 'max_inflight' belongs at the top level, not in a listener: move it above the first [[listeners]]"
     )
 
 
@@ -1186,7 +1186,7 @@ def test_an_option_that_landed_in_client_ids() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("listeners = []", "1: 'listeners' is empty: leave it out for one listener on 'bind' and 'port'"),
+        ("listeners = []", "1: 'listeners' is empty: leave it out to have one listener, on 'bind' and 'port'"),
         ("\nlisteners = 5", "2: 'listeners' must be [[listeners]] tables, not 5"),
         ("listeners = [5]", "1: 'listeners' must be [[listeners]] tables, and one of them is 5"),
         (
@@ -1313,12 +1313,12 @@ def test_a_message_stays_on_one_line() -> None:
         (
             "listener 1883\n",
             ":1: is not valid TOML: Expected '=' after a key in a key/value pair (column 10)"
-            '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README',
+            "; it looks like a mosquitto.conf: convert it with `python3 -m broker convert b.toml`",
         ),
         (
             "# my broker\npid_file /run/mosquitto/mosquitto.pid\n\npersistence true\nlog_dest stdout\n",
             ":2: is not valid TOML: Expected '=' after a key in a key/value pair (column 10)"
-            '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README',
+            "; it looks like a mosquitto.conf: convert it with `python3 -m broker convert b.toml`",
         ),
     ],
 )
@@ -1380,10 +1380,10 @@ def test_changes_of_the_broker() -> None:
         Change("workers", 4, 8, False),
         Change("max_inflight", 100, 5, True),
     ]
-    assert [str(change) for change in old.changes(new)] == [
-        'data: "/state/selectmq" -> "/d"',
-        "workers: 4 -> 8",
-        "max_inflight: 100 -> 5",
+    assert [change.fields() for change in old.changes(new)] == [
+        {"option": "data", "listener": None, "old": "/state/selectmq", "new": "/d"},
+        {"option": "workers", "listener": None, "old": "4", "new": "8"},
+        {"option": "max_inflight", "listener": None, "old": "100", "new": "5"},
     ]
 
 
@@ -1394,9 +1394,9 @@ def test_changes_of_a_listener() -> None:
         Change("passwords", None, "/p", True, "127.0.0.1:6"),
         Change("allow_anonymous", True, False, True, "127.0.0.1:6"),
     ]
-    assert [str(change) for change in old.changes(new)] == [
-        'passwords of listener 127.0.0.1:6: none -> "/p"',
-        "allow_anonymous of listener 127.0.0.1:6: true -> false",
+    assert [change.fields() for change in old.changes(new)] == [
+        {"option": "passwords", "listener": "127.0.0.1:6", "old": "none", "new": "/p"},
+        {"option": "allow_anonymous", "listener": "127.0.0.1:6", "old": "true", "new": "false"},
     ]
 
 
@@ -1404,7 +1404,9 @@ def test_changes_of_the_listeners() -> None:
     old = from_text("[[listeners]]\nport = 5\n[[listeners]]\nport = 6")
     new = from_text("[[listeners]]\nport = 7\n[[listeners]]\nport = 6")
     assert old.changes(new) == [Change("listeners", ("127.0.0.1:5",), ("127.0.0.1:7",), False)]
-    assert str(old.changes(new)[0]) == 'listeners: ["127.0.0.1:5"] -> ["127.0.0.1:7"]'
+    assert old.changes(new)[0].fields() == {
+        "option": "listeners", "listener": None, "old": '["127.0.0.1:5"]', "new": '["127.0.0.1:7"]'
+    }  # fmt: skip
     assert old.changes(keywords(port=5)) == [Change("listeners", ("127.0.0.1:6",), (), False)]
 
 
@@ -1435,34 +1437,32 @@ def test_reload_pairs_listeners_on_port_0_in_order() -> None:
 
 def table_rows() -> list[list[str]]:
     lines = markdown_table().splitlines()
-    assert lines[1] == "|---|---|---|---|---|---|---|"
+    assert lines[1] == "|---|---|---|---|---|---|"
     return [re.split(r" \| ", line[2:-2]) for line in lines[2:]]
 
 
 def test_the_markdown_table_has_every_option() -> None:
     assert [row[0] for row in table_rows()] == [f"`{name}`" for name in OPTIONS]
-    assert {len(row) for row in table_rows()} == {7}
+    assert {len(row) for row in table_rows()} == {6}
 
 
 def test_the_markdown_table_literally() -> None:
     rows = {row[0]: row[1:] for row in table_rows()}
     assert rows["`port`"] == [
-        "`-p`, `--port`",
+        "TCP port to listen on; 0 takes any free one",
         "`1883`",
         "an integer from 0 to 65535",
         "yes",
         "",
-        "TCP port to listen on; 0 takes any free one",
     ]
-    assert rows["`memory`"][0] == "`--memory`, `--no-memory`"
+    assert r'in a pattern, "\*" stands for any characters' in rows["`client_ids`"][0]  # else it begins italics
     assert rows["`max_packet_size`"][1:5] == ['`"16 MiB"`', "a size from 1 KiB to 268435460", "yes", "yes"]
     assert rows["`workers`"] == [
-        "`--workers`",
+        "worker threads for passwords and everything else that blocks",
         "`4`",
         "an integer from 1 to 64",
         "",
         "",
-        "worker threads for passwords and everything else that blocks",
     ]
 
 
@@ -1472,14 +1472,16 @@ def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> No
     assert from_text("\n".join(lines)) == load()
 
 
-def test_the_flags_in_the_markdown_table_are_those_of_the_parser() -> None:
+def test_flags_are_named_like_their_options() -> None:
+    """The page that has the table says so, and does not list them."""
     parser = ArgumentParser(add_help=False)
     add_flags(parser)
     left_column = " ".join(re.findall("^  (-.*?)(?:  |$)", parser.format_help(), re.MULTILINE))
     in_help = re.findall(r"--?[a-z][a-z-]*", left_column)
-    in_table = [flag for row in table_rows() for flag in re.findall("`(.*?)`", row[1])]
-    assert in_table == in_help
-    assert len(in_table) > 33
+    named = {f"--{name.replace('_', '-')}" for name, row in OPTIONS.items() if row.has_flag}
+    no = {f"--no-{name.replace('_', '-')}" for name, row in OPTIONS.items() if row.default_text in ("true", "false")}
+    assert named <= set(in_help)
+    assert set(in_help) - named - no == {"-p", "--no-allow-anonymous"}
 
 
 def test_help_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1489,7 +1491,7 @@ def test_help_of_the_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     text = " ".join(parser.format_help().split())
     assert "--port N TCP port to listen on; 0 takes any free one (default: 1883)" in text
     assert "--max-packet-size SIZE largest packet that a client may send (default: 16 MiB)" in text
-    assert "on Windows %LOCALAPPDATA%\\selectmq)" in text
+    assert "on Windows in %LOCALAPPDATA%)" in text
     assert "--log-level error|warning|info|debug the least important messages that are logged (default: info)" in text
 
 
@@ -1540,9 +1542,9 @@ def test_all_mistakes_are_found_at_once() -> None:
         "b.toml:3: 'log_level' must be one of 'error', 'warning', 'info', 'debug', not 'warn'",
         "b.toml:5: unknown key 'prot'; did you mean 'port'?",
         "b.toml:6: 'key' has no meaning without certificate: set that too, or leave it out",
-        "b.toml:8: 'bind' opens 0.0.0.0:1 to the network: set passwords to a password file (--passwords PATH), "
-        "certificate_user to let certificates say who is who (--certificate-user cn), or allow_anonymous = true to let "
-        "everyone in (--allow-anonymous)",
+        "b.toml:8: 'bind' opens 0.0.0.0:1 to the network: say who may connect, with passwords for a password file "
+        "(--passwords PATH), certificate_user for client certificates (--certificate-user cn), or "
+        "allow_anonymous = true for everybody (--allow-anonymous)",
         "b.toml:12: second listener on 127.0.0.1:2, beside b.toml:10: give it another port",
     ]  # fmt: skip
 

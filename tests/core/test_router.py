@@ -339,10 +339,10 @@ def test_a_topic_that_nobody_can_publish_to_has_no_route(topic: bytes) -> None:
     ("topic", "why"),
     [
         (b"a/b/c", None),
-        (b"a/b/c/d", "a Topic Name of more than 3 levels"),
-        (b"///", "a Topic Name of more than 3 levels"),
+        (b"a/b/c/d", "a Topic Name of more than 3 levels (max_topic_levels)"),
+        (b"///", "a Topic Name of more than 3 levels (max_topic_levels)"),
         (b"x" * 10, None),
-        (b"x" * 11, "a Topic Name of 11 bytes, over the limit of 10"),
+        (b"x" * 11, "a Topic Name of 11 bytes, over the limit of 10 (max_topic_length)"),
     ],
 )
 def test_limits_of_topics(topic: bytes, why: str | None) -> None:

@@ -274,7 +274,7 @@ def test_silence_is_closed_after_connect_timeout(start_broker: StartBroker) -> N
     with RawClient(broker.address) as client:
         assert client.closed() == b""
     assert 0.3 <= time.monotonic() - start < 3
-    broker.wait_for("connection closed before it was accepted", reason="no CONNECT in time")
+    broker.wait_for("connection closed before it was accepted", reason="no CONNECT within connect_timeout")
 
 
 def test_a_connect_that_trickles_in_has_no_more_time_than_any_other(start_broker: StartBroker) -> None:

@@ -84,7 +84,7 @@ def test_a_taken_port_is_told() -> None:
         with pytest.raises(ListenError) as raised:
             listen("127.0.0.1", port)
     assert str(raised.value) == (
-        f"cannot listen on 127.0.0.1:{port}: the port is taken; stop the program that holds it, or choose another"
+        f"cannot listen on 127.0.0.1:{port}: the port is in use; stop the program that uses it, or choose another"
         " with --port"
     )
 
@@ -131,7 +131,7 @@ def test_a_port_that_needs_privileges_is_told() -> None:
 def test_ipv6_is_listened_on_and_written_in_brackets() -> None:
     with listen("::1", 0) as server:
         port = server.getsockname()[1]
-        with pytest.raises(ListenError, match=rf"^cannot listen on \[::1\]:{port}: the port is taken"):
+        with pytest.raises(ListenError, match=rf"^cannot listen on \[::1\]:{port}: the port is in use"):
             listen("::1", port)
 
 

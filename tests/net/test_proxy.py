@@ -331,9 +331,9 @@ def test_a_proxy_that_leaves_within_its_header_is_told(arrival: Arrival) -> None
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "nothing came in time"),
-        (v2(0x20, 0, b""), "nothing came in time"),
-        (V2[:20], "its header was not whole in time"),
+        (b"", "nothing came within connect_timeout"),
+        (v2(0x20, 0, b""), "nothing came within connect_timeout"),
+        (V2[:20], "its header was not complete within connect_timeout"),
     ],
 )
 def test_one_that_takes_too_long_is_ended(data: bytes, why: str, arrival: Arrival, running: RunningLoop) -> None:

@@ -268,16 +268,19 @@ def test_a_packet_as_large_as_the_limit_passes_and_a_byte_more_does_not(limit: i
     assert len(at_limit) == limit
     assert decode([at_limit], max_size=limit) == ([(0x30, b"t", at_limit, header, 0)], None)
     over = publish(b"t", b"x" * (limit - header + 1))
-    refused: Outcome = ([], (None, f"a packet of {limit + 1} bytes, over the limit of {limit}"))
+    refused: Outcome = ([], (None, f"a packet of {limit + 1} bytes, over the limit of {limit} (max_packet_size)"))
     assert decode([over], max_size=limit) == refused
     assert decode(pieces_of(over, 1), max_size=limit) == refused
 
 
 def test_the_limit_speaks_as_soon_as_the_header_is_there() -> None:
-    assert decode([b"\x30\x80", b"\x01"], max_size=130) == ([], (None, "a packet of 131 bytes, over the limit of 130"))
+    assert decode([b"\x30\x80", b"\x01"], max_size=130) == (
+        [],
+        (None, "a packet of 131 bytes, over the limit of 130 (max_packet_size)"),
+    )
     assert decode([b"\x30\xff\xff\xff", b"\x7f"], max_size=NO_LIMIT - 1) == (
         [],
-        (None, "a packet of 268435460 bytes, over the limit of 268435459"),
+        (None, "a packet of 268435460 bytes, over the limit of 268435459 (max_packet_size)"),
     )
 
 
