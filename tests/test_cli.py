@@ -111,7 +111,7 @@ MISTAKES = [
     pytest.param(["-c", "value.toml"], "value.toml:1: 'port' must be an integer from 0 to 65535, not 'abc'"),
     pytest.param(["-c", "syntax.toml"], "syntax.toml:1: is not valid TOML: "),
     pytest.param(["-c", "open.toml"], "open.toml:1: 'bind' opens 0.0.0.0:1883 to the network: set passwords"),
-    pytest.param(["-c", "mosquitto.toml"], 'it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README'),
+    pytest.param(["-c", "mosquitto.toml"], "it looks like a mosquitto.conf: `python3 -m broker convert FILE`"),
     pytest.param(["-c", "none.toml"], "none.toml: there is no such file"),
     pytest.param(["-c", "."], ".: is a directory; name the configuration file in it"),
     pytest.param(["-c", "no-passwords.toml"], "none: there is no such file: create it, or correct its name"),

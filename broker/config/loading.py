@@ -38,7 +38,7 @@ from .options import (
 )
 from .sources import File, Keywords, Source
 from .toml_lines import Key, key_lines
-from .unknown import about_flag, about_key, about_word, meant_by, plain
+from .unknown import about_flag, about_key, about_mosquitto_conf, about_word, meant_by, plain
 
 __all__ = [
     "Change",
@@ -259,7 +259,7 @@ def _parse(path: str, text: str) -> dict[str, Any]:
             why = "a key is set twice"
         hint = ""
         if _looks_like_mosquitto_conf(text):
-            hint = '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README'
+            hint = about_mosquitto_conf()
         raise ConfigError(f"{path}{line}: is not valid TOML: {why}{column}{hint}") from None
 
 

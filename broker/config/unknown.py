@@ -53,6 +53,11 @@ def about_key(name: str, known: Iterable[str], *, top_level: Container[str] = ()
     return f"; `{program.name()} options` lists all options"
 
 
+def about_mosquitto_conf() -> str:
+    """What to say behind a mistake in a file that is a mosquitto.conf."""
+    return f"; it looks like a mosquitto.conf: `{program.name()} convert FILE` translates it"
+
+
 #: Flags of mosquitto(8), and the names that have answers.
 _SHORT = {"-d": "daemon", "-v": "verbose", "-t": "test_config"}
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker import program
 from broker.config.kinds import Boolean, is_loopback
 from broker.config.loading import (
     Change,
@@ -1308,12 +1309,12 @@ def test_a_message_stays_on_one_line() -> None:
         (
             "listener 1883\n",
             ":1: is not valid TOML: Expected '=' after a key in a key/value pair (column 10)"
-            '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README',
+            f"; it looks like a mosquitto.conf: `{program.name()} convert FILE` translates it",
         ),
         (
             "# my broker\npid_file /run/mosquitto/mosquitto.pid\n\npersistence true\nlog_dest stdout\n",
             ":2: is not valid TOML: Expected '=' after a key in a key/value pair (column 10)"
-            '; it looks like a mosquitto.conf: see "Moving from Mosquitto" in the README',
+            f"; it looks like a mosquitto.conf: `{program.name()} convert FILE` translates it",
         ),
     ],
 )
