@@ -225,7 +225,7 @@ def test_a_client_that_does_not_read_takes_no_time_from_the_store(caplog: pytest
     deaf = deaf_client(broker)
     broker.stop(timeout=0.1)
     deaf.close()
-    assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_stop_takes_another_timeout() -> None:
