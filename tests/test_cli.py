@@ -146,6 +146,7 @@ def test_a_mistake_is_told_in_one_line(
 ) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)  # hashes that others can read are told, too
     monkeypatch.chdir(tmp_path)
     if not check and any("passwords" in part or "acl" in part for part in arguments):
         # These files are read by the start itself: in a process of its own, were it to succeed.

@@ -447,7 +447,10 @@ def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> No
     expects one more listener (as Mosquitto makes one), and there is none."""
     for name in ("port", "bind", "unix"):
         setting = defaults.get(name)
-        if setting is not None and not any(settings.get(name) is setting for settings, _ in parts):
+        if setting is None or setting.wrong:
+            continue
+        says = [settings.get(name) for settings, _ in parts]
+        if not any(one is setting or (one is not None and one.wrong) for one in says):
             raise ConfigError(
                 f"{setting.where} is used by no listener, as each of them says itself where it listens: leave it out, "
                 "or give it a listener of its own"
