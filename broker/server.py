@@ -379,7 +379,7 @@ class Server:
             )
             if waits and not late:
                 return
-            self._draining = False
+            self._draining = late = False
             self._deadline = time.monotonic() + STORE_GRACE
             self.timers.at(self._deadline, lambda now: None)
             connections = [connection for entrance in self._entrances for connection in entrance.connections.values()]

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminated_as_interrupted():
             return _main(given)
-    except (UsageError, TargetError, compare.ReportError) as error:
+    except (UsageError, TargetError, compare.ReportError, terminal.OutputError) as error:
         print(f"{program.name()}: {error}", file=sys.stderr)
         return NOT_JUDGED
     except KeyboardInterrupt:
@@ -203,7 +203,7 @@ def _run(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     session = collect(options.select)
     tests = [(job.id, job.statements) for job in session.jobs]
-    print("\n".join(terminal.listing(session.catalogue, tests, only_tested=bool(options.select))))
+    terminal.say("\n".join(terminal.listing(session.catalogue, tests, only_tested=bool(options.select))) + "\n")
     return 0
 
 
@@ -218,7 +218,7 @@ def _compare(given: Sequence[str]) -> int:
     _check_writable("html", options.html)
     _check_writable("markdown", options.markdown)
     reports = compare.read(options.reports)
-    print(compare.render_text(reports), end="")
+    terminal.say(compare.render_text(reports))
     if options.html:
         Path(options.html).write_text(compare.render_html(reports), encoding="utf-8")
     if options.markdown:

@@ -219,6 +219,15 @@ def test_stop_gives_a_client_that_does_not_read_about_a_second() -> None:
     deaf.close()
 
 
+def test_a_client_that_does_not_read_takes_no_time_from_the_store(caplog: pytest.LogCaptureFixture) -> None:
+    """The store has its own time to write what clients were promised, which begins when theirs is over."""
+    broker = Broker(port=0).start()
+    deaf = deaf_client(broker)
+    broker.stop(timeout=0.1)
+    deaf.close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 def test_stop_takes_another_timeout() -> None:
     took = []
     for timeout in (0.0, -1.0, 0.4):

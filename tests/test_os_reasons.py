@@ -127,7 +127,7 @@ def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_a_read_only_file_system_is_called_so(read_only: Path) -> None:
     said = [refusal(str(read_only / name)) for name in ("there", "new")]
-    why = "cannot be used: the file system is read-only, or choose another with --data"
+    why = "cannot be used: the file system is read-only (--data names another)"
     assert said == [f"data directory {read_only}/{name} {why}" for name in ("there", "new")]
 
 

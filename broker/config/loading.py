@@ -452,7 +452,8 @@ def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> No
         setting = defaults.get(name)
         if setting is None or setting.wrong:
             continue
-        if not any(settings.get(name) is setting for settings, _ in parts):
+        says = [settings.get(name) for settings, _ in parts]
+        if not any(one is setting or (one is not None and one.wrong) for one in says):
             raise ConfigError(
                 f"{setting.where} is not used, because each listener sets its own: leave it out, or add a listener for "
                 "it"

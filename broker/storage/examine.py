@@ -46,7 +46,7 @@ def examine(directory: str) -> Examined:
             return Examined("", 0, unread=True)
         return Examined(_open_copy(path), 0)
     except OSError as error:
-        why = f"data directory {directory} cannot be used: {why_unusable(error)}, or choose another with --data"
+        why = f"data directory {directory} cannot be used: {why_unusable(error)} (--data names another)"
         return Examined(why, 0)
 
 

@@ -66,9 +66,7 @@ class SqliteStore:
             self.path = prepare(directory)
         except OSError as error:
             why = why_unusable(error)
-            raise DataError(
-                f"data directory {directory} cannot be used: {why}, or choose another with --data"
-            ) from None
+            raise DataError(f"data directory {directory} cannot be used: {why} (--data names another)") from None
         self._queued: dict[int, int] = {}  # session -> bytes ever queued
         self._next_body = 1
         self._bodies = Bodies()

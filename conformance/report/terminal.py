@@ -1,5 +1,6 @@
 """The report for a terminal: progress while the tests run, then what stands against the broker, then the verdict."""
 
+import os
 import sys
 import textwrap
 import time
@@ -16,6 +17,10 @@ from .timeline import lines
 ORDER = (*reversed(SEVERITY[:-2]), Verdict.NOT_APPLICABLE, Verdict.NOT_TESTED)
 
 WIDTH = 120
+
+
+class OutputError(Exception):
+    """Standard output takes nothing more, such as a file on a full disk."""
 
 
 class Progress:
@@ -188,4 +193,23 @@ def _wrapped(lead: str, text: str) -> list[str]:
 
 def write(run: RunResult) -> None:
     """Writes the whole report to standard output."""
-    sys.stdout.write("\n".join(summary(run)) + "\n")
+    say("\n".join(summary(run)) + "\n")
+
+
+def say(text: str) -> None:
+    """Writes to standard output. A reader that has read enough (`| head`) is no fault. Raises OutputError."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard()
+    except OSError as error:
+        _discard()
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def _discard() -> None:
+    """What is left in the buffer would fail again at the end of the interpreter."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -290,3 +290,21 @@ def test_without_the_extra_it_says_what_to_install() -> None:
         r" clone pip install '\.\[conformance\]'\n",
         done.stderr,
     ), done.stderr
+
+
+def listing(redirection: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-m", "conformance", "--list"],
+        capture_output=True, text=True, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_a_reader_that_has_read_enough_is_no_fault() -> None:
+    done = listing("| head -1")
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_full_disk_is_told() -> None:
+    done = listing(">/dev/full")
+    assert done.returncode == cli.NOT_JUDGED
+    assert done.stderr == "python3 -m conformance: cannot write to standard output: No space left on device\n"

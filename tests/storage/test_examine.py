@@ -128,7 +128,7 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
 
 def test_a_directory_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
-    why = "permission denied; check its owner and permissions, or choose another with --data"
+    why = "permission denied; check its owner and permissions (--data names another)"
     assert fault(tmp_path) == f"data directory {tmp_path} cannot be used: {why}"
     assert fault(tmp_path / "new") == f"data directory {tmp_path}/new cannot be used: {why}"
 

@@ -444,7 +444,7 @@ def test_a_directory_that_is_a_file_is_refused(fast_path: Path) -> None:
     file.write_text("mine")
     for directory in (file, file / "below"):
         assert refusal(directory) == (
-            f"data directory {directory} cannot be used: it is not a directory, or choose another with --data"
+            f"data directory {directory} cannot be used: it is not a directory (--data names another)"
         )
     assert file.read_text() == "mine"
 
@@ -452,7 +452,7 @@ def test_a_directory_that_is_a_file_is_refused(fast_path: Path) -> None:
 def test_a_file_that_is_a_directory_is_refused(fast_path: Path) -> None:
     (fast_path / FILE_NAME).mkdir()
     assert refusal(fast_path) == (
-        f"data directory {fast_path} cannot be used: {FILE_NAME} in it is a directory, or choose another with --data"
+        f"data directory {fast_path} cannot be used: {FILE_NAME} in it is a directory (--data names another)"
     )
 
 
@@ -465,7 +465,7 @@ def test_a_link_is_refused_and_what_it_leads_to_stays_as_it_is(fast_path: Path, 
     (fast_path / FILE_NAME).symlink_to(target)
     assert refusal(fast_path) == (
         f"data directory {fast_path} cannot be used: {FILE_NAME} in it is a symbolic link; name the directory in which"
-        " the file is, or choose another with --data"
+        " the file is (--data names another)"
     )
     assert not there or mode(target) == 0o644
     assert target.exists() is there
@@ -496,8 +496,8 @@ def test_a_directory_that_may_not_be_written_is_refused(fast_path: Path, bits: i
     directory.chmod(bits)
     with unprivileged(fast_path, directory):
         assert refusal(directory) == (
-            f"data directory {directory} cannot be used: permission denied; check its owner and permissions, "
-            "or choose another with --data"
+            f"data directory {directory} cannot be used: permission denied; check its owner and permissions "
+            "(--data names another)"
         )
     directory.chmod(0o700)
 
@@ -509,8 +509,8 @@ def test_a_file_that_may_not_be_written_is_refused(fast_path: Path, bits: int) -
     path.chmod(bits)
     with unprivileged(fast_path, path):
         assert refusal(fast_path) == (
-            f"data directory {fast_path} cannot be used: permission denied; check its owner and permissions, "
-            "or choose another with --data"
+            f"data directory {fast_path} cannot be used: permission denied; check its owner and permissions "
+            "(--data names another)"
         )
     assert path.read_bytes() == before
 
