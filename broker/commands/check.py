@@ -48,7 +48,7 @@ def report(given: Namespace, unknown: Sequence[str], prog: str) -> int:
     findings = [error(str(mistake)) for mistake in (*mistakes, *draft.mistakes)]
     if draft.config is not None:
         findings += look(draft.config, draft.unsure)
-        findings += map(warning, remarks(draft.config))
+        findings += _rights(draft.config, [finding.text for finding in findings if finding.is_error])
     findings = list(dict.fromkeys(findings))  # listeners may share a file
     for finding in findings:
         print(f"{prog}: {'' if finding.is_error else 'warning: '}{finding.text}", file=sys.stderr)
@@ -86,6 +86,13 @@ def look(config: Config, unsure: tuple[frozenset[str], ...]) -> Iterator[Finding
     yield from _acls(config, unsure)
     if not everywhere & {"max_connections"}:
         yield from _descriptors(config)
+
+
+def _rights(config: Config, errors: Sequence[str]) -> Iterator[Finding]:
+    """Who else can reach the files: of those that can be used."""
+    for remark in remarks(config):
+        if not any(text.startswith(remark.partition(": ")[0]) for text in errors):
+            yield warning(remark)
 
 
 def _acls(config: Config, unsure: tuple[frozenset[str], ...]) -> Iterator[Finding]:

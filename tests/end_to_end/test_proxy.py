@@ -297,7 +297,8 @@ def test_header_and_client_hello_in_one_segment(tmp_path: Path, start_broker: St
 
 
 def test_websocket_behind_a_header(start_broker: StartBroker) -> None:
-    """A page's origin is compared with the host that it connects to, as the proxy is not the one who looks at it."""
+    """A page's origin is compared with the host that it connects to, as the proxy is not the one who looks at it. That
+    has shown the certificate, so that the listener needs none."""
     broker = start_broker(f"{TRUSTING}websocket = true\n")
     core = ClientProtocol(
         parse_uri("ws://mq.example/mqtt"),
