@@ -155,9 +155,18 @@ class WebSocket:
         kept = len(self._backlog) + len(self._core.reader.buffer)
         if kept < LITTLE:
             kept = 0
+        elif self._state == CLOSING:
+            self._end("")  # it goes on with a large frame, for which nobody waits
+        elif self._state == CLOSED:
+            self._forget()
         if kept != self._kept and self.client is not None:
             self._kept = kept
             self.client.kept_below(kept)
+
+    def _forget(self) -> None:
+        """Free what has come: the core and its parser know each other, and stay for a while."""
+        self._backlog = b""
+        self._core.reader.buffer.clear()
 
     def congest(self, waiting: int) -> None:
         if self.client is not None:
@@ -174,6 +183,7 @@ class WebSocket:
 
     def lost(self, why: str) -> None:
         self._state = CLOSED
+        self._forget()
         self._tell_lost(why)
         self._forget()
 
@@ -209,12 +219,13 @@ class WebSocket:
             self.client = None
             self._held = False
             self._wind_up()
-        elif self._state == OPEN and not transport.unsent:
+        elif self._state == OPEN and not transport.unsent and len(self._core.reader.buffer) < LITTLE:
             self._core.send_close(CloseCode.NORMAL_CLOSURE)
             self._send()
             self._linger()
         elif self._state in (SHAKING_HANDS, WAITING, OPEN):
             self._state = CLOSED
+            self._forget()
             self.client = None
             transport.close(gently)
             self._forget()
@@ -411,6 +422,7 @@ class WebSocket:
 
     def _end(self, why: str) -> None:
         self._state = CLOSED
+        self._forget()
         self._tell_lost(why)
         self._transport.close()
         self._forget()
