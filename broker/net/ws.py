@@ -163,11 +163,6 @@ class WebSocket:
             self._kept = kept
             self.client.kept_below(kept)
 
-    def _forget(self) -> None:
-        """Free what has come: the core and its parser know each other, and stay for a while."""
-        self._backlog = b""
-        self._core.reader.buffer.clear()
-
     def congest(self, waiting: int) -> None:
         if self.client is not None:
             self.client.congest(waiting)
@@ -183,7 +178,6 @@ class WebSocket:
 
     def lost(self, why: str) -> None:
         self._state = CLOSED
-        self._forget()
         self._tell_lost(why)
         self._forget()
 
@@ -225,7 +219,6 @@ class WebSocket:
             self._linger()
         elif self._state in (SHAKING_HANDS, WAITING, OPEN):
             self._state = CLOSED
-            self._forget()
             self.client = None
             transport.close(gently)
             self._forget()
@@ -422,7 +415,6 @@ class WebSocket:
 
     def _end(self, why: str) -> None:
         self._state = CLOSED
-        self._forget()
         self._tell_lost(why)
         self._transport.close()
         self._forget()
