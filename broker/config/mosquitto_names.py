@@ -134,8 +134,8 @@ MOSQUITTO: Mapping[str, Counterpart] = {
     "retry_interval": _needless("nothing is sent twice on one connection, as MQTT 3.1.1 wants it"),
     "upgrade_outgoing_qos": _none("MQTT 3.1.1 forbids it; subscribe with the QoS that is published"),
     "allow_duplicate_messages": _needless("overlapping subscriptions of a client bring each message once"),
-    "memory_limit": _none("what each client can take is limited one by one ('max_queued_bytes', 'max_unsent', ...); "
-                          "limit the process with systemd's MemoryMax="),
+    "memory_limit": _none("'max_memory' limits what clients make the broker hold, not the whole process; for that, use "
+                          "systemd's MemoryMax="),
     # what is stored
     "persistence": _is("memory", remark="which is true where persistence is false"),
     "retained_persistence": _is("memory", remark="which is true where it is false"),
