@@ -77,7 +77,8 @@ def test_connections_that_say_nothing_take_no_place_of_a_client_and_make_room_fo
 ) -> None:
     broker = start_broker(OFTEN + "max_connections = 3\n")
     crowd = [RawClient(broker.address) for _ in range(LEAST + 30)]
-    broker.wait_for("connection closed before it was accepted", 30)
+    broker.wait_for("connection closed before it was accepted")
+    eventually(lambda: all(is_closed(client) for client in crowd[:30]), "the eldest have to go")
     assert [is_closed(client) for client in crowd] == [True] * 30 + [False] * LEAST  # the eldest
     # From the same address, and from another one.
     with (
