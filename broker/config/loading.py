@@ -445,9 +445,11 @@ def _check_proxies(proxies: Setting | None, unix: str | None) -> None:
 def _check_used(defaults: Settings, parts: Iterable[tuple[Settings, str]]) -> None:
     """In front of the listeners, bind, port and unix are what those have who say nothing else. If none does, somebody
     expects one more listener (as Mosquitto makes one), and there is none."""
+    sources = [settings for settings, _ in parts]
+    unsure = frozenset().union(*map(_wrong, [defaults, *sources]))
     for name in ("port", "bind", "unix"):
         setting = defaults.get(name)
-        if setting is not None and not any(settings.get(name) is setting for settings, _ in parts):
+        if setting is not None and not (name in unsure or any(one.get(name) is setting for one in sources)):
             raise ConfigError(
                 f"{setting.where} is used by no listener, as each of them says itself where it listens: leave it out, "
                 "or give it a listener of its own"
