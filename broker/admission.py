@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from math import inf
 
 #: A listener for fewer clients has places before CONNECT as if it were for so many.
 LEAST = 1024
@@ -32,13 +33,14 @@ _ARRIVING, _HEARD, _CLIENT, _GONE = range(4)
 class Place:
     """That of one connection."""
 
-    __slots__ = ("_give_up", "_places", "_stage", "origin")
+    __slots__ = ("_give_up", "_places", "_stage", "origin", "since")
 
-    def __init__(self, places: Places, origin: str, give_up: Callable[[str], None]) -> None:
+    def __init__(self, places: Places, origin: str, give_up: Callable[[str], None], since: float) -> None:
         self._places = places
         self._give_up: Callable[[str], None] | None = give_up
         self._stage = _ARRIVING
         self.origin = origin
+        self.since = since
 
     def move(self, origin: str) -> None:
         """It is known now where it really comes from (a proxy has told)."""
@@ -93,9 +95,9 @@ class Places:
     def arriving(self) -> int:
         return len(self._arriving)
 
-    def arrive(self, origin: str, give_up: Callable[[str], None]) -> Place:
+    def arrive(self, origin: str, give_up: Callable[[str], None], now: float = 0.0) -> Place:
         """A place for one more. `give_up` has to close its connection, should it be turned out."""
-        place = Place(self, origin, give_up)
+        place = Place(self, origin, give_up, now)
         self.enrol(place)
         return place
 
@@ -116,11 +118,11 @@ class Places:
         if not mine:
             del self._by_origin[place.origin]
 
-    def make_room(self) -> bool:
-        """Turn one out that has said nothing. False: there is none."""
-        if not self._arriving:
+    def make_room(self, since: float = inf) -> bool:
+        """Turn one out that has said nothing and came at this time, or earlier. False: there is none."""
+        eldest = [place for place in islice(self._arriving, CANDIDATES) if place.since <= since]
+        if not eldest:
             return False
-        eldest = islice(self._arriving, CANDIDATES)
         max(eldest, key=lambda place: len(self._by_origin[place.origin])).turn_out()
         return True
 

@@ -96,7 +96,7 @@ class Arrival:
         self._since = hall.server.timers.now
         self._timer: Timer | None = None
         self._end: Callable[[str], None] | None = None  # how the layer is closed that is at work, with a reason
-        self._place: Place = hall.places.arrive(origin_of(host), self._give_up)
+        self._place: Place = hall.places.arrive(origin_of(host), self._give_up, self._since)
 
     def begin(self) -> None:
         if self._hall.config.proxy_protocol:

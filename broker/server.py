@@ -43,6 +43,9 @@ from .storage.memory import MemoryStore
 from .storage.sqlite import DataError, SqliteStore
 from .version import __version__
 
+#: Seconds after which a connection without CONNECT may be closed when the system has no room for more. An honest client
+#: that is slow may take longer, but then others need the room.
+LONG_SILENT = 1.0
 #: Seconds that clients get to take what is unsent before the broker ends without.
 GRACE = 5.0
 #: Seconds that the store gets to write what clients have been promised.
@@ -166,8 +169,9 @@ class Server:
             raise StartError(f"this system has no more threads: {error}") from None
 
     def make_room(self) -> bool:
-        """Close a connection that has sent no CONNECT, where there are most of them. False: there is none."""
-        return max((entrance.places for entrance in self._entrances), key=lambda places: places.arriving).make_room()
+        """Close a connection that has long sent no CONNECT, where there are most of them. False: there is none."""
+        crowded = max((entrance.places for entrance in self._entrances), key=lambda places: places.arriving)
+        return crowded.make_room(self.timers.now - LONG_SILENT)
 
     # --- at work ---
 

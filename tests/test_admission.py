@@ -78,6 +78,15 @@ def test_when_all_is_taken_the_address_with_most_places_has_to_leave_one() -> No
     assert listener.out == [f"{HERE} 0"]
 
 
+def test_who_has_only_just_come_is_not_turned_out_for_want_of_descriptors() -> None:
+    places = Places(10)
+    out: list[str] = []
+    for n in range(3):
+        places.arrive(HERE, out.append, now=100.0 + n)
+    assert [places.make_room(101.5) for _ in range(3)] == [True, True, False]
+    assert (len(out), places.arriving) == (2, 1)
+
+
 def test_without_arrivals_there_is_no_room_to_make() -> None:
     listener = Listener()
     assert listener.come("c").heard()

@@ -1560,6 +1560,8 @@ def test_all_mistakes_are_found_at_once() -> None:
         "certfile = 'c'\nkey = 'k'",
         "unix = 5\nunix_mode = '0600'",
         "port = 'x'\n[[listeners]]\n[[listeners]]\n",
+        "port = 'x'\n[[listeners]]\nport = 5\n",
+        "port = 5\n[[listeners]]\nprot = 6\n",
         "unix = 5\nproxy_protocol = ['unix']",
         "memory = 5\ndata = 'd'",
     ],
