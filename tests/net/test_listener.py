@@ -203,7 +203,7 @@ def test_an_address_of_a_name_that_is_taken_is_told(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         port = server.getsockname()[1]
         before = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(ListenError, match=rf"^cannot listen on \[::1\]:{port}: the port is taken"):
+        with pytest.raises(ListenError, match=rf"^cannot listen on \[::1\]:{port}: the port is in use"):
             listen_on(resolve("both", port))
         assert len(os.listdir("/proc/self/fd")) == before
 
