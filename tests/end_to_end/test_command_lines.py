@@ -141,9 +141,9 @@ def test_the_will_of_mosquitto_sub(version: str, broker: BrokerProcess) -> None:
     will = ["--will-topic", topic, "--will-payload", "gone", "--will-qos", "2"]
     with Paho(broker.address) as heir:
         heir.subscribe((topic, 2))
-        command = mosquitto("sub", broker.address, "-V", version, "-i", topic, "-t", "nothing", *will)
-        with running(command) as (process, _):
-            broker.wait_for("client connected", client=topic)
+        command = mosquitto("sub", broker.address, "-d", "-V", version, "-i", topic, "-t", "nothing", *will)
+        with running(command) as (process, output):
+            assert any("received CONNACK (0)" in line for line in output)
             process.kill()
             assert heir.message()[:3] == (topic, b"gone", 2)
 

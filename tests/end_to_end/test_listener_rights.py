@@ -112,7 +112,7 @@ def test_where_an_older_version_did_not_note_its_listener_it_needs_the_right_on_
     retain(broker, LIMITED, "t")
     broker.stop()
     db = sqlite3.connect(data / "selectmq.db")
-    db.execute("UPDATE retained SET listener = NULL")
+    db.execute("UPDATE author SET listener = NULL")
     db.commit()
     db.close()
     acl.write_text("topic read #\n")

@@ -216,7 +216,7 @@ ELSEWHERE |= {
         "net/test_ws.py::test_a_message_may_have_fragments_without_end",
         "attacks/on_time.py::fragments_of_nothing",
     ],
-    "a foreign page that speaks to the broker": ["net/test_ws.py::test_which_pages_may_connect"],
+    "a foreign page that speaks to the broker": ["net/test_origins.py::test_which_pages_may_connect"],
     "a PROXY header that never ends, or drips": [
         "net/test_proxy.py::test_what_is_no_header",
         "net/test_proxy.py::test_one_that_takes_too_long_is_ended",
