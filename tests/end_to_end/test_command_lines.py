@@ -142,7 +142,7 @@ def test_the_will_of_mosquitto_sub(version: str, broker: BrokerProcess) -> None:
     with Paho(broker.address) as heir:
         heir.subscribe((topic, 2))
         command = mosquitto("sub", broker.address, "-d", "-V", version, "-i", topic, "-t", "nothing", *will)
-        with running(command) as (process, output):
+        with running(["stdbuf", "-oL", *command]) as (process, output):
             assert any("received CONNACK (0)" in line for line in output)
             process.kill()
             assert heir.message()[:3] == (topic, b"gone", 2)
