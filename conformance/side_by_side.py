@@ -10,6 +10,7 @@ the other.
 import concurrent.futures
 import contextlib
 import dataclasses
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -115,15 +116,23 @@ class SideBySide:
         """Runs these tests side by side. Returns those of which the broker's own end leaves no result, each with
         whether it had begun."""
         running = {pool.submit(self._execute_while_alive, job): job for job in jobs}
+        # Not by futures.wait: it takes the locks of all of them again and again, in Python. An interrupt between such a
+        # lock and the line that gives it back would leave their threads waiting for ever.
+        finished: queue.SimpleQueue[concurrent.futures.Future[TestResult | bool]] = queue.SimpleQueue()
+        for future in running:
+            future.add_done_callback(finished.put)
         lost: list[tuple[Job, bool]] = []
         while running:
-            done, _ = concurrent.futures.wait(running, 0.25, concurrent.futures.FIRST_COMPLETED)
+            try:
+                done = finished.get(timeout=0.25)
+            except queue.Empty:
+                done = None
             self._abort(older_than=TEST_SECONDS + 4 * self._patience)
             self.make_room()
             if self._broker.died and self.goes_on:
                 self._abort(older_than=0.0)
-            for future in done:
-                job, result = running.pop(future), future.result()
+            if done is not None:
+                job, result = running.pop(done), done.result()
                 if isinstance(result, bool):
                     lost.append((job, result))
                 else:

@@ -200,7 +200,10 @@ def test_interrupt(tmp_path: Path, how: signal.Signals) -> None:
         while not process.stderr.readline().startswith("FAIL  "):
             pass
         process.send_signal(how)
-        shown, errors = process.communicate(timeout=30)
+        try:
+            shown, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()  # if it is still there
     assert process.returncode == 2
     assert errors.splitlines()[-1] == "python3 -m conformance: interrupted: nothing is certified"
     # What was run until then is not lost.
