@@ -49,7 +49,8 @@ def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> N
         port = taken.getsockname()[1]
         fault = probe.tcp("both", port)
         assert fault is not None
-        assert (fault.why.startswith(f"cannot listen on [::1]:{port}: the port is in use"), fault.in_use) == (True, True)
+        begins = f"cannot listen on [::1]:{port}: the port is in use"
+        assert (fault.why.startswith(begins), fault.in_use) == (True, True)
     assert probe.tcp("both", port) is None
     assert probe.tcp("partly", port) is None
 

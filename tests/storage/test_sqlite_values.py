@@ -30,7 +30,7 @@ VALUES = [
     "{0} || x'00'", "x'00' || {0}", "x'ffffffff' || substr({0}, 5)", "substr({0}, 1, 4) || x'ff' || substr({0}, 6)",
 ]  # fmt: skip
 SESSION = 2  #: whose rows are edited
-#: Of the values, each column gets one in so many, and the next column the others; with SELECTMQ_STRESS, all (2 minutes).
+#: Of the values, each column gets one in so many, and the next column others; with SELECTMQ_STRESS, all (2 minutes).
 STEP = 1 if os.environ.get("SELECTMQ_STRESS") else 6
 
 
