@@ -36,7 +36,7 @@ from ..wire.decoder import Decoder
 from ..wire.message import Message
 from ..wire.packets import Connect, Packet, Will
 from . import bridges
-from .account import BRANCHES
+from .account import BRANCHES, COPIED
 from .identifiers import Identifiers
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport, Verdict
 from .router import MANY_WILDCARDS, Route
@@ -488,6 +488,15 @@ class Connection:
                     exchange.mark(route)
                 for target in route.sessions:
                     target.sink.append(frame)
+            return
+        if first == 0x30 and route.crowd and (rights is None or rights.may_surely_publish(topic)):
+            exchange.sent += route.size
+            exchange.mark(route)
+            for target in route.sessions:
+                target.sink.append(frame)
+            exchange.account.spent += route.size * len(frame) // COPIED
+            if exchange.over:
+                raise _Spent
             return
         if first == 0x32 and quick and not route.granted0:
             # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.

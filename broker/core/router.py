@@ -55,6 +55,7 @@ class Route:
 
     __slots__ = (
         "__weakref__",
+        "crowd",
         "durable",
         "granted0",
         "granted1",
@@ -94,6 +95,8 @@ class Route:
             self.options = dict(targets)
         #: May what is published to it take the quick way, on which nothing is charged but the packet?
         self.plain = not reserved and self.options is None and self.size <= FEW
+        #: The same, but that there are so many that their deliveries are charged at once?
+        self.crowd = not reserved and self.options is None and self.size > FEW
         #: The turn in which its connections were last noted for flushing.
         self.marked = -1
 
