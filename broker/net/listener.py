@@ -163,7 +163,6 @@ class Listener:
         self._starved = starved
         self._later = later
         self._watched = True
-        self._came = False  # has anybody been accepted since descriptors ran out?
         self._closed = False
         # Do connections have the options of the listening socket? A Unix socket needs none.
         self._inherited = None if self._file is None else True
@@ -192,16 +191,12 @@ class Listener:
                 if error.errno not in _NO_DESCRIPTORS:
                     self._starved(f"cannot accept a connection: {reason(error)}")
                     return
-                if self._came:
-                    self._came = False
-                    return  # who has come just now is heard in this turn, before anybody is turned out
                 if self._starved(f"no more connections for now: {reason(error)}"):
                     continue
                 self._loop.unregister(self._sock)
                 self._watched = False
                 self._later(PAUSE, self._resume)
                 return
-            self._came = True
             sock.setblocking(False)
             if not self._inherited:
                 if self._inherited is None:
