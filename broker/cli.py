@@ -118,12 +118,18 @@ def _run_server(settings: Config, reread: loading.Reload) -> None:
     _raise_descriptor_limit(settings, log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = Server(settings, log, reread, notify.notify)
-    # What there is now stays: the collector need not look at it again. Packets come and go in blocks of some hundred.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    _tune_collector()
     with signals.obeyed(server.request):
         server.run()
+
+
+def _tune_collector() -> None:
+    """The collector of cycles stops all else while it looks at what is young, a microsecond for each object: some
+    thousand at a time are enough. It does not look at what has grown old: that is as much as there are sessions and
+    messages, and nothing that lives long is let go in a cycle (a test watches that)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(3_000, 4, 1_000_000_000)
 
 
 def _raise_descriptor_limit(settings: Config, log: logs.EventLog) -> None:

@@ -21,7 +21,7 @@ from .auth.errors import FileError
 from .config import loading
 from .config.options import Config, ListenerConfig
 from .core.clock import Clock
-from .core.connection import CLOSED
+from .core.connection import CLOSED, Connection
 from .core.exchange import Exchange
 from .core.journal import Journal
 from .core.limits import Limits
@@ -34,6 +34,7 @@ from .core.trace import watch
 from .endpoints import lay_out
 from .entrance import Entrance, Rules, StartError, read_rules
 from .net.endpoints import Endpoint, ListenError
+from .net.fairness import Fairness
 from .net.loop import Loop
 from .net.tls import Handshakes
 from .net.workers import Workers
@@ -57,6 +58,9 @@ LEAST_MEMORY = 32 << 20
 CLOCK_CHECK = 10.0
 #: Authors of retained messages whose rights are remembered.
 MAX_AUTHORS = 1000
+#: Clients to whom all is sent within one turn that they are owed; and seconds of a turn for more than that.
+FEW = 64
+FLUSHING = 0.004
 
 
 class Server:
@@ -127,7 +131,9 @@ class Server:
             raise
         self._sys = SysTopics(self.exchange, __version__, self.timers.now)
         self._tidying = Tidying(store, journal, self._lane, self.timers, log)
+        self._flushing: Fairness[Connection] = Fairness(FLUSHING)
         self.loop.before_sleep = self._before_sleep
+        self.loop.crowd = self.exchange.account.share_out
         self.loop.no_memory = self._no_memory
         self.timers.after(0.0, self._publish_sys)
         self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
@@ -203,22 +209,38 @@ class Server:
         self._requests.append((what, signal))
         self.loop.wake()
 
-    def _before_sleep(self) -> None:
+    def _before_sleep(self) -> bool:
+        """The end of a turn. Is more to be sent than there was time for?"""
         while self._requests:
             self._obey(*self._requests.popleft())
         exchange = self.exchange
         exchange.pump()  # may ask the journal for more
         exchange.journal.end_of_turn()
         exchange.pump()  # for what followed from that
-        while exchange.dirty:
-            dirty, exchange.dirty = exchange.dirty, set()
-            for connection in dirty:
-                connection.flush()
+        more = self._flush()
         if self.loop.backlog.size > self.loop.backlog.limit:
             self._close_slowest()
         exchange.end_of_turn()
         if self._deadline is not None:
             self._go_on_ending()
+        return more
+
+    def _flush(self) -> bool:
+        """Send what has been produced: all of it for few clients, and for many as far as there is time."""
+        exchange = self.exchange
+        flushing = self._flushing
+        if flushing.left or len(exchange.dirty) > FEW:
+            dirty, exchange.dirty = exchange.dirty, set()
+            # Who gets little does not wait for those who get much.
+            least_first = sorted(dirty, key=lambda one: len(one.out))
+            flushing.serve(dict.fromkeys((*flushing.left, *least_first)), Connection.flush, self.timers.now)
+            return bool(flushing.left or exchange.dirty)
+        flushing.rest(self.timers.now)
+        while exchange.dirty:
+            dirty, exchange.dirty = exchange.dirty, set()
+            for connection in dirty:
+                connection.flush()
+        return False
 
     def _obey(self, what: str, signal: str) -> None:
         if what == "reload":

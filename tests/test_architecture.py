@@ -33,7 +33,9 @@ NOT_PURE = {
     "subprocess", "sys", "tempfile", "threading", "time", "uuid", "warnings",
 }  # fmt: skip
 #: All that the core may use: no clock, no chance, nothing from outside.
-PURE = {"__future__", "collections", "dataclasses", "enum", "heapq", "itertools", "math", "typing", "weakref"}
+PURE = {
+    "__future__", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math", "typing", "weakref",
+}  # fmt: skip
 
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

@@ -28,19 +28,24 @@ class Account:
     """The work of a turn. `spent` may be added to by whoever works; deliveries are counted by the exchange anyway, and
     come as `delivered`, in units."""
 
-    __slots__ = ("slice", "spent", "until")
+    __slots__ = ("share", "slice", "spent", "until")
 
     def __init__(self) -> None:
         self.spent = 0  #: units, in this turn
         self.until = SHARE  #: where the share ends of whom is served now
+        self.share = SHARE  #: of each, in this turn
         self.slice = SLICE  #: packets that whoever is served may have decoded at a time: each is a unit at the least
+
+    def share_out(self, clients: int) -> None:
+        """So many want to be served in this turn."""
+        self.share = max(LEAST, min(SHARE, TURN // max(1, clients)))
 
     def begin(self, delivered: int) -> None:
         """Another one is served."""
         done = self.spent + delivered
         if done < TURN:
-            self.until = done + SHARE
-            self.slice = SLICE
+            self.until = done + self.share
+            self.slice = self.share if self.share < SLICE else SLICE
         else:
             self.until = done + LEAST
             self.slice = LEAST

@@ -59,6 +59,10 @@ MAX_HELD = 10_000
 #: Bytes of answers that a client may leave unread, above what it has not read anyway, before its next packets wait.
 MAX_OWED = 65_536
 
+#: Units of work that it takes to read a Topic Filter, and that a PUBLISH takes which does not go the quick way.
+READING = 3
+SLOWLY = 3
+
 NOT_ACCEPTED = "connection closed before it was accepted"
 
 # Why nothing is decoded, and but for _ADMISSION nothing read: bits.
@@ -525,6 +529,7 @@ class Connection:
         """A PUBLISH that does not go the quick way. Raises _Spent when it is done, if it was too much."""
         first, topic, frame, payload_at, packet_id = packet
         exchange = self._exchange
+        exchange.account.spent += SLOWLY
         session = self.session
         assert session is not None
         route = exchange.router.known(topic) or exchange.router.route(topic)
@@ -631,7 +636,7 @@ class Connection:
             read = []
             for one in filters:
                 read.append(one)
-                account.spent += 1
+                account.spent += READING
                 if self._exchange.over:
                     yield None
             filters = read
@@ -809,6 +814,9 @@ class Connection:
         due = self._last_heard + self._patience
         if due > now:
             return due
+        heard_until = self._exchange.scheduler.heard_until
+        if due > heard_until:
+            return now + due - heard_until  # what it has sent may be waiting: many send at the same time
         silent = f"{now - self._last_heard:.1f} s"
         if self.state != CONNECTED:
             self.close("no CONNECT within connect_timeout")

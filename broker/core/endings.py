@@ -47,7 +47,7 @@ class Endings:
         if len(filters) <= FEW and not self._waiting:
             for topic_filter in filters:
                 exchange.router.unsubscribe(session, topic_filter)
-            exchange.memory.subscriptions.size -= session.subscribed
+            self._ended(session)
             return
         if session.queue is not None:
             session.queue = _Nowhere(exchange, session)
@@ -66,5 +66,9 @@ class Endings:
                 if exchange.over:
                     exchange.scheduler.in_turn(self._go_on)
                     return
-            exchange.memory.subscriptions.size -= session.subscribed
+            self._ended(session)
             self._waiting.popleft()
+
+    def _ended(self, session: Session) -> None:
+        self._exchange.memory.subscriptions.size -= session.subscribed
+        session.queue = None  # the two know each other, and what goes in a cycle may stay in memory

@@ -27,7 +27,7 @@ from .incoming import Incoming
 from .journal import Journal
 from .limits import Limits
 from .memory import CONNECTION, SESSION, Memory
-from .ports import GIVEN_CLIENT_ID, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
+from .ports import GIVEN_CLIENT_ID, Delivery, Log, RetainedRecord, Rights, Scheduler, SessionRecord, Snapshot
 from .pressure import Pressure
 from .queue import Queue, StoredQueue
 from .quotas import Quotas
@@ -49,6 +49,8 @@ LETTERS = 32
 JUDGING = 5
 #: Units of work that it takes to retain a message, or to forget one.
 RETAINING = 6
+#: Units of work that it takes to hand over a retained message to one client.
+FEEDING = 4
 #: Retained messages that a client gets per turn for its new subscriptions.
 FEED_SLICE = 256
 #: Bytes of them after which the rest waits: until they are sent, nobody can tell whether the client reads.
@@ -118,6 +120,7 @@ class Exchange:
         self.queued = 0  #: publishes handed to queues in this turn
         self.acknowledged = 0  #: acknowledgements sent in this turn
         self.acknowledgements = 0  #: acknowledgements received in this turn
+        self.delivery: Delivery = Message(b"", b"", 0), 0  #: what was handed to a persistent session last
         self.thirsty: list[Queue] = []  #: queues that may send more, once this turn's packets are all seen
         self.closing = False  #: shutting down: no new clients
         self.away = Discard()  #: takes the QoS 0 messages of sessions without a connection
@@ -518,6 +521,7 @@ class Exchange:
                     if room <= 0:
                         break
                     continue
+                self.account.spent += FEEDING
                 qos = min(message.qos, options & QOS)
                 if qos == 0:
                     session.sink.append(message.frame())
@@ -527,12 +531,12 @@ class Exchange:
                 elif session.queue is not None:
                     session.queue.deliver(message, qos)
                 room -= max(message.size, _FEED_STEP)
-                if room <= 0 or (qos and session.queue and not session.queue.has_room):
+                if room <= 0 or self.over or (qos and session.queue and not session.queue.has_room):
                     break
             else:
                 del feeding[topic_filter]
                 continue
-            if room <= 0:
+            if room <= 0 or self.over:
                 self.feed_soon(session)
             break  # else the queue calls when it has room
         else:

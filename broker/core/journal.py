@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .ports import (
@@ -65,12 +66,12 @@ class Journal:
         self.failed = False  #: did the last commit fail?
         self.commits = 0
         self.stored = store.size  #: bytes that the store holds
-        self._waiting: list[tuple[Callable[[Any], None], Any]] = []
+        self._waiting: list[Any] = []  # what to call, with what, and so on: a pair for each would be far more objects
         self._clear()
         self._fetches: dict[StoredQueue, tuple[int, int]] = {}
         self._unreadable: dict[StoredQueue, tuple[int, int]] = {}  # fetches that failed, to be tried again
         self._told: set[int] = set()  # sessions of which the log says that their messages cannot be read
-        self._busy: list[tuple[Callable[[Any], None], Any]] | None = None  # who waits for the commit under way
+        self._busy: list[Any] | None = None  # who waits for the commit under way
         self._paused: list[Callable[[], None]] = []
 
     def _clear(self) -> None:
@@ -115,7 +116,7 @@ class Journal:
 
     def when_stored(self, act: Callable[[Any], None], argument: Any) -> None:
         """Call `act(argument)` when all that was told up to now is stored. Calls come in the order asked for."""
-        self._waiting.append((act, argument))
+        self._waiting += act, argument
 
     def fetch(self, queue: StoredQueue, start: int, count: int) -> None:
         """Load messages of a queue from place `start` on, and hand them to `queue.fetched`."""
@@ -158,8 +159,7 @@ class Journal:
         self._due = None
         if nothing:
             # Every promise was met before it had to be written.
-            for act, argument in waiting:
-                act(argument)
+            _call_all(waiting)
             self._resume()
             return
         batch = Batch(
@@ -213,58 +213,47 @@ class Journal:
     def _submit(
         self, batch: Batch, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]]
     ) -> None:
-        store = self._store
         wanted = [(queue.session_id, start, count) for queue, start, count, _ in fetches]
+        job = _Job(self._store, batch, wanted, self.stored)
+        self._lane.submit(job.run, partial(self._done, job, queues, fetches))
 
-        stored = not any(batch)
-        size = self.stored
+    def _done(
+        self,
+        job: _Job,
+        queues: list[StoredQueue],
+        fetches: list[tuple[StoredQueue, int, int, int]],
+        result: object,
+        error: Exception | None,
+    ) -> None:
+        if error is not None:
+            if not isinstance(error, StoreError) and not self.failed:
+                self._log.error("bug: the store failed in an unexpected way", error=repr(error))
+            if not self.failed:
+                self._log.error(
+                    "the store failed: nothing that depends on it is acknowledged until it works again",
+                    reason=str(error),
+                )
+            self.failed = True
 
-        def job() -> list[list[QueuedMessage] | StoreError]:
-            nonlocal stored, size
-            if not stored:
-                store.commit(batch)
-                stored = True  # whatever becomes of the rest: it must not be written twice
-                size = store.size
-            return [fetch(*place) for place in wanted]
+            def retry(now: float) -> None:
+                # Before anything that has gathered since.
+                self._lane.submit(job.run, partial(self._done, job, queues, fetches))
 
-        def fetch(session: int, start: int, count: int) -> list[QueuedMessage] | StoreError:
-            try:
-                return store.fetch(session, start, count, FETCH_SIZE)
-            except StoreError as error:
-                return error  # what was committed is stored all the same, and the other queues can be read
-
-        def done(result: object, error: Exception | None) -> None:
-            if error is not None:
-                if not isinstance(error, StoreError) and not self.failed:
-                    self._log.error("bug: the store failed in an unexpected way", error=repr(error))
-                if not self.failed:
-                    self._log.error(
-                        "the store failed: nothing that depends on it is acknowledged until it works again",
-                        reason=str(error),
-                    )
-                self.failed = True
-
-                def retry(now: float) -> None:
-                    self._lane.submit(job, done)  # before anything that has gathered since
-
-                self._timers.after(RETRY, retry)
-                return
-            if self.failed:
-                self.failed = False
-                self._log.warning("the store works again: what had to wait is stored and acknowledged")
-            self.commits += 1
-            self.stored = size
-            self._finish(queues, fetches, result)
-
-        self._lane.submit(job, done)
+            self._timers.after(RETRY, retry)
+            return
+        if self.failed:
+            self.failed = False
+            self._log.warning("the store works again: what had to wait is stored and acknowledged")
+        self.commits += 1
+        self.stored = job.size
+        self._finish(queues, fetches, result)
 
     def _finish(self, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]], result: Any) -> None:
         waiting = self._busy
         self._busy = None
         for queue in queues:
             queue.stored()
-        for act, argument in waiting or ():
-            act(argument)
+        _call_all(waiting or [])
         for (queue, start, count, upto), messages in zip(fetches, result, strict=True):
             if not isinstance(messages, StoreError):
                 self._told.discard(queue.session_id)
@@ -288,3 +277,33 @@ class Journal:
                 self._fetches[queue] = place
 
         self._timers.after(RETRY, again)
+
+
+class _Job:
+    """What the store's lane does for one commit."""
+
+    def __init__(self, store: Store, batch: Batch, wanted: list[tuple[int, int, int]], size: int) -> None:
+        self._store = store
+        self._batch = batch
+        self._wanted = wanted
+        self._stored = not any(batch)
+        self.size = size  #: bytes that the store holds afterwards
+
+    def run(self) -> list[list[QueuedMessage] | StoreError]:
+        if not self._stored:
+            self._store.commit(self._batch)
+            self._stored = True  # whatever becomes of the rest: it must not be written twice
+            self.size = self._store.size
+        return [self._fetch(*place) for place in self._wanted]
+
+    def _fetch(self, session: int, start: int, count: int) -> list[QueuedMessage] | StoreError:
+        try:
+            return self._store.fetch(session, start, count, FETCH_SIZE)
+        except StoreError as error:
+            return error  # what was committed is stored all the same, and the other queues can be read
+
+
+def _call_all(waiting: list[Any]) -> None:
+    each = iter(waiting)
+    for act, argument in zip(each, each, strict=True):
+        act(argument)

@@ -121,6 +121,10 @@ class Scheduler(Protocol):
     def in_turn(self, function: Callable[[], None]) -> None:
         """Call `function` when all who have waited longer had their turn: it goes on with work that is long."""
 
+    @property
+    def heard_until(self) -> float:
+        """What clients had sent by this time was received: later, something may be waiting for its turn."""
+
 
 class Log(Protocol):
     """Where the core tells what happened. `event` is a constant text; what varies are the fields."""

@@ -356,7 +356,10 @@ class StoredQueue(Queue):
         if self._count >= limits.max_queued_messages or self.size + size > exchange.quotas.queue_bytes:
             self._drop()
             return
-        self._added[seq] = (message, qos)
+        delivery = exchange.delivery
+        if delivery[0] is not message or delivery[1] != qos:
+            delivery = exchange.delivery = message, qos  # one for all queues
+        self._added[seq] = delivery
         journal = exchange.journal
         journal.touched.add(self)
         journal.gathered += size + DELIVERY

@@ -2,9 +2,9 @@
 
 Owns: the wake-up, the order of things within a turn. Must not know: MQTT, or what its callbacks do.
 
-A turn: wait; every ready socket; what other threads posted; those who go on where they had to stop, as far as there is
-time; what is due; `before_sleep` (where the program sends what it has produced). `post` is the one door for other
-threads.
+A turn: wait; every ready socket, as far as there is time; what other threads posted; those who go on where they had to
+stop, as far as there is time; what is due; `before_sleep` (where the program sends what it has produced). `post` is the
+one door for other threads.
 """
 
 import contextlib
@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .fairness import Fairness
 from .polling import READ, Ready, poller
 from .unsent import Backlog
 
-#: Ready sockets that are served before `before_sleep` gets its turn, so that what they produce stays bounded.
-SLICE = 256
-
+#: Ready sockets that are always served within one turn; and seconds of a turn for more than that.
+FEW = 16
+SERVING = 0.004
 
 #: Bytes that the C library keeps for the next block to be read. At first it gets blocks of 128 KiB and more from the
 #: system, and gives each back at once, which costs more than all the copying; but it learns from one that is freed.
@@ -67,11 +68,15 @@ class Loop:
         self._poller.register(self._wake_reader, READ, None)
         self._soon: list[Callable[[], None]] = []
         self._round: deque[Callable[[], None]] = deque()
+        self._sockets: Fairness[Ready] = Fairness(SERVING)
         self._stopping = False
         self.crowded = False  #: are so many sockets ready in this turn that each should take little?
+        #: Hears how many sockets are ready in this turn, where they are many, and in the first turn with few again.
+        self.crowd: Callable[[int], None] = lambda ready: None
         self.backlog = Backlog()  #: what all its sockets have not taken yet
         self.bytes_sent = 0  #: by all its sockets: counted once a system call
-        self.before_sleep: Callable[[], None] = lambda: None
+        #: Called at the end of each turn. True: it has more to do, so the next turn shall begin at once.
+        self.before_sleep: Callable[[], bool | None] = lambda: None
         #: The system gives no more memory: frees some, or returns False.
         self.no_memory: Callable[[], bool] = lambda: False
 
@@ -108,6 +113,12 @@ class Loop:
         """Does this turn take long already?"""
         return time.monotonic() - self._deadlines.now > LATE
 
+    @property
+    def heard_until(self) -> float:
+        """What came before this time was heard: later, somebody may have sent something that waits for its turn."""
+        left = self._sockets.left
+        return next(iter(left.values())) if left else self._deadlines.now
+
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function(*args)` on the loop's thread. From any thread."""
         with self._lock:
@@ -140,8 +151,10 @@ class Loop:
         wait = self._poller.wait
         deadlines = self._deadlines
         monotonic = time.monotonic
+        more: bool | None = False
+        many = False
         while not self._stopping:
-            if self._soon or self._posted or self._round:
+            if more or self._soon or self._posted or self._round or self._sockets.left:
                 timeout: float | None = 0.0
             else:
                 due = deadlines.next_due()
@@ -149,19 +162,23 @@ class Loop:
             ready = wait(timeout)
             now = deadlines.now = monotonic()
             self.crowded = len(ready) > CROWD
-            left = SLICE
-            for handler, events in ready:
-                try:
-                    if handler is None:
-                        self._clear_wake()
-                    else:
-                        handler.ready(events, now)
-                except Exception as error:
-                    self._failed(error)
-                left -= 1
-                if left == 0:
-                    left = SLICE
-                    self._call(self.before_sleep)
+            if len(ready) > FEW:
+                many = True
+                self.crowd(len(ready))
+                self._serve_many(ready, now)
+            else:
+                if many:
+                    many = False
+                    self.crowd(len(ready))
+                self._sockets.rest(now)
+                for handler, events in ready:
+                    try:
+                        if handler is None:
+                            self._clear_wake()
+                        else:
+                            handler.ready(events, now)
+                    except Exception as error:
+                        self._failed(error)
             if self._posted:
                 self._run_posted()
             if self._soon:
@@ -173,7 +190,21 @@ class Loop:
             due = deadlines.next_due()
             if due is not None and due <= now:
                 self._call(deadlines.run, now)
-            self._call(self.before_sleep)
+            more = self._call(self.before_sleep)
+
+    def _serve_many(self, ready: list[tuple[Ready | None, int]], now: float) -> None:
+        """Hear as many of them as there is time for in this turn: the system tells of the others again."""
+        events = {handler: event for handler, event in ready if handler is not None}
+        if len(events) < len(ready):
+            self._clear_wake()
+
+        def serve(handler: Ready) -> None:
+            try:
+                handler.ready(events[handler], now)
+            except Exception as error:
+                self._failed(error)
+
+        self._sockets.serve(events, serve, now)
 
     def _go_round(self) -> None:
         """Let those go on who wait for their turn, each once at the most, until the time is up."""
@@ -192,11 +223,12 @@ class Loop:
         for function, args in posted:
             self._call(function, *args)
 
-    def _call(self, function: Callable[..., None], *args: Any) -> None:
+    def _call(self, function: Callable[..., bool | None], *args: Any) -> bool | None:
         try:
-            function(*args)
+            return function(*args)
         except Exception as error:
             self._failed(error)
+            return None
 
     def _clear_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

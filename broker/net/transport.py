@@ -249,4 +249,4 @@ class Transport:
     def _lose_soon(self, why: str) -> None:
         """As `flush` runs while others wait for theirs, the consequences of a loss have to wait for the next turn."""
         self._watch(0)
-        self._loop.soon(lambda: self._lose(why))
+        self._loop.in_turn(lambda: self._lose(why))

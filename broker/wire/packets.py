@@ -28,7 +28,7 @@ Packet: TypeAlias = tuple[Any, ...]
 #: Topic Filters in one packet.
 MAX_FILTERS = 65_536
 #: Bytes of Topic Filters in one packet that are read at once. Of more, reading is a part of the work on them.
-LONG = 4096
+LONG = 256
 
 _LEVELS = {b"MQTT": MQTT_3_1_1, b"MQIsdp": MQTT_3_1}
 

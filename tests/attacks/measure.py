@@ -186,7 +186,8 @@ def run(name: str, directory: Path, scale: float = 1.0) -> Result:
     if attack.prepare is not None:
         attack.prepare(directory)
     data = directory / "data" if attack.durable else None
-    broker = BrokerProcess(directory, SMALL + attack.toml.replace("{directory}", str(directory)), data=data)
+    toml = attack.toml.replace("{directory}", str(directory))
+    broker = BrokerProcess(directory, toml if "max_memory" in toml else SMALL + toml, data=data)
     try:
         return _measured(broker, attack, directory, data, scale)
     finally:

@@ -200,7 +200,7 @@ def sleepers(directory: Path, count: int = 200_000) -> None:
     store.close()
 
 
-@attack(toml='session_expiry = "65s"\nmax_sessions = 1000000\n', prepare=sleepers, durable=True)
+@attack(toml='session_expiry = "65s"\nmax_sessions = 1000000\nmax_memory = "4 GiB"\n', prepare=sleepers, durable=True)
 def sessions_that_expire_at_once(ground: Ground) -> None:
     """200,000 sessions that expire within the same second"""
     time.sleep(15)

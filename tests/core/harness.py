@@ -323,6 +323,10 @@ class World:
     def in_turn(self, function: Callable[[], None]) -> None:
         self._soon.append(function)
 
+    @property
+    def heard_until(self) -> float:
+        return self.timers.now
+
     # --- the turns, in the order of net.loop and server ---
 
     def turn(self) -> None:

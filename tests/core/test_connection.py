@@ -707,7 +707,7 @@ def test_a_stuck_client_that_leaves_is_counted_right(world: World) -> None:
 
 def test_a_flood_is_served_in_shares(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has used up their share of a turn goes on when others had theirs."""
-    monkeypatch.setattr(account, "SHARE", 500)
+    monkeypatch.setattr(world.exchange.account, "share", 500)
     clients = [world.join(f"c{i}") for i in range(10)]
     for client in clients:
         client.subscribe(("t", 0)).take()

@@ -297,6 +297,10 @@ class Lane:
     def in_turn(self, function: Callable[[], None]) -> None:
         self._results.append(function)
 
+    @property
+    def heard_until(self) -> float:
+        return float("inf")
+
     def run(self) -> None:
         while self._results:
             self._results.pop(0)()
