@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.auth import scram
 from broker.auth.scram import Conversation, Keys
@@ -144,6 +146,23 @@ def test_extensions_that_may_be_ignored_are() -> None:
 )
 def test_second_messages_that_are_none(message: bytes, why: str) -> None:
     assert why_not(lambda: scram.read_final(message, b"n,,", b"abc", 3)) == why
+
+
+#: Pieces of messages, right and wrong.
+PIECES = st.sampled_from(
+    [b"n", b"y", b"p=", b",", b"a=", b"n=", b"r=", b"c=", b"p=", b"m=", b"biws", b"ann", b"=2C", b"="]
+)
+
+
+@given(st.lists(PIECES | st.binary(max_size=6), max_size=12).map(b"".join), st.booleans())
+def test_whatever_comes_is_read_or_refused(message: bytes, first: bool) -> None:
+    """By nothing but a ValueError."""
+    with contextlib.suppress(ValueError):
+        if first:
+            read = scram.read_first(message)
+            assert (read.header + read.bare, scram.prepare(read.username)) == (message, read.username)
+        else:
+            scram.read_final(message, b"n,,", b"ann", 3)
 
 
 # --- SASLprep ---
