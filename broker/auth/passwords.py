@@ -7,7 +7,8 @@ check is made.
 One user a line: `name:$7$iterations$salt$hash` (PBKDF2-HMAC-SHA512, RFC 8018), `name:$6$salt$hash` (SHA-512 of
 password and salt), `name:$argon2id$...` (argon2id.py), or, which is ours, `name:$scram-sha-256$iterations$salt$
 StoredKey$ServerKey` (and `512`; scram.py). `$6$` and `$argon2id$` are read, never written. Salts, hashes and keys are
-base64. A line that begins with `#` is a comment.
+base64. A line that begins with `#` is a comment; one of them holds the secret by which SCRAM makes up the salts of
+unknown users, so that they stay as they are when the broker starts again.
 """
 
 import base64
@@ -37,6 +38,11 @@ from .password_lines import user_fault as user_fault
 #: What a new password costs: OWASP's Password Storage Cheat Sheet asks for 210,000 with PBKDF2-HMAC-SHA512.
 ITERATIONS = 210_000
 
+#: In a file without a secret.
+_SECRET = secrets.token_bytes(32)
+_SECRET_LINE = re.compile(r"# scram-secret: ([A-Za-z0-9+/]{43}=)")
+_SECRET_NOTE = "(keep this line: by it, unknown users get a salt that never changes, as known ones do)"
+
 #: Of a line that can be taken for a user's.
 _HASHED = re.compile(rb"[^:]+:[ \t]*\$[A-Za-z0-9-]+\$")
 
@@ -56,7 +62,8 @@ class Passwords:
     CONNECT pays the full price.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], *, remember: int = REMEMBERED) -> None:
+    def __init__(self, entries: Mapping[str, Entry], *, remember: int = REMEMBERED, secret: bytes = _SECRET) -> None:
+        self._secret = secret
         self._entries = dict(entries)
         # The price of every check, whoever it is for: that of the dearest line.
         self._iterations = {"sha512": 1}
@@ -84,7 +91,10 @@ class Passwords:
         entries: dict[str, Entry] = {}
         places: dict[str, int] = {}
         faults: list[FileError] = []
+        secret = _SECRET
         for number, line in enumerate(errors.read_lines(path), 1):
+            if found := _SECRET_LINE.match(line):
+                secret = base64.b64decode(found[1])
             if line.startswith("#") or not line.strip(errors.BLANKS):
                 continue
             try:
@@ -98,7 +108,7 @@ class Passwords:
                 continue
             entries[username], places[username] = entry, number
         errors.tell(faults)
-        return cls(entries, remember=remember)
+        return cls(entries, remember=remember, secret=secret)
 
     @property
     def users(self) -> Collection[str]:
@@ -169,7 +179,7 @@ class Passwords:
     def keys(self, method: str, username: str) -> scram.Keys:
         """What SCRAM needs to know of a user, by one of `methods`: of one who has no such keys, too. By nothing that
         a client sees can they be told from others."""
-        nobody = scram.nobody(method, username, self._keys[method])
+        nobody = scram.nobody(self._secret, method, username, self._keys[method])
         entry = self._entries.get(username, self._nobody)
         return entry.keys if entry.keys is not None and entry.keys.method == method else nobody
 
@@ -231,6 +241,9 @@ def set_password(
         if not known:
             _check_recognisable(path, lines)
             kept.append(new + b"\n")
+        if method is not None and not any(_SECRET_LINE.match(line.decode("utf-8", "replace")) for line in lines):
+            secret = base64.b64encode(secrets.token_bytes(32)).decode()
+            kept.insert(0, f"# scram-secret: {secret} {_SECRET_NOTE}\n".encode())
         file_update.write(real_path, b"".join(kept))
     return not known
 

@@ -33,9 +33,6 @@ MAX_MESSAGE = 4096
 MAX_TEXT = 512
 
 _NONCE_BYTES = 18
-#: Tells what an unknown user's salt is. It must not change while somebody could compare.
-_SECRET = secrets.token_bytes(32)
-
 _HEADER = re.compile(rb"([ny]|p=[A-Za-z0-9.-]*),(?:a=([^,]*))?,")
 _PRINTABLE = re.compile(rb"[\x21-\x2b\x2d-\x7e]+")
 _NOT_ESCAPED = re.compile(r"=(?!2C|3D)")
@@ -120,10 +117,10 @@ def prepared_password(password: bytes) -> bytes:
         raise ValueError("it is not valid UTF-8") from None
 
 
-def nobody(method: str, username: str, others: Sequence[Keys]) -> Keys:
-    """Keys that no password fits, for a user who has none: the same each time, with the salt and the iterations that
-    one of the `others`, who are sorted and have this method, might have."""
-    seed = hmac.digest(_SECRET, f"{method}:{username}".encode(), "sha512")
+def nobody(secret: bytes, method: str, username: str, others: Sequence[Keys]) -> Keys:
+    """Keys that no password fits, for a user who has none: the same each time, as long as the secret is the same, with
+    the salt and the iterations that one of the `others`, who are sorted and have this method, might have."""
+    seed = hmac.digest(secret, f"{method}:{username}".encode(), "sha512")
     like = others[int.from_bytes(seed[:8], "big") * len(others) >> 64]
     size = hashlib.new(DIGESTS[method]).digest_size
     stream = hashlib.shake_256(seed[8:]).digest(len(like.salt) + 2 * size)

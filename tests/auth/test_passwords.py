@@ -404,8 +404,9 @@ def test_plain_passwords_are_mended_one_by_one(path: str) -> None:
 )
 def test_a_password_for_scram(path: str, method: str, start: str, size: int) -> None:
     set_password(path, "bob", b"one", create=True, iterations=4096, method=method)
-    text = Path(path).read_text()
-    assert (text.startswith(f"bob:{start}"), len(text)) == (True, 4 + len(start) + 24 + 2 * (1 + size) + 1)
+    secret, line, end = Path(path).read_text().split("\n")
+    assert (secret.startswith("# scram-secret: "), end) == (True, "")
+    assert (line.startswith(f"bob:{start}"), len(line)) == (True, 4 + len(start) + 24 + 2 * (1 + size))
     known = Passwords.read(path)
     assert [known.check(user, pw) for user, pw in (("bob", b"one"), ("bob", b"two"), ("al", b"one"))] == [
         True,
@@ -429,6 +430,31 @@ def test_lines_for_scram_are_what_others_compute(path: str) -> None:
 def test_the_default_price_for_scram(path: str, method: str, rounds: int) -> None:
     set_password(path, "bob", b"one", create=True, method=method)
     assert Path(path).read_text().split("$")[2] == str(rounds)
+
+
+def test_the_salts_of_unknown_users_stay_when_the_broker_starts_again_and_others_are_added(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def salts() -> list[bytes]:
+        monkeypatch.setattr("broker.auth.passwords._SECRET", os.urandom(32))  # as in another process
+        known = Passwords.read(path)
+        return [known.keys("SCRAM-SHA-256", user).salt for user in ("bob", "eve", "mallory")]
+
+    set_password(path, "bob", b"one", create=True, iterations=4096, method="SCRAM-SHA-256")
+    before = salts()
+    set_password(path, "al", b"one", create=True, iterations=4096, method="SCRAM-SHA-256")
+    set_password(path, "old", b"one", create=True, iterations=1)
+    delete_user(path, "old")
+    assert (salts(), len(set(before))) == (before, 3)
+    assert Path(path).read_text().count("scram-secret") == 1
+
+
+def test_a_file_without_a_secret_gets_one_with_its_first_user_for_scram(path: str) -> None:
+    written(path, "# mine\n" + pbkdf2_line("al", b"x"))
+    set_password(path, "bob", b"one", create=True, iterations=4096, method="SCRAM-SHA-256")
+    lines = Path(path).read_text().split("\n")
+    assert (lines[0].startswith("# scram-secret: "), lines[1]) == (True, "# mine")
+    assert Passwords.read(path).check("al", b"x") is True
 
 
 def test_a_password_for_scram_is_the_same_however_it_is_spelt(path: str) -> None:

@@ -231,11 +231,12 @@ def test_no_name_is_prepared_for_long() -> None:
 def test_an_unknown_user_has_the_same_salt_each_time_and_another_than_others() -> None:
     known = sorted([keys(b"a"), keys(b"b")])
     names = ("eve", "mallory", "Eve")
-    first = [scram.nobody("SCRAM-SHA-256", name, known) for name in names]
-    again = [scram.nobody("SCRAM-SHA-256", name, known) for name in names]
+    first = [scram.nobody(b"secret", "SCRAM-SHA-256", name, known) for name in names]
+    again = [scram.nobody(b"secret", "SCRAM-SHA-256", name, known) for name in names]
     assert first == again
     assert len({one.salt for one in first}) == 3
-    other = scram.nobody("SCRAM-SHA-512", "eve", [keys(method="SCRAM-SHA-512")])
+    assert scram.nobody(b"another", "SCRAM-SHA-256", "eve", known).salt != first[0].salt
+    other = scram.nobody(b"secret", "SCRAM-SHA-512", "eve", [keys(method="SCRAM-SHA-512")])
     assert other.salt != first[0].salt
 
 
@@ -245,7 +246,7 @@ def test_an_unknown_user_s_keys_look_like_somebody_s(method: str) -> None:
     known = sorted(
         scram.derive(method, b"x", b"s" * size, iterations) for size, iterations in ((16, 5), (12, 9), (16, 5), (16, 5))
     )
-    made = [scram.nobody(method, f"user{n}", known) for n in range(400)]
+    made = [scram.nobody(b"secret", method, f"user{n}", known) for n in range(400)]
     shapes = [(one.method, one.iterations, len(one.salt), len(one.stored), len(one.server)) for one in made]
     size = {"sha256": 32, "sha512": 64}[digest]
     assert set(shapes) == {(method, 5, 16, size, size), (method, 9, 12, size, size)}
@@ -258,6 +259,6 @@ def test_one_more_user_changes_little_for_the_unknown() -> None:
     known = sorted(scram.derive("SCRAM-SHA-256", b"x", b"%16d" % n, 5) for n in range(20))
     more = sorted([*known, scram.derive("SCRAM-SHA-256", b"x", b"0123456789abcdef", 5)])
     names = [f"user{n}" for n in range(100)]
-    assert [scram.nobody("SCRAM-SHA-256", name, known) for name in names] == [
-        scram.nobody("SCRAM-SHA-256", name, more) for name in names
+    assert [scram.nobody(b"secret", "SCRAM-SHA-256", name, known) for name in names] == [
+        scram.nobody(b"secret", "SCRAM-SHA-256", name, more) for name in names
     ]
