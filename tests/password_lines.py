@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 from pathlib import Path
 
 
@@ -21,3 +22,14 @@ def sha512_line(user: str, password: bytes, salt: bytes = b"twelve bytes") -> st
 def written(path: str, text: str) -> str:
     Path(path).write_bytes(text.encode())
     return path
+
+
+def scram_line(
+    user: str, password: bytes, digest: str = "256", *, iterations: int = 1, salt: bytes = b"16 bytes of salt"
+) -> str:
+    """`digest`: 256 or 512; the password must not need to be prepared."""
+    name = f"sha{digest}"
+    salted = hashlib.pbkdf2_hmac(name, password, salt, iterations)
+    stored = hashlib.new(name, hmac.digest(salted, b"Client Key", name)).digest()
+    server = hmac.digest(salted, b"Server Key", name)
+    return f"{user}:$scram-sha-{digest}${iterations}${b64(salt)}${b64(stored)}${b64(server)}\n"

@@ -1,23 +1,25 @@
 """Who may connect through one listener: the return codes 2, 3, 4 and 5, and the rights of who is in.
 
 Owns: the order of the questions about a CONNECT. Must not know: connections, sessions, when and where the answers are
-computed (checks).
+computed (checks), the steps of an authentication (dialogue).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..addresses import origin_of
-from ..core.ports import GIVEN_CLIENT_ID, GiveUp, Rights, Verdict
+from ..core.ports import GIVEN_CLIENT_ID, Failed, GiveUp, Rights, Verdict
 from ..wire.codes import ReturnCode
 from ..wire.packets import Connect
 from .acl import Acl
 from .checks import Checks
+from .dialogue import ScramDialogue
 from .errors import is_printable_name
 from .passwords import Passwords
 
 ACCEPTED = Verdict(ReturnCode.ACCEPTED)
+_DENIED = "the user is in deny_users"
 #: What `origin_of` makes of ::1.
 LOOPBACK_6 = origin_of("[::1]:0")
 
@@ -67,7 +69,7 @@ class Gatekeeper:
         username = connect.username
         if proved:
             why = self._why_no_proof(username)
-            return Verdict(ReturnCode.NOT_AUTHORIZED, why) if why else self._known(connect)
+            return Verdict(ReturnCode.NOT_AUTHORIZED, why) if why else self._known(username, client_id)
         if username is None:
             if policy.allow_anonymous:
                 return ACCEPTED
@@ -78,14 +80,14 @@ class Gatekeeper:
             # There is nothing to check the name against: it is anonymous, whatever it says. Where others prove theirs,
             # it could be taken for proved.
             if policy.allow_anonymous and policy.proof is None:
-                return self._known(connect)
+                return self._known(username, client_id)
             return Verdict(ReturnCode.NOT_AUTHORIZED, self._why_unchecked())
         password = connect.password
         if password is None:
             # It has not said an empty one, which may be somebody's; and no user differs from another here.
             return Verdict(ReturnCode.BAD_USER_NAME_OR_PASSWORD, "no password was given")
         if passwords.recall(username, password):
-            return self._known(connect)
+            return self._known(username, client_id)
         return self._check(passwords, username, password, connect, peer, decided)
 
     def _check(
@@ -106,7 +108,7 @@ class Gatekeeper:
             if error is not None:
                 raise error  # a bug: told as one by the loop
             if self.policy is policy:
-                decided(self._known(connect) if right else _wrong(passwords, username))
+                decided(self._known(username, connect.client_id) if right else _wrong(passwords, username))
                 return
             again = self.admit(connect, peer, decided)  # replaced meanwhile: what was checked may hold no more
             if isinstance(again, Verdict):
@@ -121,6 +123,34 @@ class Gatekeeper:
             return Verdict(ReturnCode.SERVER_UNAVAILABLE, "too many passwords from this address wait to be checked")
         give_up = question.cancel
         return lambda: give_up()
+
+    @property
+    def methods(self) -> Collection[str]:
+        passwords = self.policy.passwords
+        return () if passwords is None else passwords.methods
+
+    def begin(self, method: str, client_id: str | None, username: str | None, peer: str) -> ScramDialogue | None:
+        """See core.ports.Gatekeeper: the methods are those for which the password file has entries."""
+        passwords = self.policy.passwords
+        if passwords is None or method not in passwords.methods:
+            return None
+
+        def refusal(proved: str) -> Failed | None:
+            verdict = self._proved(passwords, proved, client_id)
+            return None if verdict is ACCEPTED else Failed(*verdict, proved)
+
+        return ScramDialogue(method, passwords, self._checks, peer, username, refusal)
+
+    def _proved(self, passwords: Passwords, username: str, client_id: str | None) -> Verdict:
+        """The user is who they say, by this password file, which may have been replaced meanwhile."""
+        current = self.policy.passwords
+        if current is not passwords and (current is None or not current.agrees(passwords, username)):
+            return Verdict(ReturnCode.BAD_USER_NAME_OR_PASSWORD, "the password file has changed meanwhile")
+        if client_id is None:  # it is in: that it may have this Client Identifier was decided then
+            return Verdict(ReturnCode.NOT_AUTHORIZED, _DENIED) if username in self.policy.deny_users else ACCEPTED
+        if client_id and not self._permits(client_id):
+            return Verdict(ReturnCode.IDENTIFIER_REJECTED, self._why_not(client_id))
+        return self._known(username, client_id)
 
     def replace(self, policy: Policy) -> Stays:
         """Go by another policy from now on. Returns who of those that are in may stay."""
@@ -190,14 +220,13 @@ class Gatekeeper:
             return "user name not checked: on this listener the client's certificate names the user (certificate_user)"
         return "user name not checked, as this listener has no password file, and allow_anonymous is false"
 
-    def _known(self, connect: Connect) -> Verdict:
+    def _known(self, username: str | None, client_id: str) -> Verdict:
         """The user is who they say."""
-        username = connect.username
         assert username is not None
-        if self._may(username, connect.client_id):
+        if self._may(username, client_id):
             return ACCEPTED
         denied = username in self.policy.deny_users
-        why = "the user is in deny_users" if denied else "the user may not have this Client Identifier (client_ids)"
+        why = _DENIED if denied else "the user may not have this Client Identifier (client_ids)"
         return Verdict(ReturnCode.NOT_AUTHORIZED, why)
 
     def _may(self, username: str, client_id: str) -> bool:

@@ -1,11 +1,14 @@
 """The password file: who may connect, and with which password. Reading, checking and changing it.
 
-Owns: the file format, which is mosquitto's (https://mosquitto.org/man/mosquitto_passwd-1.html), the hashing, and the
-memory of pairs that were right. Must not know: CONNECT packets, threads, and when a check is made.
+Owns: the file, which is mosquitto's (https://mosquitto.org/man/mosquitto_passwd-1.html), the hashing, and the memory of
+pairs that were right. Must not know: what a line looks like (password_lines), CONNECT packets, threads, and when a
+check is made.
 
-One user a line, `name:$7$iterations$salt$hash` (PBKDF2-HMAC-SHA512, RFC 8018), `name:$6$salt$hash` (SHA-512 of
-password and salt) or `name:$argon2id$...` (argon2id.py); the last two are read, never written. Salt and hash are
-base64. A line that begins with `#` is a comment.
+One user a line: `name:$7$iterations$salt$hash` (PBKDF2-HMAC-SHA512, RFC 8018), `name:$6$salt$hash` (SHA-512 of
+password and salt), `name:$argon2id$...` (argon2id.py), or, which is ours, `name:$scram-sha-256$iterations$salt$
+StoredKey$ServerKey` (and `512`; scram.py). `$6$` and `$argon2id$` are read, never written. Salts, hashes and keys are
+base64. A line that begins with `#` is a comment; one of them holds the secret by which SCRAM makes up the salts of
+unknown users, so that they stay as they are when the broker starts again.
 """
 
 import base64
@@ -17,35 +20,36 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
 
-from . import argon2id, errors, file_update
+from . import argon2id, errors, file_update, scram
 from .errors import FileError as FileError
+from .password_lines import (
+    HASH_BYTES,
+    MAX_ITERATIONS,
+    SCRAM_KINDS,
+    Entry,
+    parse,
+    scram_line,
+)
+from .password_lines import MAX_BYTES as MAX_BYTES
+from .password_lines import scram_user_fault as scram_user_fault
+from .password_lines import user_fault as user_fault
 
 #: What a new password costs: OWASP's Password Storage Cheat Sheet asks for 210,000 with PBKDF2-HMAC-SHA512.
 ITERATIONS = 210_000
 
-#: More than this would hold a worker thread for many seconds with each attempt.
-MAX_ITERATIONS = 10_000_000
+#: In a file without a secret.
+_SECRET = secrets.token_bytes(32)
+_SECRET_LINE = re.compile(r"# scram-secret: ([A-Za-z0-9+/]{43}=)")
+_SECRET_NOTE = "(keep this line: by it, unknown users get a salt that never changes, as known ones do)"
+
+#: Of a line that can be taken for a user's.
+_HASHED = re.compile(rb"[^:]+:[ \t]*\$[A-Za-z0-9-]+\$")
 
 #: How many pairs of name and password are remembered as right.
 REMEMBERED = 4096
 
-#: Both stand behind two length bytes in a CONNECT (MQTT 3.1.1, section 3.1.3); mosquitto_passwd takes no more either.
-MAX_BYTES = 65_535
-
 _SALT_BYTES = 12  # mosquitto 2.0 refuses a $7$ line whose salt has any other length
-_HASH_BYTES = 64  # of SHA-512
-
-#: Kinds of hashes that other programs write, so that an error can name them. Anything else may be a plain password.
-_OTHER_KINDS = re.compile(r"\$(argon2[id]|scrypt|1|2[abxy]?|5|8|y|gy|pbkdf2-sha\d+)\$")
-
-
-class _Entry(NamedTuple):
-    iterations: int  #: 0: the plain SHA-512 of a `$6$` line
-    salt: bytes
-    hash: bytes
-    argon: argon2id.Costs | None = None  #: instead of both
 
 
 class Passwords:
@@ -58,13 +62,20 @@ class Passwords:
     CONNECT pays the full price.
     """
 
-    def __init__(self, entries: Mapping[str, _Entry], *, remember: int = REMEMBERED) -> None:
+    def __init__(self, entries: Mapping[str, Entry], *, remember: int = REMEMBERED, secret: bytes = _SECRET) -> None:
+        self._secret = secret
         self._entries = dict(entries)
         # The price of every check, whoever it is for: that of the dearest line.
-        self._iterations = max((entry.iterations for entry in entries.values()), default=0) or 1
+        self._iterations = {"sha512": 1}
+        for entry in entries.values():
+            self._iterations[entry.digest] = max(self._iterations.get(entry.digest, 1), entry.iterations)
         self._argons = sorted({entry.argon for entry in entries.values() if entry.argon is not None})
         # An unknown user gets checked as well: against random bytes, which are no password's hash.
-        self._nobody = _Entry(self._iterations, secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
+        salt, digest = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(HASH_BYTES)
+        self._nobody = Entry(self._iterations["sha512"], salt, digest)
+        self._keys: dict[str, list[scram.Keys]] = {}  # by method, sorted; no list is empty
+        for keys in sorted(entry.keys for entry in entries.values() if entry.keys is not None):
+            self._keys.setdefault(keys.method, []).append(keys)
         self._key = secrets.token_bytes(32)
         self._remember = remember
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
@@ -77,14 +88,17 @@ class Passwords:
         Raises FileError for whatever cannot be read or understood: no line is ever skipped. An empty file is fine, and
         admits nobody.
         """
-        entries: dict[str, _Entry] = {}
+        entries: dict[str, Entry] = {}
         places: dict[str, int] = {}
         faults: list[FileError] = []
+        secret = _SECRET
         for number, line in enumerate(errors.read_lines(path), 1):
+            if found := _SECRET_LINE.match(line):
+                secret = base64.b64decode(found[1])
             if line.startswith("#") or not line.strip(errors.BLANKS):
                 continue
             try:
-                username, entry = _parse(line)
+                username, entry = parse(line)
             except ValueError as error:
                 faults.append(FileError(path, number, str(error)))
                 continue
@@ -94,7 +108,7 @@ class Passwords:
                 continue
             entries[username], places[username] = entry, number
         errors.tell(faults)
-        return cls(entries, remember=remember)
+        return cls(entries, remember=remember, secret=secret)
 
     @property
     def users(self) -> Collection[str]:
@@ -125,23 +139,54 @@ class Passwords:
             return False  # HMAC fills its key up with NULs: any number of them behind the right password would pass
         entry = self._entries.get(username, self._nobody)
         # The same calls with the same costs altogether, for every kind of entry.
-        plain = hashlib.sha512(password + entry.salt).digest()
-        first = entry.iterations or 1
-        slow = hashlib.pbkdf2_hmac("sha512", password, entry.salt, first)
-        hashlib.pbkdf2_hmac("sha512", password, entry.salt, self._iterations + 1 - first)
-        result = slow if entry.iterations else plain
+        result = hashlib.sha512(password + entry.salt).digest()
+        prepared = self._prepared(password) if self._keys else password
+        text = password if entry.keys is None else prepared
+        for digest, most in self._iterations.items():
+            mine = entry.digest == digest and entry.iterations > 0
+            first = entry.iterations if mine else 1
+            slow = hashlib.pbkdf2_hmac(digest, text, entry.salt, first)
+            hashlib.pbkdf2_hmac(digest, text, entry.salt, most + 1 - first)
+            stored = scram.stored_key(digest, slow)
+            if mine:
+                result = slow if entry.keys is None else stored
         for costs in self._argons:
             mine = entry.argon == costs
-            digest = argon2id.compute(password, entry.salt if mine else self._nobody.salt, costs)
-            result = digest if mine else result
+            other = argon2id.compute(password, entry.salt if mine else self._nobody.salt, costs)
+            result = other if mine else result
         if not hmac.compare_digest(result, entry.hash):
             return False
-        digest = self._digest(username, password)
+        pair = self._digest(username, password)
         with self._lock:
-            self._remembered[digest] = None
+            self._remembered[pair] = None
             if len(self._remembered) > self._remember:
                 self._remembered.popitem(last=False)
         return True
+
+    @staticmethod
+    def _prepared(password: bytes) -> bytes:
+        """As SCRAM wants it. One that cannot be prepared is nobody's: no entry is made of it."""
+        try:
+            return scram.prepared_password(password)
+        except ValueError:
+            return password
+
+    @property
+    def methods(self) -> Collection[str]:
+        """Those of SCRAM by which a user of this file can log in."""
+        return self._keys.keys()
+
+    def keys(self, method: str, username: str) -> scram.Keys:
+        """What SCRAM needs to know of a user, by one of `methods`: of one who has no such keys, too. By nothing that
+        a client sees can they be told from others."""
+        nobody = scram.nobody(self._secret, method, username, self._keys[method])
+        entry = self._entries.get(username, self._nobody)
+        return entry.keys if entry.keys is not None and entry.keys.method == method else nobody
+
+    def has_keys(self, method: str, username: str) -> bool:
+        """Does `keys` give the user's own? For the log."""
+        entry = self._entries.get(username, self._nobody)
+        return entry.keys is not None and entry.keys.method == method
 
     def knows(self, username: str) -> bool:
         """Is there such a user? For the log: who is refused is not told."""
@@ -158,22 +203,31 @@ class Passwords:
         return hmac.digest(self._key, len(name).to_bytes(4, "big") + name + password, "sha256")
 
 
-def set_password(path: str, user: str, password: bytes, *, create: bool, iterations: int = ITERATIONS) -> bool:
-    """Give `user` this password in the file; True if the user is new there.
+def set_password(
+    path: str,
+    user: str,
+    password: bytes,
+    *,
+    create: bool,
+    iterations: int | None = None,
+    method: str | None = None,
+) -> bool:
+    """Give `user` this password in the file, for SCRAM if a `method` is named; True if the user is new there.
 
     The file changes at once or not at all; its other lines, its mode and its owner stay. With `create`, a file that is
     missing is made, for its owner only (0600); one that exists is never emptied. Raises FileError, also for a file that
     is none of passwords.
     """
-    for fault in (user_fault(user), password_fault(password)):
-        if fault is not None:
+    for fault in (user_fault(user), password_fault(password), method and scram_fault(user, password)):
+        if fault:
             raise FileError(path, None, fault)
-    if not 1 <= iterations <= MAX_ITERATIONS:
-        raise FileError(path, None, f"{iterations} iterations: choose a number from 1 to {MAX_ITERATIONS}")
-    salt = secrets.token_bytes(_SALT_BYTES)
-    digest = hashlib.pbkdf2_hmac("sha512", password, salt, iterations)
-    fields = (b"", b"7", b"%d" % iterations, base64.b64encode(salt), base64.b64encode(digest))
-    new = user.encode() + b":" + b"$".join(fields)
+    if iterations is None:
+        iterations = scram.ITERATIONS[method] if method else ITERATIONS
+    least = scram.LEAST_ITERATIONS if method else 1
+    if not least <= iterations <= MAX_ITERATIONS:
+        what = f" for {method}" if method else ""
+        raise FileError(path, None, f"{iterations} iterations{what}: choose a number from {least} to {MAX_ITERATIONS}")
+    new = f"{user}:{_hashed(password, iterations, method)}".encode()
     with file_update.changing(path) as real_path:
         lines = _lines(path, real_path, missing_ok=create)
         kept: list[bytes] = []
@@ -185,9 +239,38 @@ def set_password(path: str, user: str, password: bytes, *, create: bool, iterati
                 kept.append(new + (b"\r\n" if line.endswith(b"\r\n") else b"\n"))
                 known = True
         if not known:
+            _check_recognisable(path, lines)
             kept.append(new + b"\n")
+        if method is not None and not any(_SECRET_LINE.match(line.decode("utf-8", "replace")) for line in lines):
+            secret = base64.b64encode(secrets.token_bytes(32)).decode()
+            kept.insert(0, f"# scram-secret: {secret} {_SECRET_NOTE}\n".encode())
         file_update.write(real_path, b"".join(kept))
     return not known
+
+
+def _hashed(password: bytes, iterations: int, method: str | None) -> str:
+    """What stands behind the user's name."""
+    if method is not None:
+        salt = secrets.token_bytes(scram.SALT_BYTES)
+        return scram_line(scram.derive(method, scram.prepared_password(password), salt, iterations))
+    salt = secrets.token_bytes(_SALT_BYTES)
+    digest = hashlib.pbkdf2_hmac("sha512", password, salt, iterations)
+    return f"$7${iterations}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def scram_method(path: str, user: str) -> str | None:
+    """By which method of SCRAM the user can log in, as far as the file can be read."""
+    try:
+        lines = errors.read_bytes(path).split(b"\n")
+    except FileError:
+        return None
+    for line in lines:
+        if _name_on(line) == user.encode():
+            text = line.partition(b":")[2].strip(errors.BLANKS.encode())
+            for method, kind in SCRAM_KINDS.items():
+                if text.startswith(f"${kind}$".encode()):
+                    return method
+    return None
 
 
 def delete_user(path: str, user: str) -> None:
@@ -202,28 +285,6 @@ def delete_user(path: str, user: str) -> None:
         file_update.write(real_path, b"".join(kept))
 
 
-def user_fault(user: str) -> str | None:
-    """Why `user` cannot stand in a password file, and None if it can: for people, one sentence."""
-    name = f"the user name {errors.shown(user)}"
-    try:
-        size = len(user.encode())
-    except UnicodeEncodeError:
-        return f"{name} is not valid UTF-8: choose another"
-    if not user:
-        return "the user name is empty: choose one"
-    if size > MAX_BYTES:
-        return f"{name} has {size} bytes: choose one of at most {MAX_BYTES}"
-    if ":" in user:
-        return f"{name} contains ':', which ends a name in this file: choose one without"
-    if not errors.is_printable_name(user):
-        return f"{name} contains a control character: choose one without"
-    if user.startswith("#"):
-        return f"{name} begins with '#', as comments do: choose another"
-    if user != user.strip(errors.BLANKS):
-        return f"{name} begins or ends with a space, which this file does not keep: leave it out"
-    return None
-
-
 def password_fault(password: bytes) -> str | None:
     """Why a password cannot be set, and None if it can: for people, one sentence without the password."""
     if not password:
@@ -235,61 +296,16 @@ def password_fault(password: bytes) -> str | None:
     return None
 
 
-def _parse(line: str) -> tuple[str, _Entry]:
-    """The user of one line. ValueError says what to do; it shows the name, and never what might be a password."""
-    name, colon, text = line.partition(":")
-    username = name.strip(errors.BLANKS)
-    if not colon:
-        raise ValueError("there is no ':' between a user name and a hash: write the line with the passwd command")
-    fault = user_fault(username)
+def scram_fault(user: str, password: bytes) -> str | None:
+    """Why a valid user cannot have this valid password for SCRAM, and None if they can: for people, one sentence."""
+    fault = scram_user_fault(user)
     if fault is not None:
-        raise ValueError(fault)
-    write = f"set the password of {errors.shown(username)} with the passwd command"
-    text = text.strip(errors.BLANKS)
-    if not text:
-        raise ValueError(f"the hash is missing: {write}")
-    if text.startswith("$argon2id$"):
-        return username, _argon_entry(text, write)
-    kind, *fields = text.split("$")[1:] if text.startswith("$") else [""]
-    if (kind, len(fields)) not in (("7", 3), ("6", 2)):
-        if kind in ("6", "7"):
-            raise ValueError(f"a ${kind}$ hash has {3 if kind == '7' else 2} fields, not {len(fields)}: {write}")
-        other = _OTHER_KINDS.match(text)
-        if other:
-            raise ValueError(
-                f"a hash of the kind {other[1]} cannot be checked here, only $7$, $6$ and $argon2id$: {write}"
-            )
-        raise ValueError(f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {write}")
-    iterations = 0
-    if kind == "7":
-        # Neither signs nor spaces nor other scripts' digits, all of which int() would take.
-        if not re.fullmatch(r"[0-9]{1,10}", fields[0]) or not 1 <= int(fields[0]) <= MAX_ITERATIONS:
-            raise ValueError(f"the iterations must be a number from 1 to {MAX_ITERATIONS}: {write}")
-        iterations = int(fields[0])
-    salt, digest = _decode(fields[-2], "salt", write), _decode(fields[-1], "hash", write)
-    if not salt:
-        raise ValueError(f"the salt is empty: {write}")
-    if len(digest) != _HASH_BYTES:
-        raise ValueError(f"the hash has {len(digest)} bytes, not {_HASH_BYTES}: {write}")
-    return username, _Entry(iterations, salt, digest)
-
-
-def _argon_entry(text: str, write: str) -> _Entry:
+        return fault
     try:
-        costs, salt, digest = argon2id.parse(text)
-    except argon2id.Missing as error:
-        why = f"a $argon2id$ hash needs an extra: run pip install 'selectmq[argon2]' ({error})"
-        raise ValueError(f"{why}, or {write}") from None
+        scram.prepared_password(password)
     except ValueError as error:
-        raise ValueError(f"{error}: {write}") from None
-    return _Entry(0, salt, digest, costs)
-
-
-def _decode(field: str, what: str, write: str) -> bytes:
-    try:
-        return base64.b64decode(field, validate=True)
-    except ValueError:
-        raise ValueError(f"the {what} is not valid base64: {write}") from None
+        return f"the password cannot be used with SCRAM: {error}"
+    return None
 
 
 def _lines(path: str, real_path: str, *, missing_ok: bool) -> list[bytes]:
@@ -305,6 +321,17 @@ def _lines(path: str, real_path: str, *, missing_ok: bool) -> list[bytes]:
         if why is not None:
             raise FileError(path, number, f"{why}: this is not a password file, and nothing was changed")
     return lines
+
+
+def _check_recognisable(path: str, lines: list[bytes]) -> None:
+    """Raise FileError if nothing in the file says that it is one of passwords: many files have lines with a ':'.
+
+    A user who is in it may get a password all the same, which makes it recognisable.
+    """
+    says = [line for line in lines if not line.startswith(b"#") and line.strip(errors.BLANKS.encode())]
+    if says and not any(_HASHED.match(line) for line in says):
+        why = "no line of this file has a hash, so it may be none of passwords, and nothing was changed"
+        raise FileError(path, None, f"{why}; if it is one, first set the password of a user who is in it")
 
 
 def _alien(line: bytes) -> str | None:

@@ -8,18 +8,21 @@ import getpass
 import sys
 import warnings
 
-from ..auth import passwords
+from ..auth import passwords, scram
 from ..auth.errors import FileError
 from .arguments import Parser
 
 DONE, REFUSED = 0, 1
+
+#: By method of SCRAM.
+_FLAG_OF = {method: method.lower().removeprefix("scram-") for method in scram.DIGESTS}
 
 #: What is typed here out of habit.
 _MOSQUITTO = {
     "-b": "here it is --batch PASSWORD, or better --stdin",
     "-c": "it is not needed here: a missing file is created, and an existing one is never emptied",
     "-D": "here it is --delete",
-    "-H": "it is not needed here: what is written is $7$ (PBKDF2-HMAC-SHA512)",
+    "-H": "it is not needed here: what is written is $7$ (PBKDF2-HMAC-SHA512); for SCRAM, it is --scram",
     "-I": "here it is --iterations",
     "-U": "there is none here: set the password of each user whose line has a plain one",
 }
@@ -41,12 +44,20 @@ def run(argv: list[str], prog: str) -> int:
             passwords.delete_user(path, user)
             _say(f"{path}: deleted user {user!r}")
         else:
-            fault = passwords.user_fault(user)
-            if fault is not None:  # before anybody types a password for nothing
+            method = arguments.scram
+            fault = passwords.user_fault(user) or (method and passwords.scram_user_fault(user))
+            if fault:  # before anybody types a password for nothing
                 raise FileError(path, None, fault)
             password = _password(arguments, user)
-            new = passwords.set_password(path, user, password, create=True, iterations=arguments.iterations)
+            before = passwords.scram_method(path, user)
+            new = passwords.set_password(
+                path, user, password, create=True, iterations=arguments.iterations, method=method
+            )
             _say(f"{path}: {'added' if new else 'changed the password of'} user {user!r}")
+            if before is not None and method != before:
+                lost = f"{user!r} cannot log in with {before} any more"
+                again = f"if that is a mistake, run this again with --scram {_FLAG_OF[before]}"
+                print(f"{prog}: warning: {lost}; {again}", file=sys.stderr)
     except (FileError, _Refusal) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return REFUSED
@@ -81,13 +92,27 @@ def _parser(prog: str) -> Parser:
         help="take the password from the command line, where everybody on this machine can see it in the process list",
     )
     parser.add_argument(
+        "--scram",
+        metavar="DIGEST",
+        type=_method,
+        help="let USER log in with SCRAM, too, which never sends the password: sha-256, which most clients know, or "
+        "sha-512. MQTT 5.0 clients call it the authentication method SCRAM-SHA-256 or SCRAM-SHA-512",
+    )
+    parser.add_argument(
         "--iterations",
         metavar="N",
         type=int,
-        default=passwords.ITERATIONS,
-        help="rounds of hashing: more of them slow down both guessing and each login (default: %(default)s)",
+        help="rounds of hashing: more of them slow down both guessing and each login; with SCRAM, the client computes "
+        f"them (default: {passwords.ITERATIONS}; {scram.ITERATIONS['SCRAM-SHA-256']} with --scram sha-256)",
     )
     return parser
+
+
+def _method(text: str) -> str:
+    for method, flag in _FLAG_OF.items():
+        if text.lower() in (flag, method.lower()):
+            return method
+    raise argparse.ArgumentTypeError(f"{text!r} is neither {' nor '.join(_FLAG_OF.values())}")
 
 
 def _password(arguments: argparse.Namespace, user: str) -> bytes:

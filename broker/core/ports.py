@@ -3,7 +3,7 @@
 Owns: the contracts. Must not know: any implementation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ..wire.codes import ReturnCode
@@ -80,6 +80,42 @@ class Verdict(NamedTuple):
 GiveUp: TypeAlias = Callable[[], None]
 
 
+class Challenge(NamedTuple):
+    """An authentication goes on: the client is to answer this."""
+
+    data: bytes
+
+
+class Proved(NamedTuple):
+    """The client is this user, and may connect."""
+
+    username: str
+    data: bytes  #: the client is told it with the success
+
+
+class Failed(NamedTuple):
+    """The client may not connect, or may not stay."""
+
+    code: ReturnCode
+    why: str  #: for the log alone: it tells known users from unknown ones
+    username: str | None = None  #: who the client said to be, if it came so far
+
+
+#: What becomes of an authentication by what the client sent.
+Outcome: TypeAlias = Challenge | Proved | Failed
+
+
+class Dialogue(Protocol):
+    """One authentication by AUTH packets (MQTT 5.0, section 4.12): of a client that connects, or of one that is in.
+
+    It holds nothing that must be given back: it may be dropped between two steps.
+    """
+
+    def step(self, data: bytes, decided: Callable[[Outcome], None]) -> Outcome | GiveUp:
+        """Go on by the Authentication Data of a CONNECT or AUTH, b"" if there is none. What is returned is as in
+        `Gatekeeper.admit`. Only after a Challenge there is a next step."""
+
+
 class Gatekeeper(Protocol):
     """Decides about a CONNECT: one for each listener."""
 
@@ -94,6 +130,16 @@ class Gatekeeper(Protocol):
     ) -> Verdict | GiveUp:
         """The answer, if it can be told without delay; else `decided` is called later on the loop, unless what is
         returned is called before. `peer`: see Transport. `proved`: the transport vouches for the user name."""
+
+    @property
+    def methods(self) -> Collection[str]:
+        """The Authentication Methods by which a client can log in."""
+
+    def begin(self, method: str, client_id: str | None, username: str | None, peer: str) -> Dialogue | None:
+        """An authentication; None: this is none of `methods` [MQTT5-4.12.0-1]. What succeeds stands for `admit`.
+
+        `client_id`: that of the CONNECT; None: the client is in, and authenticates itself again. `username`: whom it
+        has to be, by what its CONNECT or its certificate says, or as whom it is in; None: that is not said yet."""
 
     @property
     def proves_names(self) -> bool:

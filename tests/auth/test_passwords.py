@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker.auth.passwords import FileError, Passwords, delete_user, set_password
-from tests.password_lines import b64, pbkdf2_line, sha512_line, written
+from tests.password_lines import b64, pbkdf2_line, scram_line, sha512_line, written
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def test_an_empty_file_admits_nobody(path: str, text: str) -> None:
 
 
 HASH = b64(bytes(64))
-ONLY = "only $7$, $6$ and $argon2id$"
+ONLY = "only $7$, $6$, $argon2id$ and SCRAM's"
+NONE = "this is no $7$, $6$, $argon2id$ or SCRAM hash; if it is a plain password"
+KEY = b64(bytes(32))
 SET = "set the password of 'bob' with the passwd command"
 
 
@@ -62,9 +64,9 @@ SET = "set the password of 'bob' with the passwd command"
         (f"  #x:$7$1$AAAA${HASH}", "the user name '#x' begins with '#', as comments do: choose another"),
         (f"a\0b:$7$1$AAAA${HASH}", "the user name 'a\\x00b' contains a control character: choose one without"),
         ("bob:", f"the hash is missing: {SET}"),
-        ("bob:secret", f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {SET}"),
-        ("bob:$ecret$", f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {SET}"),
-        ("bob:$", f"this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: {SET}"),
+        ("bob:secret", f"{NONE}: {SET}"),
+        ("bob:$ecret$", f"{NONE}: {SET}"),
+        ("bob:$", f"{NONE}: {SET}"),
         ("bob:$argon2i$v=19$m=1", f"a hash of the kind argon2i cannot be checked here, {ONLY}: {SET}"),
         ("bob:$2b$12$abc", f"a hash of the kind 2b cannot be checked here, {ONLY}: {SET}"),
         (f"bob:$7$1${HASH}", f"a $7$ hash has 3 fields, not 2: {SET}"),
@@ -79,6 +81,20 @@ SET = "set the password of 'bob' with the passwd command"
         (f"bob:$7$1$${HASH}", f"the salt is empty: {SET}"),
         (f"bob:$7$1$AAAA${HASH}:x", f"the hash is not valid base64: {SET}"),
         ("bob:$6$AAAA$AAAA", f"the hash has 3 bytes, not 64: {SET}"),
+        (f"bob:$scram-sha-256$1$AAAA${KEY}", f"a $scram-sha-256$ hash has 4 fields, not 3: {SET}"),
+        (f"bob:$scram-sha-256$0$AAAA${KEY}${KEY}", f"the iterations must be a number from 1 to 10000000: {SET}"),
+        (f"bob:$scram-sha-256$1$${KEY}${KEY}", f"the salt is empty: {SET}"),
+        (f"bob:$scram-sha-256$1$AAAA${KEY}$AAAA", f"the key has 3 bytes, not 32: {SET}"),
+        (f"bob:$scram-sha-512$1$AAAA${KEY}${KEY}", f"the key has 32 bytes, not 64: {SET}"),
+        (f"bob:$scram-sha-256$1$AAAA${KEY}$AA!A", f"the key is not valid base64: {SET}"),
+        (
+            "bob:$scram-sha-1$1$AAAA$AAAA$AAAA",
+            f"a hash of the kind scram-sha-1 cannot be checked here, {ONLY}: {SET}",
+        ),
+        (
+            f"Jo\u0308rg:$scram-sha-256$1$AAAA${KEY}${KEY}",
+            "SCRAM writes the user name 'Jo\\u0308rg' as 'J\\xf6rg': choose that",
+        ),
     ],
 )
 def test_a_bad_line_is_an_error_that_says_where_and_what_to_do(path: str, line: str, why: str) -> None:
@@ -353,11 +369,157 @@ def test_a_file_that_is_none_of_passwords_is_left_alone(path: str, text: str, li
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n\n", "# users of the broker\n", "al:plain\n", "al:$2b$12$abc\n", "al: $7$1$A$A\n"]
+    "text",
+    ["", "\n\n", "# users of the broker\n", "al:$2b$12$abc\n", "al: $7$1$A$A\n", "ann:plain\nal:$scram-sha-256$x\n"],
 )
 def test_an_empty_file_and_one_to_be_mended_get_a_user(path: str, text: str) -> None:
     set_password(written(path, text), "bob", b"x", create=True, iterations=1)
     assert Path(path).read_text().startswith(f"{text}bob:$7$1$")
+
+
+@pytest.mark.parametrize("text", ['{"a":1}\n', "a:b\n", "# comment\nal:plain\n", "key:$HOME\n", "a:$\nb:c:\n"[:4]])
+def test_a_file_in_which_nothing_is_hashed_gets_no_new_user(path: str, text: str) -> None:
+    written(path, text)
+    with pytest.raises(FileError) as caught:
+        set_password(path, "bob", b"x", create=True, iterations=1)
+    why = "no line of this file has a hash, so it may be none of passwords, and nothing was changed"
+    assert str(caught.value) == f"{path}: {why}; if it is one, first set the password of a user who is in it"
+    assert Path(path).read_text() == text
+
+
+def test_plain_passwords_are_mended_one_by_one(path: str) -> None:
+    """As mosquitto_passwd -U would."""
+    written(path, "al:plain\nbob:plain\n")
+    new = [set_password(path, user, b"x", create=True, iterations=1) for user in ("al", "eve", "bob")]
+    known = Passwords.read(path)
+    assert (new, [known.check(user, b"x") for user in ("al", "bob", "eve")]) == ([False, True, False], [True] * 3)
+
+
+# --- SCRAM ---
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "size"),
+    [("SCRAM-SHA-256", "$scram-sha-256$4096$", 44), ("SCRAM-SHA-512", "$scram-sha-512$4096$", 88)],
+)
+def test_a_password_for_scram(path: str, method: str, start: str, size: int) -> None:
+    set_password(path, "bob", b"one", create=True, iterations=4096, method=method)
+    secret, line, end = Path(path).read_text().split("\n")
+    assert (secret.startswith("# scram-secret: "), end) == (True, "")
+    assert (line.startswith(f"bob:{start}"), len(line)) == (True, 4 + len(start) + 24 + 2 * (1 + size))
+    known = Passwords.read(path)
+    assert [known.check(user, pw) for user, pw in (("bob", b"one"), ("bob", b"two"), ("al", b"one"))] == [
+        True,
+        False,
+        False,
+    ]
+    assert [known.recall("bob", b"one"), known.recall("bob", b"two")] == [True, None]
+    assert (list(known.methods), known.has_keys(method, "bob"), known.has_keys(method, "al")) == ([method], True, False)
+
+
+def test_lines_for_scram_are_what_others_compute(path: str) -> None:
+    written(
+        path, scram_line("ann", b"one") + scram_line("bob", b"two", "512", iterations=3) + pbkdf2_line("al", b"three")
+    )
+    known = Passwords.read(path)
+    pairs = [(user, pw) for user in ("ann", "bob", "al") for pw in (b"one", b"two", b"three", b"")]
+    assert [pair for pair in pairs if known.check(*pair)] == [("ann", b"one"), ("bob", b"two"), ("al", b"three")]
+
+
+@pytest.mark.parametrize(("method", "rounds"), [("SCRAM-SHA-256", 600_000), ("SCRAM-SHA-512", 210_000)])
+def test_the_default_price_for_scram(path: str, method: str, rounds: int) -> None:
+    set_password(path, "bob", b"one", create=True, method=method)
+    assert Path(path).read_text().split("$")[2] == str(rounds)
+
+
+def test_the_salts_of_unknown_users_stay_when_the_broker_starts_again_and_others_are_added(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def salts() -> list[bytes]:
+        monkeypatch.setattr("broker.auth.passwords._SECRET", os.urandom(32))  # as in another process
+        known = Passwords.read(path)
+        return [known.keys("SCRAM-SHA-256", user).salt for user in ("bob", "eve", "mallory")]
+
+    set_password(path, "bob", b"one", create=True, iterations=4096, method="SCRAM-SHA-256")
+    before = salts()
+    set_password(path, "al", b"one", create=True, iterations=4096, method="SCRAM-SHA-256")
+    set_password(path, "old", b"one", create=True, iterations=1)
+    delete_user(path, "old")
+    assert (salts(), len(set(before))) == (before, 3)
+    assert Path(path).read_text().count("scram-secret") == 1
+
+
+def test_a_file_without_a_secret_gets_one_with_its_first_user_for_scram(path: str) -> None:
+    written(path, "# mine\n" + pbkdf2_line("al", b"x"))
+    set_password(path, "bob", b"one", create=True, iterations=4096, method="SCRAM-SHA-256")
+    lines = Path(path).read_text().split("\n")
+    assert (lines[0].startswith("# scram-secret: "), lines[1]) == (True, "# mine")
+    assert Passwords.read(path).check("al", b"x") is True
+
+
+def test_a_password_for_scram_is_the_same_however_it_is_spelt(path: str) -> None:
+    """And one of another kind is not."""
+    set_password(path, "bob", "\u2168 J\u00f6rg".encode(), create=True, iterations=4096, method="SCRAM-SHA-256")
+    set_password(path, "al", "\u2168 J\u00f6rg".encode(), create=True, iterations=1)
+    known = Passwords.read(path)
+    spelt = [text.encode() for text in ("\u2168 J\u00f6rg", "IX\u00a0Jo\u0308rg", "IX")] + [b"\xff"]
+    assert [known.check("bob", password) for password in spelt] == [True, True, False, False]
+    assert [known.check("al", password) for password in spelt] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "iterations", "why"),
+    [
+        ("bob", b"\xff", 4096, "the password cannot be used with SCRAM: it is not valid UTF-8"),
+        (
+            "bob",
+            b"a\x07",
+            4096,
+            "the password cannot be used with SCRAM: it contains U+0007, which SCRAM does not allow",
+        ),
+        (
+            "bob",
+            b"a" * 513,
+            4096,
+            "the password cannot be used with SCRAM: it has 513 bytes, and SCRAM takes 512 at most",
+        ),
+        ("bob", b"a", 4095, "4095 iterations for SCRAM-SHA-256: choose a number from 4096 to 10000000"),
+        ("Jo\u0308rg", b"a", 4096, "SCRAM writes the user name 'Jo\\u0308rg' as 'J\\xf6rg': choose that"),
+        (
+            "a\u200e",
+            b"a",
+            4096,
+            "the user name 'a\\u200e' cannot be used with SCRAM: it contains U+200E, which SCRAM does not allow",
+        ),
+    ],
+)
+def test_what_scram_cannot_use_is_refused(path: str, user: str, password: bytes, iterations: int, why: str) -> None:
+    with pytest.raises(FileError) as caught:
+        set_password(path, user, password, create=True, iterations=iterations, method="SCRAM-SHA-256")
+    assert (str(caught.value), os.path.exists(path)) == (f"{path}: {why}", False)
+
+
+def test_a_check_costs_the_same_where_some_have_scram(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        pbkdf2_line("seven", b"x", iterations=50), sha512_line("six", b"x"), scram_line("s256", b"x", iterations=70),
+        scram_line("s512", b"x", "512", iterations=60), scram_line("low", b"x", iterations=3),
+    )  # fmt: skip
+    known = Passwords.read(written(path, "".join(lines)))
+    rounds: list[tuple[str, int]] = []
+    pbkdf2 = hashlib.pbkdf2_hmac
+
+    def counting(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+        rounds.append((name, iterations))
+        return pbkdf2(name, password, salt, iterations)
+
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counting)
+    costs = set()
+    for user in ("seven", "six", "s256", "s512", "low", "nobody"):
+        rounds.clear()
+        assert known.check(user, b"wrong") is False
+        sums = [sum(n for name, n in rounds if name == digest) for digest in ("sha512", "sha256")]
+        costs.add((len(rounds), tuple(sums)))
+    assert costs == {(4, (61, 71))}
 
 
 # --- with mosquitto ----------------------------------------------------------------------------------------------

@@ -141,17 +141,78 @@ def test_delete(path: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_says_when_the_rest_of_the_file_is_no_good(path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    written(path, "# users\nal:plain\n")
+    written(path, "# users\nal:plain\n" + pbkdf2_line("eve", b"x"))
     code = passwd([path, "bob", "--batch", "x", *CHEAP])
-    why = "this is no $7$, $6$ or $argon2id$ hash; if it is a plain password: set the password of 'al' with the passwd"
-    why += " command"
+    why = "this is no $7$, $6$, $argon2id$ or SCRAM hash; if it is a plain password: set the password of 'al' with the "
+    why += "passwd command"
     warning = f"{PROG}: warning: the broker will not accept this file yet: {path}:2: {why}\n"
     assert (code, capsys.readouterr().err) == (0, SEEN + warning)
+
+
+@pytest.mark.parametrize("text", ['{"a":1}\n', "a:b\n"])
+def test_what_may_be_another_file_gets_no_new_user(path: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = passwd([written(path, text), "bob", "--batch", "x", *CHEAP])
+    why = (
+        "no line of this file has a hash, so it may be none of passwords, and nothing was changed; if it is one, first"
+    )
+    said = f"{SEEN}{PROG}: {path}: {why} set the password of a user who is in it\n"
+    assert (code, capsys.readouterr().err, Path(path).read_text()) == (1, said, text)
+
+
+# --- SCRAM ---
+
+FEW = ["--iterations", "4096"]
+
+
+@pytest.mark.parametrize(
+    ("digest", "method"),
+    [
+        ("sha-256", "SCRAM-SHA-256"),
+        ("sha-512", "SCRAM-SHA-512"),
+        ("SHA-512", "SCRAM-SHA-512"),
+        ("SCRAM-SHA-256", "SCRAM-SHA-256"),
+    ],
+)
+def test_a_password_for_scram(
+    path: str, digest: str, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed(monkeypatch, b"secret\n")
+    code = passwd([path, "bob", "--scram", digest, "--stdin", *FEW])
+    known = Passwords.read(path)
+    assert (code, capsys.readouterr()) == (0, (f"{path}: added user 'bob'\n", ""))
+    assert (known.check("bob", b"secret"), list(known.methods)) == (True, [method])
+
+
+def test_a_name_that_scram_writes_otherwise_is_refused_before_a_question(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = type_in(monkeypatch)
+    code = passwd([path, "\u2168", "--scram", "sha-256"])
+    why = "SCRAM writes the user name '\\u2168' as 'IX': choose that"
+    assert (code, asked, capsys.readouterr().err) == (1, [], f"{PROG}: {path}: {why}\n")
+
+
+def test_who_loses_scram_by_a_new_password_is_told(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = (["--scram", "sha-256", *FEW], ["--scram", "sha-256", *FEW], ["--scram", "sha-512", *FEW], CHEAP, CHEAP)
+    said = []
+    for change in changes:
+        assert passwd([path, "bob", "--batch", "x", *change]) == 0
+        said.append(capsys.readouterr().err.removeprefix(SEEN))
+
+    def warning(method: str, flag: str) -> str:
+        again = f"if that is a mistake, run this again with --scram {flag}"
+        return f"{PROG}: warning: 'bob' cannot log in with {method} any more; {again}\n"
+
+    lost = [warning("SCRAM-SHA-256", "sha-256"), warning("SCRAM-SHA-512", "sha-512")]
+    assert said == ["", "", *lost, ""]
 
 
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
+        (["f", "u", "--scram", "sha-1"], "argument --scram: 'sha-1' is neither sha-256 nor sha-512"),
+        (["--scram", "f", "u"], "argument --scram: 'f' is neither sha-256 nor sha-512"),
+        (["f", "u", "--scram"], "argument --scram: expected one argument"),
         ([], "the following arguments are required: FILE, USER"),
         (["f"], "the following arguments are required: USER"),
         (["f", "u", "more"], "unrecognized arguments: more"),

@@ -7,7 +7,7 @@ drives it, and a reader for what the broker sends that shares nothing with the b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from broker.core.clock import Clock
@@ -15,7 +15,7 @@ from broker.core.connection import CLOSED, Connection
 from broker.core.exchange import Exchange
 from broker.core.journal import Journal
 from broker.core.limits import Limits
-from broker.core.ports import GiveUp, RetainedRecord, Rights, Store, Verdict
+from broker.core.ports import Dialogue, GiveUp, Outcome, RetainedRecord, Rights, Store, Verdict
 from broker.core.session import Session
 from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
@@ -192,6 +192,10 @@ class FakeGatekeeper:
         self.pending: list[Callable[[ReturnCode], None]] = []
         self.given_up: list[Connect] = []
         self.granted: dict[str | None, Rights] = {}  #: by user name
+        self.outcomes: list[Outcome] = []  #: of dialogues, in their order
+        self.told: list[tuple[str | None, str | None, bytes]] = []  #: who said what in dialogues
+        self.steps: list[Callable[[], None]] = []
+        self.given_up_steps: list[bytes] = []
 
     def admit(
         self, connect: Connect, peer: str, decided: Callable[[Verdict], None], proved: bool = False
@@ -201,6 +205,13 @@ class FakeGatekeeper:
             return Verdict(self.code, REFUSAL)
         self.pending.append(lambda code: decided(Verdict(code, REFUSAL)))
         return lambda: self.given_up.append(connect)
+
+    @property
+    def methods(self) -> Collection[str]:
+        return ("SCRAM-SHA-256",)
+
+    def begin(self, method: str, client_id: str | None, username: str | None, peer: str) -> Dialogue | None:
+        return FakeDialogue(self, (client_id, username)) if method in self.methods else None
 
     @property
     def proves_names(self) -> bool:
@@ -222,6 +233,23 @@ class FakeGatekeeper:
         """For Exchange.may_publish."""
         rights = self.rights(record.username, record.client_id)
         return rights is None or rights.may_publish(record.message.topic)
+
+
+class FakeDialogue:
+    """Implements core.ports.Dialogue: the next of the gatekeeper's `outcomes` comes; with `slow`, when the next of its
+    `steps` is called."""
+
+    def __init__(self, keeper: FakeGatekeeper, who: tuple[str | None, str | None]) -> None:
+        self.keeper = keeper
+        self.who = who  #: the Client Identifier and the user name that it was begun with
+
+    def step(self, data: bytes, decided: Callable[[Outcome], None]) -> Outcome | GiveUp:
+        self.keeper.told.append((*self.who, data))
+        outcome = self.keeper.outcomes.pop(0)
+        if not self.keeper.slow:
+            return outcome
+        self.keeper.steps.append(lambda: decided(outcome))
+        return lambda: self.keeper.given_up_steps.append(data)
 
 
 class FakePlace:

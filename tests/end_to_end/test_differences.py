@@ -16,6 +16,7 @@ import pytest
 from broker.auth.passwords import set_password
 from tests.broker_process import BrokerProcess
 from tests.certificates import Authority
+from tests.password_lines import pbkdf2_line, scram_line
 from tests.raw_client import (
     DEADLINE,
     PINGREQ,
@@ -107,6 +108,8 @@ def sites(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
     directory.chmod(0o755)
     for user in ("alice", "bob"):
         set_password(str(directory / "users"), user, b"secret", create=True, iterations=101)
+    with open(directory / "users", "a") as users:
+        users.write(pbkdf2_line("empty", b"", iterations=101) + scram_line("sam", b"secret"))
     (directory / "acl").write_text(ACL)
     toml = "".join(
         f"[[listeners]]\n{options}\n"
@@ -148,6 +151,18 @@ def test_unknown_user(sites: Sites) -> None:
     assert [answer(site.users, connect("x", username="bob", password=b"")) for site in sites.both] == [
         connack(5), connack(4),
     ]  # fmt: skip
+
+
+def test_the_hash_of_an_empty_password(sites: Sites) -> None:
+    empty, none = connect("x", username="empty", password=b""), connect("x", username="empty")
+    assert [answer(site.users, empty) for site in sites.both] == [connack(5), connack(0)]
+    assert [answer(site.users, none) for site in sites.both] == [connack(5), connack(4)]
+
+
+def test_user_with_scram(sites: Sites) -> None:
+    """A line that Mosquitto does not know, and leaves out."""
+    login = connect("x", username="sam", password=b"secret")
+    assert [answer(site.users, login) for site in sites.both] == [connack(5), connack(0)]
 
 
 def test_missing_client_certificate(sites: Sites) -> None:
