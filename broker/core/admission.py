@@ -72,7 +72,6 @@ def _admitted(connection: Connection, connect: Connect, verdict: Verdict) -> Non
     connection.admit(connect.version, limit if limit and not 0 < patience <= limit else patience)
     connection.rights = gatekeeper.rights(connect.username, connect.client_id)
     opened = exchange.sessions.open(connection, connect)
-    connection.session = opened.session
     if opened.durable:
         # What the CONNACK promises must be true.
         exchange.journal.when_stored(lambda present: _accept(connection, present), opened.present)
@@ -117,11 +116,11 @@ def _accept(connection: Connection, session_present: bool) -> None:
         return  # it left meanwhile, or was taken over
     exchange = connection.exchange
     # The reserved byte of MQTT 3.1 stays 0.
-    present = session_present and connection.version != MQTT_3_1
+    present = session_present and session.version != MQTT_3_1
     connection.out.append(encoder.connack(ReturnCode.ACCEPTED, present))  # [MQTT-3.1.4-4] [MQTT-3.2.2-2]
     exchange.stats.other_sent += 1
     exchange.turn.dirty.add(connection)
-    connection.begin(DIALOGUES[connection.version])
+    connection.begin(DIALOGUES[session.version])
     exchange.sessions.attach(session)
     connection.resume(ADMISSION | BEHIND)
 

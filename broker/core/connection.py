@@ -72,11 +72,6 @@ class Connection(Intake):
         return self._transport.identity
 
     @property
-    def version(self) -> int:
-        """The protocol level that is spoken."""
-        return self._decoder.version
-
-    @property
     def offending(self) -> bytes:
         """How the packet begins that is malformed."""
         return self._decoder.offending

@@ -2,9 +2,9 @@
 
 Owns: the Protocols through which the core looks back. Must not know: who implements them.
 
-    Client, Publisher, Sender          connection.Connection
-    Outgoing, Filling, Thirsty, Stored queue.Queue, stored_queue.StoredQueue
-    Holder                             session.Session: whoever can hold a subscription
+    Client, Publisher, Sender            connection.Connection
+    Outgoing, Filling, Thirsty, Stored   queue.Queue, stored_queue.StoredQueue
+    Holder                               session.Session: whoever can hold a subscription
 """
 
 from collections.abc import Hashable

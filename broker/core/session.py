@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from ..wire.codes import MQTT_3_1_1
 from ..wire.packets import Will
 from .identifiers import Identifiers
 from .looking_back import Client, Outgoing, Sink
@@ -47,6 +48,7 @@ class Session:
         "subscribed",
         "subscriptions",
         "username",
+        "version",
         "will",
     )
 
@@ -61,6 +63,7 @@ class Session:
         self.rights: Rights | None = None
         self.listener: str | None = None  #: the one that it last connected to, whose rights are its; None: not known
         self.will: Will | None = None  #: of the client that is connected
+        self.version = MQTT_3_1_1  #: the protocol level of its client, now or last
         self.bridge = False  #: is its client a broker, too?
         self.sink = sink  #: where frames of QoS 0 go
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> options

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..wire.packets import Connect
 from .endings import Endings
@@ -32,10 +32,15 @@ from .wills import Wills
 JUDGING = 5
 
 
+class Arriving(Client, Protocol):
+    """A connection that is to have a session."""
+
+    session: Session | None
+
+
 class Opened(NamedTuple):
     """What a CONNECT has led to."""
 
-    session: Session
     present: bool  #: was it there before?
     durable: bool  #: must the CONNACK wait for the store?
 
@@ -140,7 +145,7 @@ class Sessions(dict[str, Session]):
             if client_id not in self:
                 return client_id
 
-    def open(self, connection: Client, connect: Connect) -> Opened:
+    def open(self, connection: Arriving, connect: Connect) -> Opened:
         """The client may connect: give it its session."""
         client_id = connect.client_id
         session = self.get(client_id)
@@ -166,8 +171,10 @@ class Sessions(dict[str, Session]):
         session.username = connect.username
         session.rights = connection.rights
         session.listener = connection.listener
+        session.version = connect.version
         session.bridge = connect.bridge
         session.will = connect.will
+        connection.session = session
         connection.size = CONNECTION + _connect_size(connect)
         self._memory.size += connection.size
         self.connected += 1
@@ -175,7 +182,7 @@ class Sessions(dict[str, Session]):
         self._stats.maximum = max(self._stats.maximum, self.connected)
         if durable and session.store_id:
             self._journal.save_session(_record(session))
-        return Opened(session, present, durable)
+        return Opened(present, durable)
 
     def _new(self, connection: Client, connect: Connect, proven_name: str | None) -> Session:
         client_id = connect.client_id
