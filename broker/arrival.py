@@ -19,6 +19,7 @@ from .addresses import origin_of
 from .admission import Pace, Place, Places
 from .auth.gatekeeper import Gatekeeper
 from .config.options import Config, ListenerConfig
+from .core import admission
 from .core.connection import Connection
 from .core.exchange import Exchange
 from .core.ports import Log
@@ -229,6 +230,7 @@ class Arrival:
             config.connect_timeout,
             config.max_packet_size,
             self._place,
+            admission.FIRST,
         )
         if hall.server.log.debugging:
             watch(connection, hall.server.log)

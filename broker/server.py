@@ -21,10 +21,11 @@ from .auth.errors import FileError
 from .config import loading
 from .config.options import Config, ListenerConfig
 from .core.clock import Clock
-from .core.connection import CLOSED, Connection
 from .core.exchange import Exchange
+from .core.intake import CLOSED
 from .core.journal import Journal
 from .core.limits import Limits
+from .core.looking_back import Client
 from .core.ports import Log, RetainedRecord, Rights, Store, StoreError
 from .core.session import Session
 from .core.sys_topics import SysTopics
@@ -106,6 +107,17 @@ class Server:
         self.grace = GRACE
         self._deadline: float | None = None  # of the end, once it has begun
         self._draining = False
+        self._open()
+        self._flushing: Fairness[Client] = Fairness(FLUSHING)
+        self.loop.before_sleep = self._before_sleep
+        self.loop.crowd = self.exchange.account.share_out
+        self.loop.no_memory = self._no_memory
+        self.timers.after(0.0, self._publish_sys)
+        self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
+
+    def _open(self) -> None:
+        """All that can fail."""
+        config = self.config
         store: Store | None = None
         try:
             self._start_lane()
@@ -114,12 +126,12 @@ class Server:
             store = MemoryStore() if config.data is None else SqliteStore(config.data)
             self._store = store
             snapshot = store.load()
-            journal = Journal(store, self._lane, self.timers, log)
-            clock = Clock(self.timers.now, wall())
-            self.exchange = Exchange(journal, self.timers, Limits(), log, self.loop, clock, _unguessable)
+            journal = Journal(store, self._lane, self.timers, self.log)
+            clock = Clock(self.timers.now, self._wall())
+            self.exchange = Exchange(journal, self.timers, Limits(), self.log, self.loop, clock, _unguessable)
             self.exchange.complaints.origin = origin_of
-            self.exchange.may_publish = self._may_publish
-            self.exchange.proves_names = lambda: any(entrance.gatekeeper.proves_names for entrance in self._entrances)
+            self.exchange.feeding.may_publish = self._may_publish
+            self.exchange.sessions.proves_names = self._proves_names
             self._apply_limits()
             self._listen(rules, endpoints)
             self.exchange.restore(snapshot, self._rights)
@@ -130,13 +142,7 @@ class Server:
             self._close_all(store)
             raise
         self._sys = SysTopics(self.exchange, __version__, self.timers.now)
-        self._tidying = Tidying(store, journal, self._lane, self.timers, log)
-        self._flushing: Fairness[Connection] = Fairness(FLUSHING)
-        self.loop.before_sleep = self._before_sleep
-        self.loop.crowd = self.exchange.account.share_out
-        self.loop.no_memory = self._no_memory
-        self.timers.after(0.0, self._publish_sys)
-        self.timers.after(CLOCK_CHECK, self._look_at_the_clock)
+        self._tidying = Tidying(store, journal, self._lane, self.timers, self.log)
 
     def _listen(self, rules: list[Rules], endpoints: list[list[Endpoint]]) -> None:
         """A port that is free is chosen last: it must not be one that another listener wants."""
@@ -214,9 +220,10 @@ class Server:
         while self._requests:
             self._obey(*self._requests.popleft())
         exchange = self.exchange
-        exchange.pump()  # may ask the journal for more
+        turn = exchange.turn
+        turn.pump()  # may ask the journal for more
         exchange.journal.end_of_turn()
-        exchange.pump()  # for what followed from that
+        turn.pump()  # for what followed from that
         more = self._flush()
         if self.loop.backlog.size > self.loop.backlog.limit:
             self._close_slowest()
@@ -227,17 +234,17 @@ class Server:
 
     def _flush(self) -> bool:
         """Send what has been produced: all of it for few clients, and for many as far as there is time."""
-        exchange = self.exchange
+        turn = self.exchange.turn
         flushing = self._flushing
-        if flushing.left or len(exchange.dirty) > FEW:
-            dirty, exchange.dirty = exchange.dirty, set()
+        if flushing.left or len(turn.dirty) > FEW:
+            dirty, turn.dirty = turn.dirty, set()
             # Who gets little does not wait for those who get much.
             least_first = sorted(dirty, key=lambda one: len(one.out))
-            flushing.serve(dict.fromkeys((*flushing.left, *least_first)), Connection.flush, self.timers.now)
-            return bool(flushing.left or exchange.dirty)
+            flushing.serve(dict.fromkeys((*flushing.left, *least_first)), Client.flush, self.timers.now)
+            return bool(flushing.left or turn.dirty)
         flushing.rest(self.timers.now)
-        while exchange.dirty:
-            dirty, exchange.dirty = exchange.dirty, set()
+        while turn.dirty:
+            dirty, turn.dirty = turn.dirty, set()
             for connection in dirty:
                 connection.flush()
         return False
@@ -339,7 +346,7 @@ class Server:
             entrance.replace(listener, rule)
         self._authors.clear()
         self._apply_limits()
-        yield from self.exchange.rights_changed(self._rights)
+        yield from self.exchange.sessions.rights_changed(self._rights)
         for entrance in self._entrances:
             yield from entrance.close_unwelcome()
         for change in changes:
@@ -382,12 +389,16 @@ class Server:
         allowed = (rights is None or rights.may_publish(topic) for rights in known)
         return any(allowed) if record.listener is None else all(allowed)
 
+    def _proves_names(self) -> bool:
+        """Is there a listener on which a client can prove a user name?"""
+        return any(entrance.gatekeeper.proves_names for entrance in self._entrances)
+
     # --- the end ---
 
     def _begin_ending(self) -> None:
         """Take nothing more in, and give clients the time to take what is on its way to them."""
         self._notify("STOPPING=1")
-        self.log.info("ending", clients=self.exchange.connected)
+        self.log.info("ending", clients=self.exchange.sessions.connected)
         self.exchange.closing = True
         self._draining = True
         self._deadline = time.monotonic() + self.grace
@@ -410,7 +421,8 @@ class Server:
             self.timers.at(self._deadline, lambda now: None)
             connections = [connection for entrance in self._entrances for connection in entrance.connections.values()]
             for connection in connections:
-                self.exchange.publish_will(connection)  # before anybody is gone who should get it
+                if connection.session is not None:  # before anybody is gone who should get it
+                    self.exchange.wills.publish_now(connection.session)
             for connection in connections:
                 if connection.state != CLOSED:
                     connection.close("the broker is shutting down")

@@ -17,7 +17,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,8 @@ NOT_PURE = {
 }  # fmt: skip
 #: All that the core may use: no clock, no chance, nothing from outside.
 PURE = {
-    "__future__", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math", "typing", "weakref",
+    "__future__", "abc", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math",
+    "typing", "weakref",
 }  # fmt: skip
 
 
@@ -168,6 +169,39 @@ ROOMS = {
     "broker.pytest_plugin": Room(("broker.embedded",), extra=frozenset({"pytest"})),
     "broker": Room(("broker.embedded", "broker.python_version", "broker.version")),
 }
+
+
+#: The core from below. A module imports only what stands in lines above its own; what it has to know of those below
+#: it sees through a Protocol of core.looking_back.
+ORDER = (
+    # Contracts.
+    ("ports",),
+    ("looking_back",),
+    # Plain things.
+    ("account", "authors", "limits", "slow_reading", "stats", "subscription", "timers"),
+    ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "retained", "route"),
+    # What is held for clients.
+    ("incoming", "router", "session", "waiting"),
+    ("bridges", "denials", "journal", "quotas", "turn"),
+    # Messages.
+    ("by_options", "expiry", "feeding", "retaining", "tidying"),
+    ("publishing", "queue"),
+    ("endings", "stored_queue", "wills"),
+    # Subscriptions and sessions, and all of it together.
+    ("subscriptions",),
+    ("sessions",),
+    ("exchange",),
+    # Clients that are connected.
+    ("intake", "sys_topics"),
+    ("connection",),
+    ("handlers", "trace"),
+    ("admission",),
+)
+HEIGHT = {f"broker.core.{module}": height for height, layer in enumerate(ORDER) for module in layer}
+
+#: Lines that a function may have, without its docstring; and a file of the core.
+LONGEST_FUNCTION = 60
+LONGEST_FILE = 400
 
 
 class Import(NamedTuple):
@@ -314,6 +348,66 @@ def test_packages_hold_nothing_but_their_docstring() -> None:
 )
 def test_the_reader_of_imports_sees_what_is_wrong(module: str, source: str, wrong: bool) -> None:
     assert bool(violations(read(module, source, "broker"))) is wrong
+
+
+def upwards(found: Iterable[Import]) -> list[str]:
+    """Imports within the core that do not go down."""
+    return [
+        str(one)
+        for one in found
+        if one.module in HEIGHT and within(one.name, "broker.core") and not HEIGHT[one.name] < HEIGHT[one.module]
+    ]
+
+
+def test_imports_within_the_core_run_one_way() -> None:
+    """Those for type checkers, too."""
+    assert upwards(imports("broker")) == []
+
+
+def test_each_module_of_the_core_has_its_place_in_the_order() -> None:
+    core = [module for module in modules("broker") if module.startswith("broker.core.")]
+    assert sorted(module for layer in ORDER for module in layer) == sorted(one.rpartition(".")[2] for one in core)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        ("broker.core.queue", "from .exchange import Exchange", True),
+        ("broker.core.queue", "from . import exchange", True),
+        ("broker.core.queue", "if TYPE_CHECKING:\n    from .connection import Connection", True),
+        ("broker.core.queue", "def f():\n    from .stored_queue import StoredQueue", True),
+        ("broker.core.queue", "from .publishing import Publishing", True),
+        ("broker.core.queue", "from .session import Session", False),
+        ("broker.core.queue", "from .looking_back import Client", False),
+        ("broker.core.queue", "from ..wire.message import Message", False),
+        ("broker.server", "from .core.exchange import Exchange", False),
+    ],
+)
+def test_an_import_upwards_is_found(module: str, source: str, wrong: bool) -> None:
+    assert bool(upwards(read(module, source, "broker"))) is wrong
+
+
+def functions(package: str) -> Iterator[tuple[str, int]]:
+    """All of them, and how many lines they have besides their docstring."""
+    for module, path in modules(package).items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0]
+                said = ast.get_docstring(node) is not None
+                docstring = (first.end_lineno or 0) - first.lineno + 1 if said else 0
+                yield f"{module}.{node.name}", (node.end_lineno or 0) - node.lineno + 1 - docstring
+
+
+@pytest.mark.parametrize("package", ["broker", "conformance"])
+def test_no_function_is_longer_than_one_can_take_in(package: str) -> None:
+    lengths = list(functions(package))
+    assert len(lengths) > 500
+    assert [one for one in lengths if one[1] > LONGEST_FUNCTION] == []
+
+
+def test_no_file_of_the_core_needs_a_table_of_contents() -> None:
+    lengths = {module: len(path.read_text().splitlines()) for module, path in modules("broker").items()}
+    assert [one for one in lengths.items() if within(one[0], "broker.core") and one[1] > LONGEST_FILE] == []
 
 
 def cycles(edges: dict[str, set[str]]) -> list[list[str]]:

@@ -25,7 +25,7 @@ BRANCHES = 4
 
 
 class Account:
-    """The work of a turn. `spent` may be added to by whoever works; deliveries are counted by the exchange anyway, and
+    """The work of a turn. `spent` may be added to by whoever works; deliveries are counted by the turn anyway, and
     come as `delivered`, in units."""
 
     __slots__ = ("share", "slice", "spent", "until")

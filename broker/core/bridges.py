@@ -5,13 +5,9 @@ Owns: what they may do besides, and what they get with each subscription. Must n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .route import Route
+from .session import Session
 from .subscription import NO_LOCAL, RETAIN_AS_PUBLISHED
-
-if TYPE_CHECKING:
-    from .router import Route
-    from .session import Session
 
 #: A message must not come back to the broker that it came from, and is retained there if it is here.
 OPTIONS = NO_LOCAL | RETAIN_AS_PUBLISHED

@@ -6,31 +6,26 @@ Owns: who gets such a message, and in which layout. Must not know: who asks for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ..wire.message import Message
+from .looking_back import Holder
 from .subscription import NO_LOCAL, QOS, RETAIN_AS_PUBLISHED
-
-if TYPE_CHECKING:
-    from .exchange import Exchange
-    from .session import Session
+from .turn import Turn
 
 
-def deliver(
-    exchange: Exchange, message: Message, retain: bool, targets: Mapping[Session, int], author: Session | None
-) -> None:
+def deliver(turn: Turn, message: Message, retain: bool, targets: Mapping[Holder, int], author: Holder | None) -> None:
     """Hand a message to these sessions, each by its options. `retain`: was it published to be retained?"""
     retained = Message(message.topic, message.payload, message.qos, retain=True) if retain else message
-    for session, options in targets.items():
-        if options & NO_LOCAL and session is author:
+    for target, options in targets.items():
+        if options & NO_LOCAL and target is author:
             continue
         one = retained if options & RETAIN_AS_PUBLISHED else message
         qos = min(one.qos, options & QOS)
         if qos == 0:
-            session.sink.append(one.frame())
-            exchange.sent += 1
-            if session.connection is not None:
-                exchange.dirty.add(session.connection)
+            target.sink.append(one.frame())
+            turn.sent += 1
+            if target.connection is not None:
+                turn.dirty.add(target.connection)
         else:
-            session.queue.deliver(one, qos)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
-            exchange.queued += 1
+            target.queue.deliver(one, qos)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
+            turn.queued += 1

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ..wire.message import Message
-from .queue import Queue
+from .memory import Memory
+from .ports import Scheduler
+from .queue import Queue, Shared
+from .router import Router
 from .session import Session
-
-if TYPE_CHECKING:
-    from .exchange import Exchange
+from .turn import Turn
 
 #: So many subscriptions are removed at once.
 FEW = 100
@@ -34,41 +34,43 @@ class _Nowhere(Queue):
 class Endings:
     """Takes the subscriptions of sessions out of the router."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, router: Router, turn: Turn, memory: Memory, queues: Shared, scheduler: Scheduler) -> None:
+        self._router = router
+        self._turn = turn
+        self._memory = memory.subscriptions
+        self._queues = queues
+        self._scheduler = scheduler
         self._waiting: deque[tuple[Session, Iterator[bytes]]] = deque()
 
     def remove(self, session: Session) -> None:
         """Remove all subscriptions of a session that has ended: at once if they are few."""
         filters = session.subscriptions or {}
         session.subscriptions = None
-        exchange = self._exchange
-        exchange.account.spent += REMOVING * min(len(filters), FEW)
+        self._turn.account.spent += REMOVING * min(len(filters), FEW)
         if len(filters) <= FEW and not self._waiting:
             for topic_filter in filters:
-                exchange.router.unsubscribe(session, topic_filter)
+                self._router.unsubscribe(session, topic_filter)
             self._ended(session)
             return
         if session.queue is not None:
-            session.queue = _Nowhere(exchange, session)
+            session.queue = _Nowhere(self._queues, session)
         if not self._waiting:
-            exchange.scheduler.in_turn(self._go_on)
+            self._scheduler.in_turn(self._go_on)
         self._waiting.append((session, iter(filters)))
 
     def _go_on(self) -> None:
-        exchange = self._exchange
-        exchange.begin()
+        self._turn.begin()
         while self._waiting:
             session, filters = self._waiting[0]
             for topic_filter in filters:
-                exchange.router.unsubscribe(session, topic_filter)
-                exchange.account.spent += REMOVING
-                if exchange.over:
-                    exchange.scheduler.in_turn(self._go_on)
+                self._router.unsubscribe(session, topic_filter)
+                self._turn.account.spent += REMOVING
+                if self._turn.over:
+                    self._scheduler.in_turn(self._go_on)
                     return
             self._ended(session)
             self._waiting.popleft()
 
     def _ended(self, session: Session) -> None:
-        self._exchange.memory.subscriptions.size -= session.subscribed
+        self._memory.size -= session.subscribed
         session.queue = None  # the two know each other, and what goes in a cycle may stay in memory

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from .clock import FAR, Clock
 from .journal import Journal
 from .limits import Limits
 from .ports import ClockRecord, Log, Scheduler
+from .session import Session
 from .timers import Timer, Timers
-
-if TYPE_CHECKING:
-    from .session import Session
 
 #: Sessions and subscriptions that end at a time. The next have their turn when the store is done with these: others
 #: wait for it, too.
@@ -42,16 +39,15 @@ class Expiry:
         journal: Journal,
         scheduler: Scheduler,
         log: Log,
-        end: Callable[[Session], None],
     ) -> None:
-        """`end` ends a session for good."""
+        #: Ends a session for good.
+        self.end: Callable[[Session], None]
         self._clock = clock
         self._timers = timers
         self._limits = limits
         self._journal = journal
         self._scheduler = scheduler
         self._log = log
-        self._end = end
         self._heap: list[tuple[float, int, Session]] = []
         self._entered: dict[Session, int] = {}  # the number of its entry that counts
         self._count = 0
@@ -156,7 +152,7 @@ class Expiry:
                 continue
             ended.append(session.client_id)
             room -= len(session.subscriptions or ())
-            self._end(session)
+            self.end(session)
         self._working = True
         if ended:
             self._tell(ended)

@@ -12,22 +12,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Protocol
 
+from .looking_back import Sender
 from .memory import RELIEF, Part
-
-
-class Sender(Protocol):
-    """A connection."""
-
-    @property
-    def origin(self) -> str: ...
-
-    @property
-    def wanted(self) -> int:
-        """Bytes that it will hold, by what it has announced."""
-
-    def close(self, why: str) -> None: ...
 
 
 class Incoming:

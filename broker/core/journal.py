@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .looking_back import Stored
 from .ports import (
     Batch,
     ClockRecord,
@@ -27,11 +28,8 @@ from .ports import (
     Store,
     StoreError,
 )
+from .session import Session
 from .timers import Timers
-
-if TYPE_CHECKING:
-    from .queue import StoredQueue
-    from .session import Session
 
 #: Bytes that may gather before whoever adds to them is made to wait.
 MAX_GATHERED = 8 << 20
@@ -59,7 +57,7 @@ class Journal:
         self._lane = lane
         self._timers = timers
         self._log = log
-        self.touched: set[StoredQueue] = set()
+        self.touched: set[Stored] = set()
         self.gathered = 0  #: bytes of memory that it takes, roughly
         self.hopeful = False  #: may some of it be acknowledged soon, and need no writing then?
         self._due: float | None = None  # when it is written at the latest all the same
@@ -68,8 +66,8 @@ class Journal:
         self.stored = store.size  #: bytes that the store holds
         self._waiting: list[Any] = []  # what to call, with what, and so on: a pair for each would be far more objects
         self._clear()
-        self._fetches: dict[StoredQueue, tuple[int, int]] = {}
-        self._unreadable: dict[StoredQueue, tuple[int, int]] = {}  # fetches that failed, to be tried again
+        self._fetches: dict[Stored, tuple[int, int]] = {}
+        self._unreadable: dict[Stored, tuple[int, int]] = {}  # fetches that failed, to be tried again
         self._told: set[int] = set()  # sessions of which the log says that their messages cannot be read
         self._busy: list[Any] | None = None  # who waits for the commit under way
         self._paused: list[Callable[[], None]] = []
@@ -118,11 +116,11 @@ class Journal:
         """Call `act(argument)` when all that was told up to now is stored. Calls come in the order asked for."""
         self._waiting += act, argument
 
-    def fetch(self, queue: StoredQueue, start: int, count: int) -> None:
+    def fetch(self, queue: Stored, start: int, count: int) -> None:
         """Load messages of a queue from place `start` on, and hand them to `queue.fetched`."""
         self._fetches[queue] = start, count
 
-    def forget_fetch(self, queue: StoredQueue) -> None:
+    def forget_fetch(self, queue: Stored) -> None:
         """The client has left: when it is back, it begins with what it has not acknowledged."""
         self._fetches.pop(queue, None)
         self._unreadable.pop(queue, None)
@@ -210,9 +208,7 @@ class Journal:
             or self._clock is not None
         )
 
-    def _submit(
-        self, batch: Batch, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]]
-    ) -> None:
+    def _submit(self, batch: Batch, queues: list[Stored], fetches: list[tuple[Stored, int, int, int]]) -> None:
         wanted = [(queue.session_id, start, count) for queue, start, count, _ in fetches]
         job = _Job(self._store, batch, wanted, self.stored)
         self._lane.submit(job.run, partial(self._done, job, queues, fetches))
@@ -220,8 +216,8 @@ class Journal:
     def _done(
         self,
         job: _Job,
-        queues: list[StoredQueue],
-        fetches: list[tuple[StoredQueue, int, int, int]],
+        queues: list[Stored],
+        fetches: list[tuple[Stored, int, int, int]],
         result: object,
         error: Exception | None,
     ) -> None:
@@ -248,7 +244,7 @@ class Journal:
         self.stored = job.size
         self._finish(queues, fetches, result)
 
-    def _finish(self, queues: list[StoredQueue], fetches: list[tuple[StoredQueue, int, int, int]], result: Any) -> None:
+    def _finish(self, queues: list[Stored], fetches: list[tuple[Stored, int, int, int]], result: Any) -> None:
         waiting = self._busy
         self._busy = None
         for queue in queues:
@@ -261,7 +257,7 @@ class Journal:
             elif queue.fetching:
                 self._try_again(queue, start, count, messages)
 
-    def _try_again(self, queue: StoredQueue, start: int, count: int, error: StoreError) -> None:
+    def _try_again(self, queue: Stored, start: int, count: int, error: StoreError) -> None:
         if queue.session_id not in self._told:
             self._told.add(queue.session_id)
             self._log.error(
@@ -300,7 +296,9 @@ class _Job:
         try:
             return self._store.fetch(session, start, count, FETCH_SIZE)
         except StoreError as error:
-            return error  # what was committed is stored all the same, and the other queues can be read
+            # What was committed is stored all the same, and the other queues can be read. A new error: with its frames,
+            # the one that was raised would keep alive what was open, and a store that is closed would not be free.
+            return StoreError(str(error))
 
 
 def _call_all(waiting: list[Any]) -> None:

@@ -13,9 +13,7 @@ Nobody waits for ever, or one slow reader would stop all who publish:
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Protocol
-
+from .looking_back import Filling, Publisher
 from .timers import Timers
 
 STALLED = 3.0
@@ -24,29 +22,6 @@ CREDIT = 30.0
 EARNED = 0.1
 #: Seconds between two looks at those who wait.
 LOOK = 0.25
-
-
-class Filling(Hashable, Protocol):
-    """A queue in memory that fills up."""
-
-    @property
-    def progress(self) -> object:
-        """Another value whenever its client has taken something."""
-
-    @property
-    def owner(self) -> Publisher | None:
-        """Its client."""
-
-
-class Publisher(Hashable, Protocol):
-    """A connection."""
-
-    def hold_back(self) -> None: ...
-    def let_go(self) -> None: ...
-
-    @property
-    def longest_hold(self) -> float:
-        """Seconds that it can be held at a time without being taken for dead, or taking the broker for dead."""
 
 
 class _Watched:

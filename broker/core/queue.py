@@ -1,62 +1,76 @@
 """One session's way out at QoS 1 and 2: the messages that wait for it or are in flight.
 
-Owns: places in the queue and the Packet Identifiers that follow from them, the in-flight window, what is in memory and
-what only in the store. Must not know: subscriptions, other sessions, how bytes travel.
+Owns: places in the queue and the Packet Identifiers that follow from them, the in-flight window. Must not know:
+subscriptions, other sessions, how bytes travel.
 
 Each message gets the next place (`seq`), and a place decides its Packet Identifier: `seq % 65535 + 1`. So sending
 writes nothing to the store, and what is sent again after a restart has its old identifier [MQTT-4.4.0-1]. The one
 exception is a place whose identifier is still in flight: a client has acknowledged 65,534 later messages, and not this
 one. It gets another identifier, and keeps it as long as this process lives.
 
-Two kinds: the Queue of a session with CleanSession = 1 lives and ends with its connection, all in memory. A StoredQueue
-is that of a persistent session: it is in the store, and memory holds a window of it while the client is there:
-
-    settled | in flight | waiting, in memory | in the store only | next_seq
-                        ^_sent_to            ^_loaded
+The Queue of a session with CleanSession = 1 lives and ends with its connection, all in memory. That of a persistent
+session is a StoredQueue (stored_queue).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from ..wire.codes import ProtocolError
 from ..wire.encoder import pubrel
 from ..wire.message import Message
-from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
+from .complaints import Complaints
+from .feeding import Feeding
+from .journal import Journal
+from .limits import Limits
+from .looking_back import Client
+from .memory import Memory
+from .pressure import Pressure
+from .quotas import Quotas
+from .session import Session
+from .stats import Stats
+from .turn import Turn
 from .waiting import Waiting
-
-if TYPE_CHECKING:
-    from .connection import Connection
-    from .exchange import Exchange
-    from .session import Session
 
 #: How many Packet Identifiers there are [MQTT-2.3.1-1].
 IDENTIFIERS = 65_535
 #: Bytes of a session's messages above which what comes stays in the store only, or is dropped if there is none.
 MAX_MEMORY = 4 << 20
-#: Bytes of memory that a message takes until it is stored, besides its own.
-DELIVERY = 200
 
 # A message in flight: its size in bytes, what it waits for: PUBACK (1), PUBREC (2) or PUBCOMP (3), and its place. The
 # message itself is not needed any more: what has to be sent again comes from the store.
-_InFlight = tuple[int, int, int]
-_AWAITS_PUBACK, _AWAITS_PUBREC, _AWAITS_PUBCOMP = 1, 2, 3
-_SENT: tuple[_InFlight, ...] = ((0, 0, 0), (0, _AWAITS_PUBACK, 0), (0, _AWAITS_PUBREC, 0))
+InFlight = tuple[int, int, int]
+AWAITS_PUBACK, AWAITS_PUBREC, AWAITS_PUBCOMP = 1, 2, 3
+_SENT: tuple[InFlight, ...] = ((0, 0, 0), (0, AWAITS_PUBACK, 0), (0, AWAITS_PUBREC, 0))
 
-# No place: nothing of the queue is in memory.
-_AWAY = -1
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all queues work with."""
+
+    turn: Turn
+    limits: Limits
+    journal: Journal
+    quotas: Quotas
+    memory: Memory
+    pressure: Pressure
+    feeding: Feeding
+    complaints: Complaints
+    stats: Stats
 
 
 class Queue:
     """What a session with CleanSession = 1 is to receive at QoS 1 and 2."""
 
     __slots__ = (
-        "_congested", "_dropped", "_exchange", "_fills_up", "_inflight", "_open", "_pumped", "_session", "_waiting",
-        "next_seq", "size",
+        "_congested", "_dropped", "_fills_up", "_inflight", "_limits", "_open", "_pumped", "_session", "_shared",
+        "_turn", "_waiting", "next_seq", "size",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, session: Session) -> None:
-        self._exchange = exchange
+    def __init__(self, shared: Shared, session: Session) -> None:
+        self._shared = shared
+        self._turn = shared.turn
+        self._limits = shared.limits
         self._session = session
         self.next_seq = 0  #: the next place
         self.size = 0  #: bytes of what waits
@@ -65,13 +79,18 @@ class Queue:
         self._pumped = False  # is it noted for pumping in this turn?
         self._dropped = 0  # messages that did not fit, since it was last told
         self._fills_up = False  # does it hold publishers back?
-        self._inflight: dict[int, _InFlight] = {}  # by Packet Identifier
+        self._inflight: dict[int, InFlight] = {}  # by Packet Identifier
         self._waiting: Waiting | None = None
 
     @property
     def count(self) -> int:
         """Messages waiting or in flight."""
         return len(self._inflight) + (len(self._waiting) if self._waiting is not None else 0)
+
+    @property
+    def sent_to(self) -> int:
+        """The first place that was never sent (see SessionRecord)."""
+        return 0
 
     @property
     def has_room(self) -> bool:
@@ -82,8 +101,8 @@ class Queue:
 
     def deliver(self, message: Message, qos: int) -> None:
         """Send the client this message at this QoS, now or when its turn comes; drop it if the queue is full."""
-        exchange = self._exchange
-        limits = exchange.limits
+        turn = self._turn
+        limits = self._limits
         seq = self.next_seq
         waiting = self._waiting
         inflight = self._inflight
@@ -96,11 +115,11 @@ class Queue:
             inflight[packet_id] = _SENT[qos]
             connection = self._session.connection
             connection.out.extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))  # type: ignore[union-attr]
-            exchange.dirty.add(connection)  # type: ignore[arg-type]  # open: there is a connection
-            exchange.sent += 1
+            turn.dirty.add(connection)  # type: ignore[arg-type]  # open: there is a connection
+            turn.sent += 1
         else:
             if waiting is None:
-                waiting = self._waiting = Waiting(exchange.memory.queues)
+                waiting = self._waiting = Waiting(self._shared.memory.queues)
             if not self._may_wait(message.size, waiting):
                 self._drop()
                 return
@@ -110,19 +129,18 @@ class Queue:
     def _may_wait(self, more: int, waiting: Waiting) -> bool:
         """May so many bytes more wait? From half of what may wait on, publishers are held back; as long as they are, a
         little more than that may come: what was on its way."""
-        exchange = self._exchange
-        limits = exchange.limits
+        limits = self._limits
         size = self.size + more
-        memory = exchange.memory
+        memory = self._shared.memory
         if size > limits.max_queued_bytes or (waiting and size > memory.most_in_queue) or memory.queues.full(more):
             return False
         count = 2 * len(waiting)
         if count < limits.max_memory_queue and size * 2 <= MAX_MEMORY:
             return True
         self._fills_up = self._session.connection is not None
-        held = self._fills_up and exchange.pressure.fills_up(self)
+        held = self._fills_up and self._shared.pressure.fills_up(self)
         if held:
-            exchange.account.until = 0  # who publishes it has had enough of this turn
+            self._turn.account.until = 0  # who publishes it has had enough of this turn
         return held or not waiting or (count < 2 * limits.max_memory_queue and size <= MAX_MEMORY)
 
     @property
@@ -132,27 +150,26 @@ class Queue:
         return self.next_seq, connection.taken_at if connection is not None else None
 
     @property
-    def owner(self) -> Connection | None:
+    def owner(self) -> Client | None:
         return self._session.connection
 
     def _catch_up(self) -> None:
         """Does it still hold publishers back?"""
         waiting = self._waiting
-        if not waiting or (len(waiting) * 4 < self._exchange.limits.max_memory_queue and self.size * 4 <= MAX_MEMORY):
+        if not waiting or (len(waiting) * 4 < self._limits.max_memory_queue and self.size * 4 <= MAX_MEMORY):
             self._fills_up = False
-            self._exchange.pressure.caught_up(self)
+            self._shared.pressure.caught_up(self)
 
     def discard(self) -> None:
         """The session has ended."""
         if self._waiting is not None:
             self._waiting.clear()
-        self._exchange.pressure.caught_up(self)
+        self._shared.pressure.caught_up(self)
 
     def _drop(self) -> None:
-        exchange = self._exchange
-        exchange.stats.dropped += 1
+        self._shared.stats.dropped += 1
         if not self._dropped:
-            exchange.complaints.warning(
+            self._shared.complaints.warning(
                 "queue full: messages for this client are dropped",
                 "",
                 self._session.client_id,
@@ -190,7 +207,7 @@ class Queue:
         sent = self._inflight.pop(packet_id, None)
         if sent is None:
             return
-        if sent[1] != _AWAITS_PUBACK:
+        if sent[1] != AWAITS_PUBACK:
             raise ProtocolError("PUBACK for a message of QoS 2")
         self._settle(sent)
 
@@ -202,10 +219,10 @@ class Queue:
         if sent is None:
             if not self._knows_all_sent():
                 return  # its message is still in the store: it will be sent again, and answered again
-        elif sent[1] != _AWAITS_PUBCOMP:
-            if sent[1] != _AWAITS_PUBREC:
+        elif sent[1] != AWAITS_PUBCOMP:
+            if sent[1] != AWAITS_PUBREC:
                 raise ProtocolError("PUBREC for a message of QoS 1")
-            self._inflight[packet_id] = (sent[0], _AWAITS_PUBCOMP, sent[2])
+            self._inflight[packet_id] = (sent[0], AWAITS_PUBCOMP, sent[2])
             durable = self._release(sent[2])
         connection = self._session.connection
         assert connection is not None
@@ -215,7 +232,7 @@ class Queue:
         sent = self._inflight.get(packet_id)
         if sent is None:
             return
-        if sent[1] != _AWAITS_PUBCOMP:
+        if sent[1] != AWAITS_PUBCOMP:
             raise ProtocolError("PUBCOMP for a message that was not released")
         del self._inflight[packet_id]
         self._settle(sent)
@@ -227,7 +244,7 @@ class Queue:
         """Note that the client has this message. True if that has to be stored before it may be told so."""
         return False
 
-    def _settle(self, sent: _InFlight) -> None:
+    def _settle(self, sent: InFlight) -> None:
         """The exchange of this message is over."""
         if self._waiting:
             self._pump_soon()
@@ -238,12 +255,10 @@ class Queue:
         """Nothing waits any more."""
         if self._dropped:
             client_id = self._session.client_id
-            self._exchange.complaints.warning(
-                "queue empty again", "", client_id, client=client_id, dropped=self._dropped
-            )
+            self._shared.complaints.warning("queue empty again", "", client_id, client=client_id, dropped=self._dropped)
             self._dropped = 0
         if self._session.feeding:
-            self._exchange.feed_soon(self._session)
+            self._shared.feeding.soon(self._session)
 
     # --- sending ---
 
@@ -251,7 +266,7 @@ class Queue:
         """Once for all acknowledgements of this turn."""
         if not self._pumped:
             self._pumped = True
-            self._exchange.thirsty.append(self)
+            self._turn.thirsty.append(self)
 
     def pump(self) -> None:
         """Send what the in-flight window lets through."""
@@ -259,9 +274,9 @@ class Queue:
         waiting = self._waiting
         if not waiting or not self._open:
             return
-        exchange = self._exchange
+        turn = self._turn
         inflight = self._inflight
-        window = exchange.limits.max_inflight
+        window = self._limits.max_inflight
         rights = self._session.rights
         connection = self._session.connection
         assert connection is not None
@@ -279,370 +294,9 @@ class Queue:
             self.next_seq = seq + 1
             inflight[packet_id] = _SENT[qos]
             extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))
-            exchange.sent += 1
-        exchange.dirty.add(connection)
+            turn.sent += 1
+        turn.dirty.add(connection)
         if self._fills_up:
             self._catch_up()
         if not waiting:
             self._drained()
-
-
-class StoredQueue(Queue):
-    """What a persistent session is to receive at QoS 1 and 2. It has attributes of its own:
-
-    `session_id`: its session's key in the store. `size` is that of all its messages, here.
-    """
-
-    __slots__ = (
-        "_added", "_count", "_early", "_fetching", "_loaded", "_other_ids", "_refill_below", "_released",
-        "_released_changed", "_repeat_to", "_sent_to", "_settled", "_stored_to", "_taken_to", "session_id",
-    )  # fmt: skip
-
-    def __init__(self, exchange: Exchange, session: Session) -> None:
-        super().__init__(exchange, session)
-        self.session_id = session.store_id
-        self._count = 0
-        self._loaded = _AWAY  # every place below is in memory, in flight or settled
-        self._sent_to = 0  # behind the newest place that this process has sent
-        self._repeat_to = 0  # places below may have been sent over an earlier connection: DUP
-        self._fetching = False
-        self._refill_below = exchange.limits.max_memory_queue // 2  # so few waiting in memory: load more
-        # Places that wait for PUBCOMP, in the order of their PUBRECs [MQTT-4.6.0-4].
-        self._released: dict[int, None] = {}
-        # Packet Identifiers of places whose own one was in flight.
-        self._other_ids: dict[int, int] = {}
-        # Places that were settled before they came into memory.
-        self._early: set[int] = set()
-        # What the journal has not taken yet:
-        self._added: dict[int, Delivery] = {}
-        self._settled: list[int] = []
-        self._released_changed = False
-        self._taken_to = 0
-        self._stored_to = 0  # every place below is in the store, or settled
-
-    @property
-    def count(self) -> int:
-        """Messages in the queue. After a start it may be a little more than there are."""
-        return self._count
-
-    def restore(self, stored: SessionSnapshot, sent_to: int | None) -> None:
-        """Take over what the store knows of this queue after a start."""
-        self.next_seq = self._stored_to = stored.next_seq
-        self._count = stored.next_seq - stored.first_seq
-        self.size = stored.queued_bytes
-        self._sent_to = stored.first_seq
-        # After a crash (None) any of them may have been sent: not a window only, but one behind what the client had
-        # acknowledged, which may not have been stored. The newest places may be settled and forgotten: then they are
-        # given again.
-        self._repeat_to = self.next_seq if sent_to is None else min(sent_to, self.next_seq)
-        self._released = dict.fromkeys(stored.released)
-
-    @property
-    def sent_to(self) -> int:
-        """The first place that was never sent (see SessionRecord)."""
-        return max(self._sent_to, self._repeat_to)
-
-    @property
-    def has_room(self) -> bool:
-        return True  # in the store
-
-    # --- messages come in ---
-
-    def deliver(self, message: Message, qos: int) -> None:
-        exchange = self._exchange
-        limits = exchange.limits
-        seq = self.next_seq
-        size = message.size
-        if self._count >= limits.max_queued_messages or self.size + size > exchange.quotas.queue_bytes:
-            self._drop()
-            return
-        delivery = exchange.delivery
-        if delivery[0] is not message or delivery[1] != qos:
-            delivery = exchange.delivery = message, qos  # one for all queues
-        self._added[seq] = delivery
-        journal = exchange.journal
-        journal.touched.add(self)
-        journal.gathered += size + DELIVERY
-        self.next_seq = seq + 1
-        self._count += 1
-        self.size += size
-        if self._loaded != seq:
-            return  # it has its turn after what is in the store already
-        waiting = self._waiting
-        inflight = self._inflight
-        packet_id = seq % IDENTIFIERS + 1
-        if (
-            self._open
-            and not waiting
-            # QoS 2 goes out once it is stored: after a crash its publisher would send it again, and the client could
-            # not tell that it had it before [MQTT-4.3.3-1].
-            and qos == 1
-            and len(inflight) < limits.max_inflight
-        ):
-            if packet_id in inflight:
-                packet_id = self._other_id(seq)
-            inflight[packet_id] = (size, _AWAITS_PUBACK, seq)
-            journal.hopeful = True
-            self._sent_to = self._loaded = seq + 1
-            connection = self._session.connection
-            assert connection is not None
-            connection.out.extend((message.head(1), packet_id.to_bytes(2, "big"), message.payload))
-            exchange.dirty.add(connection)
-            exchange.sent += 1
-        else:
-            if waiting is None:
-                waiting = self._waiting = Waiting(exchange.memory.queues)
-            if len(waiting) < limits.max_memory_queue and (
-                not waiting or (self.size < MAX_MEMORY and not exchange.memory.queues.full(size))
-            ):
-                waiting.put((seq, message, qos))
-                self._loaded = seq + 1
-
-    # --- the client comes and goes ---
-
-    def attach(self) -> None:
-        """The client is there: send again what was in flight, then what waits."""
-        self._congested = False
-        if self._count:
-            self._repeat_to = self.sent_to
-            self._loaded = _AWAY
-            self._release_again()
-            self._fetch(0)
-        else:
-            self._sent_to = self._repeat_to = self._loaded = self.next_seq
-            self._open = True
-
-    def _release_again(self) -> None:
-        """PUBRELs need nothing from the store, and go before all else, in the order of their PUBRECs [MQTT-4.6.0-4]."""
-        connection = self._session.connection
-        assert connection is not None
-        for seq in self._released:
-            packet_id = self._id_of(seq)
-            self._inflight[packet_id] = (0, _AWAITS_PUBCOMP, seq)  # its size is told when it is loaded
-            connection.out.append(pubrel(packet_id))
-            self._sent_to = max(self._sent_to, seq + 1)
-        if self._released:
-            self._exchange.dirty.add(connection)
-
-    def detach(self) -> None:
-        """The client is away: keep nothing in memory that is in the store."""
-        self._open = False
-        self._early.clear()
-        if self._fetching:
-            self._fetching = False
-            self._exchange.journal.forget_fetch(self)
-        self._loaded = _AWAY
-        self._inflight = {}
-        if self._waiting is not None:
-            self._waiting.clear()
-            self._waiting = None
-
-    def relieve(self) -> None:
-        self._congested = False
-        self._open = self._loaded != _AWAY
-        self.pump()
-
-    # --- acknowledgements ---
-
-    def puback(self, packet_id: int) -> None:
-        sent = self._inflight.pop(packet_id, None)
-        if sent is None:
-            return
-        size, awaits, seq = sent
-        if awaits != _AWAITS_PUBACK:
-            raise ProtocolError("PUBACK for a message of QoS 2")
-        self._count -= 1
-        self.size -= size
-        if self._other_ids:
-            self._other_ids.pop(seq, None)
-        if self._added and self._added.pop(seq, None) is not None:
-            pass  # it was never written, and need not be
-        else:
-            if not self._settled:
-                self._exchange.journal.touched.add(self)
-            self._settled.append(seq)
-        if self._waiting or self._loaded < self.next_seq:
-            if not self._pumped:
-                self._pump_soon()
-        elif self._dropped or self._session.feeding:
-            self._drained()
-
-    def _knows_all_sent(self) -> bool:
-        if self._loaded == _AWAY or self._loaded < self._repeat_to:
-            return False
-        return not self._waiting or self._waiting[0][0] >= self._repeat_to
-
-    def _release(self, seq: int) -> bool:
-        self._released[seq] = None
-        self._released_changed = True
-        self._exchange.journal.touched.add(self)
-        return True
-
-    def _settle(self, sent: _InFlight) -> None:
-        """A message of QoS 2: it was stored before it was sent."""
-        size, _, seq = sent
-        self._count -= 1
-        self.size -= size
-        self._other_ids.pop(seq, None)
-        if self._loaded <= seq:
-            self._early.add(seq)
-        self._settled.append(seq)
-        del self._released[seq]
-        self._released_changed = True
-        self._exchange.journal.touched.add(self)
-        if self._waiting or self._loaded < self.next_seq:
-            self._pump_soon()
-        elif self._dropped or self._session.feeding:
-            self._drained()
-
-    def _id_of(self, seq: int) -> int:
-        return self._other_ids.get(seq) or seq % IDENTIFIERS + 1
-
-    def _other_id(self, seq: int) -> int:
-        """An identifier for a place whose own one is in flight [MQTT-2.3.1-4]: one of those that were used last, and
-        that no other place will need soon."""
-        packet_id = self._other_ids.get(seq, 0)
-        before = seq
-        while not packet_id or packet_id in self._inflight:
-            before -= 1
-            packet_id = before % IDENTIFIERS + 1
-        self._other_ids[seq] = packet_id
-        return packet_id
-
-    # --- sending ---
-
-    def pump(self) -> None:
-        """Send what the in-flight window lets through, and load more when little is left in memory."""
-        self._pumped = False
-        if not self._open:
-            return
-        exchange = self._exchange
-        limits = exchange.limits
-        waiting = self._waiting
-        if waiting:
-            inflight = self._inflight
-            window = limits.max_inflight
-            rights = self._session.rights
-            connection = self._session.connection
-            assert connection is not None
-            extend = connection.out.extend
-            while waiting and len(inflight) < window:
-                seq, message, qos = waiting[0]
-                packet_id = seq % IDENTIFIERS + 1
-                if packet_id in inflight or self._other_ids:
-                    packet_id = self._other_ids.get(seq, packet_id)
-                    if packet_id in inflight:
-                        packet_id = self._other_id(seq)
-                if rights is not None and not rights.may_receive(message.topic):
-                    waiting.take()
-                    self._withhold(seq, message, qos)
-                    continue
-                elif qos == 2 and seq >= self._stored_to:
-                    break
-                else:
-                    inflight[packet_id] = (message.size, qos, seq)
-                    head = message.repeated_head(qos) if seq < self._repeat_to else message.head(qos)
-                    extend((head, packet_id.to_bytes(2, "big"), message.payload))
-                    exchange.sent += 1
-                waiting.take()
-                if seq >= self._sent_to:
-                    self._sent_to = seq + 1
-            exchange.dirty.add(connection)
-        if self._loaded < self.next_seq:
-            if not self._fetching and (not waiting or len(waiting) < self._refill_below):
-                self._fetch(self._loaded)
-        elif not waiting:
-            self._drained()
-
-    def _withhold(self, seq: int, message: Message, qos: int) -> None:
-        """The right to receive this message was taken away since it was queued: it is not sent (again)."""
-        connection = self._session.connection
-        assert connection is not None
-        if qos == 2 and seq < self._repeat_to:
-            # The client may have it, and wait for a PUBREL before it takes another message with this identifier. If it
-            # has not, it answers all the same.
-            packet_id = self._id_of(seq)
-            self._inflight[packet_id] = (message.size, _AWAITS_PUBCOMP, seq)
-            self._sent_to = max(self._sent_to, seq + 1)
-            connection.acknowledge(pubrel(packet_id), self._release(seq))
-            return
-        self._count -= 1
-        self.size -= message.size
-        if self._added.pop(seq, None) is None:
-            self._settled.append(seq)
-            self._exchange.journal.touched.add(self)
-
-    # --- the store ---
-
-    def _fetch(self, start: int) -> None:
-        limits = self._exchange.limits
-        self._fetching = True
-        # The first load should reach all that was in flight, as the client may acknowledge any of it.
-        self._exchange.journal.fetch(self, start, max(limits.max_memory_queue, limits.max_inflight))
-
-    def fetched(self, messages: list[QueuedMessage], upto: int) -> None:
-        """The next messages have come from the store, which knew all places below `upto`. None: there were no more."""
-        if not self._fetching:
-            return  # the client left meanwhile
-        self._fetching = False
-        waiting = self._waiting
-        if waiting is None:
-            waiting = self._waiting = Waiting(self._exchange.memory.queues)
-        first_load = self._loaded == _AWAY
-        self._loaded = messages[-1][0] + 1 if messages else upto
-        released = self._released
-        if first_load:
-            self._open = not self._congested
-        for queued in messages:
-            seq, message, _ = queued
-            if seq in released:  # on its way already
-                self._inflight[self._id_of(seq)] = (message.size, _AWAITS_PUBCOMP, seq)
-            elif seq in self._early:
-                self._early.remove(seq)
-                self.size -= message.size
-            else:
-                waiting.put(queued)
-        if self._loaded == upto:
-            # What has come since then is still at hand: go on from memory as far as it reaches.
-            limit = self._exchange.limits.max_memory_queue
-            while self._loaded < self.next_seq and len(waiting) < limit:
-                message, qos = self._added[self._loaded]
-                waiting.put((self._loaded, message, qos))
-                self._loaded += 1
-            if self._loaded == self.next_seq:
-                # All is in memory: what was an estimate after a start can be told exactly.
-                self._count = len(self._inflight) + len(waiting)
-                self.size = sum(size for size, _, _ in self._inflight.values())
-                self.size += sum(message.size for _, message, _ in waiting)
-        # Large messages are loaded a few at a time: half of them shall be gone before more come.
-        self._refill_below = min(len(waiting), self._exchange.limits.max_memory_queue) // 2
-        self.pump()
-
-    @property
-    def fetching(self) -> bool:
-        """Does it wait for messages from the store?"""
-        return self._fetching
-
-    @property
-    def client_id(self) -> str:
-        return self._session.client_id
-
-    @property
-    def changed(self) -> bool:
-        return bool(self._added or self._settled or self._released_changed)
-
-    def take_changes(self) -> QueueChanges:
-        """Hand over what changed since the last time."""
-        released = tuple(self._released) if self._released_changed else None
-        changes = QueueChanges(self.session_id, self._added, self._settled, released)
-        self._added = {}
-        self._settled = []
-        self._released_changed = False
-        self._taken_to = self.next_seq
-        return changes
-
-    def stored(self) -> None:
-        """What was handed over is stored."""
-        self._stored_to = self._taken_to
-        if self._waiting:
-            self._pump_soon()

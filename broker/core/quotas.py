@@ -6,13 +6,9 @@ Must not know: what a session is made of, what is stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .limits import Limits
 from .ports import Log
-
-if TYPE_CHECKING:
-    from .session import Session
+from .session import Session
 
 #: Parts of `max_store` that must be free again before the next time it is full is told.
 RELIEF = 0.9

@@ -8,20 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
 
+from ..wire.codes import MQTT_3_1_1
+from ..wire.packets import Will
 from .identifiers import Identifiers
+from .looking_back import Client, Outgoing, Sink
 from .ports import RetainedRecord, Rights
-
-if TYPE_CHECKING:
-    from .connection import Connection
-    from .queue import Queue
-
-
-class Sink(Protocol):
-    """Takes the frames of QoS 0: a connection's out list, or a Discard while there is none that takes more."""
-
-    def append(self, frame: bytes, /) -> None: ...
 
 
 class Discard:
@@ -56,23 +48,27 @@ class Session:
         "subscribed",
         "subscriptions",
         "username",
+        "version",
+        "will",
     )
 
     def __init__(self, client_id: str, store_id: int, sink: Sink) -> None:
         self.client_id = client_id
         self.store_id = store_id  #: 0: CleanSession = 1, ends with its connection; else its key in the store
-        self.connection: Connection | None = None
+        self.connection: Client | None = None
         self.origin = ""  #: the place that it was made from (see core.ports.Gatekeeper.origin)
         self.disconnected_at: float | None = None  #: a date of core.clock
         self.username: str | None = None
         self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None
         self.listener: str | None = None  #: the one that it last connected to, whose rights are its; None: not known
+        self.will: Will | None = None  #: of the client that is connected
+        self.version = MQTT_3_1_1  #: the protocol level of its client, now or last
         self.bridge = False  #: is its client a broker, too?
         self.sink = sink  #: where frames of QoS 0 go
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> options
         self.subscribed = 0  #: what they take, as router.weight counts
-        self.queue: Queue | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
+        self.queue: Outgoing | None = None  #: its way out at QoS 1 and 2; made with the first subscription above QoS 0
         self.received: Identifiers | None = None  #: of QoS 2 messages that it has not released [MQTT-4.3.3-2]
         #: Retained messages on their way to it: by Topic Filter, the messages and the options.
         self.feeding: OrderedDict[bytes, tuple[Iterator[RetainedRecord | None], int]] | None = None

@@ -37,31 +37,30 @@ class SysTopics:
             values[f"memory/{name}/refused"] = part.refused
         return values
 
-    def publish(self, now: float) -> None:
-        """Publish what has changed since the last time."""
+    def _values(self, now: float) -> dict[str, object]:
+        """What is so at this moment, and what has been counted since the start."""
         exchange = self._exchange
         stats = exchange.stats
         limits = exchange.limits
         queues = [session.queue for session in exchange.sessions.values() if session.queue is not None]
         queued = sum(queue.count for queue in queues)
         queued_bytes = sum(queue.size for queue in queues)
-        publishes_received = stats.messages_received - stats.other_received
-        messages_sent = stats.publish_sent + stats.other_sent
-        values: dict[str, object] = {
+        connected = exchange.sessions.connected
+        return {
             "version": f"selectmq version {self._version}",
             "uptime": f"{int(now - self._started)} seconds",
             "clients/total": len(exchange.sessions),
-            "clients/connected": exchange.connected,
-            "clients/active": exchange.connected,
-            "clients/disconnected": len(exchange.sessions) - exchange.connected,
-            "clients/inactive": len(exchange.sessions) - exchange.connected,
+            "clients/connected": connected,
+            "clients/active": connected,
+            "clients/disconnected": len(exchange.sessions) - connected,
+            "clients/inactive": len(exchange.sessions) - connected,
             "clients/maximum": stats.maximum,
             "clients/expired": stats.expired,
             "clients/refused": stats.refused,
             "messages/received": stats.messages_received,
-            "messages/sent": messages_sent,
+            "messages/sent": stats.publish_sent + stats.other_sent,
             "messages/stored": queued + exchange.retained.count,
-            "publish/messages/received": publishes_received,
+            "publish/messages/received": stats.messages_received - stats.other_received,
             "publish/messages/sent": stats.publish_sent,
             "publish/messages/dropped": stats.dropped,
             "publish/messages/denied": stats.denied,
@@ -84,10 +83,14 @@ class SysTopics:
             "errors/protocol": stats.protocol_errors,
             "errors/bugs": stats.bugs,
         }
-        rates = {
+
+    def _loads(self, now: float) -> dict[str, object]:
+        """How much there was of something in a minute, on average."""
+        stats = self._exchange.stats
+        counts = {
             "messages/received": stats.messages_received,
-            "messages/sent": messages_sent,
-            "publish/received": publishes_received,
+            "messages/sent": stats.publish_sent + stats.other_sent,
+            "publish/received": stats.messages_received - stats.other_received,
             "publish/sent": stats.publish_sent,
             "publish/dropped": stats.dropped,
             "bytes/received": stats.bytes_received,
@@ -95,18 +98,23 @@ class SysTopics:
             "sockets": stats.sockets,
             "connections": stats.connections,
         }
+        values: dict[str, object] = {}
         elapsed = now - self._last
         if elapsed > 0:
-            for name, count in rates.items():
+            for name, count in counts.items():
                 per_minute = (count - self._before.get(name, 0)) / elapsed * 60
                 load = self._load.setdefault(name, [0.0] * len(_AVERAGES))
                 for i, minutes in enumerate(_AVERAGES):
                     load[i] += (per_minute - load[i]) * (1 - math.exp(-elapsed / 60 / minutes))
                     values[f"load/{name}/{minutes}min"] = f"{load[i]:.2f}"
             self._last = now
-            self._before = rates
-        for name, value in values.items():
+            self._before = counts
+        return values
+
+    def publish(self, now: float) -> None:
+        """Publish what has changed since the last time."""
+        for name, value in {**self._values(now), **self._loads(now)}.items():
             text = str(value)
             if self._published.get(name) != text:
                 self._published[name] = text
-                exchange.publish(f"$SYS/broker/{name}".encode(), text.encode(), 0, True, None)
+                self._exchange.publish(f"$SYS/broker/{name}".encode(), text.encode(), 0, True, None)

@@ -10,15 +10,12 @@ them, nothing is slower. Must not know: what packets mean, how the lines look (b
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..wire.decoder import Decoder
 from ..wire.describe import describe_received, describe_sent
 from ..wire.packets import Packet
+from .connection import Connection
 from .ports import Log, Transport
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 #: Says who the client is: by its identifier, or where it has none yet by its address.
 Who = Callable[[], dict[str, object]]

@@ -10,9 +10,11 @@ import itertools
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from broker.core import admission
 from broker.core.clock import Clock
-from broker.core.connection import CLOSED, Connection
+from broker.core.connection import Connection
 from broker.core.exchange import Exchange
+from broker.core.intake import CLOSED
 from broker.core.journal import Journal
 from broker.core.limits import Limits
 from broker.core.ports import Dialogue, GiveUp, Outcome, RetainedRecord, Rights, Store, Verdict
@@ -230,7 +232,7 @@ class FakeGatekeeper:
         return self.granted.get(username)
 
     def may_publish(self, record: RetainedRecord) -> bool:
-        """For Exchange.may_publish."""
+        """For Feeding.may_publish."""
         rights = self.rights(record.username, record.client_id)
         return rights is None or rights.may_publish(record.message.topic)
 
@@ -324,7 +326,7 @@ class World:
         self.journal = Journal(self.store, self.lane, self.timers, self.log)
         clock = Clock(now, self.epoch + now)
         self.exchange = Exchange(self.journal, self.timers, self.limits, self.log, self, clock, self.unguessable)
-        self.exchange.may_publish = self.gatekeeper.may_publish
+        self.exchange.feeding.may_publish = self.gatekeeper.may_publish
         self.clients: list[Client] = []
 
     def unguessable(self) -> str:
@@ -364,11 +366,12 @@ class World:
         for function in soon:
             function()
         exchange = self.exchange
-        exchange.pump()
+        turn = exchange.turn
+        turn.pump()
         exchange.journal.end_of_turn()
-        exchange.pump()
-        while exchange.dirty:
-            dirty, exchange.dirty = exchange.dirty, set()
+        turn.pump()
+        while turn.dirty:
+            dirty, turn.dirty = turn.dirty, set()
             for connection in dirty:
                 connection.flush()
         exchange.end_of_turn()
@@ -435,6 +438,7 @@ class Client:
             connect_timeout,
             max_packet_size,
             FakePlace(world),
+            admission.FIRST,
         )
         self.transport.congest = self.connection.congest
         self._seen: list[Sent] = []
@@ -582,7 +586,7 @@ def brackets(world: World) -> None:
     """What must hold of any core at rest: nobody waits, and no bug was met."""
     assert world.exchange.stats.bugs == 0, world.log.lines[-3:]
     assert world.log.events("exception") == []
-    assert world.exchange.dirty == set()
-    assert world.exchange.thirsty == []
+    assert world.exchange.turn.dirty == set()
+    assert world.exchange.turn.thirsty == []
     if not world.lane.held and not world.journal.failed:
         assert world.journal.idle

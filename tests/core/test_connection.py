@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from broker.core import account
 from broker.core.account import DELIVERIES, LEAST, SHARE, SLICE, TURN
-from broker.core.connection import ADMITTING, CLOSED, CONNECTED, CONNECTING, MAX_CONNECT, MAX_OWED, PROGRESS
+from broker.core.connection import MAX_CONNECT, MAX_OWED
+from broker.core.intake import ADMITTING, CLOSED, CONNECTED, CONNECTING, PROGRESS
 from broker.core.limits import Limits
 from broker.core.session import Session
 from broker.wire.codes import ReturnCode
@@ -170,7 +171,7 @@ def test_everything_malformed_ends_its_connection_and_no_other() -> None:
                 wrong.append(vector.name)
     assert wrong == []
     witness.ping()
-    assert (witness.take(), world.exchange.connected) == ([("PINGRESP",)], 1)
+    assert (witness.take(), world.exchange.sessions.connected) == ([("PINGRESP",)], 1)
     assert world.exchange.stats.protocol_errors == 2 * len(MALFORMED)
     brackets(world)
 
@@ -263,7 +264,7 @@ def test_a_decision_that_comes_when_the_client_has_left_is_dropped(world: World)
     assert [connect.client_id for connect in world.gatekeeper.given_up] == ["c"]
     world.gatekeeper.pending.pop()(ReturnCode.ACCEPTED)
     world.settle()
-    assert (client.take(), world.exchange.sessions, world.exchange.connected) == ([], {}, 0)
+    assert (client.take(), world.exchange.sessions, world.exchange.sessions.connected) == ([], {}, 0)
     brackets(world)
 
 
@@ -834,7 +835,7 @@ def test_a_bug_closes_that_client_s_connection_and_is_told(world: World, monkeyp
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.exchange, "subscribe", broken)
+        patch.setattr(world.exchange.subscriptions, "subscribe", broken)
         client.subscribe(("t", 0))
     assert (client.closed, witness.payloads(), world.exchange.stats.bugs) == (True, ["gone"], 1)
     [(_, event, fields)] = [line for line in world.log.lines if line[0] == "exception"]
@@ -853,7 +854,7 @@ def test_a_bug_while_a_connection_is_closed_leaves_no_socket_open(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(world.exchange, "discard", broken)
+    monkeypatch.setattr(world.exchange.sessions, "discard", broken)
     with pytest.raises(ZeroDivisionError):
         client.connection.close("for a test")
     assert (client.closed, len(world.timers)) == (True, 0)
@@ -914,7 +915,7 @@ def test_a_client_whose_packets_need_more_memory_than_there_is_is_ended(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.exchange, "subscribe", exhausted)
+        patch.setattr(world.exchange.subscriptions, "subscribe", exhausted)
         client.subscribe(("t", 0))
     assert (client.closed, witness.payloads(), world.exchange.stats.bugs) == (True, ["gone"], 0)
     assert [fields["reason"] for fields in world.log.fields("client disconnected")] == [

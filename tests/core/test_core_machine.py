@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from broker.core.journal import RETRY
 from broker.core.limits import Limits
 from broker.core.ports import Batch, QueuedMessage, StoreError
+from broker.core.queue import Queue
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
 from tests.core.harness import Client, Sent, World, brackets
@@ -583,7 +584,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_window_is_kept(self) -> None:
         for session in self.world.exchange.sessions.values():
-            if session.queue is not None:
+            if isinstance(session.queue, Queue):
                 assert len(session.queue._inflight) <= WINDOW
 
     @invariant()

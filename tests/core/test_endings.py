@@ -35,7 +35,7 @@ def test_others_have_their_turn_while_thousands_are_removed(world: World, clean:
         if clean:
             each.connection.lost("gone")
         else:
-            world.exchange.discard(world.session(f"h{number}"))
+            world.exchange.sessions.discard(world.session(f"h{number}"))
     assert world.exchange.account.spent < account.TURN
     left = world.exchange.router.count
     assert left > 1

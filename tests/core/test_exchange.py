@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.authors import AUTHOR
-from broker.core.exchange import FEED_SIZE, FEED_SLICE, Exchange
+from broker.core.exchange import Exchange
+from broker.core.feeding import FEED_SIZE, FEED_SLICE
 from broker.core.limits import Limits
 from broker.core.router import Router, weight
 from broker.storage.sqlite import SqliteStore
@@ -61,7 +62,7 @@ def test_a_clean_session_ends_with_its_connection(world: World) -> None:
     client.subscribe(("a", 0), ("b/#", 1), ("+", 2))
     assert world.exchange.router.count == 3
     client.drop()
-    assert (world.exchange.router.count, world.exchange.sessions, world.exchange.connected) == (0, {}, 0)
+    assert (world.exchange.router.count, world.exchange.sessions, world.exchange.sessions.connected) == (0, {}, 0)
     brackets(world)
 
 
@@ -114,7 +115,7 @@ def test_a_second_connection_with_the_same_identifier_takes_over(
     """[MQTT-3.1.4-2]"""
     old = world.join("c", clean=old_clean)
     new = world.join("c", clean=new_clean)
-    assert (old.closed, new.closed, world.exchange.connected) == (True, False, 1)
+    assert (old.closed, new.closed, world.exchange.sessions.connected) == (True, False, 1)
     assert world.session("c").connection is new.connection
     old.drop()  # and its end is no news any more
     assert world.session("c").connection is new.connection
@@ -140,7 +141,7 @@ def test_a_third_takes_over_before_the_second_was_accepted(world: World) -> None
     world.settle()
     assert [client.closed for client in (first, second, third)] == [True, True, False]
     assert (second.take(), third.take()) == ([], [("CONNACK", 1, 0)])
-    assert (world.exchange.connected, world.session("c").connection) == (1, third.connection)
+    assert (world.exchange.sessions.connected, world.session("c").connection) == (1, third.connection)
     brackets(world)
 
 
@@ -188,7 +189,7 @@ def break_off(client: Client) -> None:
 
 
 def shut_down(client: Client) -> None:
-    client.world.exchange.publish_will(client.connection)
+    client.world.exchange.wills.publish_now(client.world.session("c"))
     client.connection.close("the broker is shutting down")
     client.world.settle()
 
@@ -289,7 +290,7 @@ def test_a_will_that_a_lowered_limit_forbids_ends_the_connection_as_any_other(wo
     client = world.join("c", will=("a/b/c", "x", 0, False))
     world.limits.max_topic_levels = 2
     client.drop()
-    assert (client.closed, world.exchange.connected, other.take()) == (True, 1, [])
+    assert (client.closed, world.exchange.sessions.connected, other.take()) == (True, 1, [])
     brackets(world)
 
 
@@ -1011,7 +1012,7 @@ def test_changed_rights_hold_from_now_on(world: World) -> None:
     client.publish("t", "allowed")
     assert (client.payloads(), other.payloads()) == (["allowed"], ["allowed"])
     world.gatekeeper.granted["u"] = Forbidden(publish=[b"t"], receive=[b"t"], subscribe=[b"t"])
-    list(world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
+    list(world.exchange.sessions.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
     client.publish("t", "forbidden")
     world.join("pub").publish("t", "forbidden to it")
     client.subscribe(("t", 0))
@@ -1134,7 +1135,7 @@ def test_a_name_that_nobody_checked_makes_no_session_a_user_s(crashed: bool, mon
 
 def test_where_names_are_not_checked_any_more_sessions_are_open_to_all_again(world: World) -> None:
     world.join("c", clean=False, username="u").drop()
-    world.exchange.proves_names = lambda: False
+    world.exchange.sessions.proves_names = lambda: False
     world.join("c", clean=False, expect=("CONNACK", 1, 0))
 
 
@@ -1305,7 +1306,7 @@ def test_nothing_is_left_of_many_clients_that_came_and_went(world: World) -> Non
     exchange = world.exchange
     assert isinstance(exchange, Exchange)
     assert isinstance(exchange.router, Router)
-    assert (exchange.sessions, exchange.connected, exchange.router.count) == ({}, 0, 0)
+    assert (exchange.sessions, exchange.sessions.connected, exchange.router.count) == ({}, 0, 0)
     assert (len(world.timers), world.lane.submitted) == (0, 0)
     assert all(isinstance(client.transport, FakeTransport) and client.closed for client in world.clients)
     brackets(world)

@@ -68,7 +68,7 @@ def test_all_sessions_together_hold_so_much_and_who_holds_little_may_go_on() -> 
     few = world.join("few")
     for bucket in range(FEW):
         many.publish("t", "", 2, bucket * 32 + 1)
-    world.exchange.unreleased.size += MOST  # others
+    world.exchange.sessions.unreleased.size += MOST  # others
     many.publish("t", "", 2, 2).pubrel(1)  # in a bucket that it has
     few.publish("t", "", 2, FEW * 32 + 1)
     assert (many.closed, few.closed) == (False, False)
@@ -83,6 +83,6 @@ def test_what_a_session_held_is_free_when_it_ends() -> None:
     world = World()
     world.join("clean").publish("t", "", 2, 1).publish("t", "", 2, 33).pubrel(1).drop()
     world.join("kept", clean=False).publish("t", "", 2, 1).publish("t", "", 2, 33).drop()
-    assert world.exchange.unreleased.size == 2 * BUCKET
+    assert world.exchange.sessions.unreleased.size == 2 * BUCKET
     world.join("kept")
-    assert world.exchange.unreleased.size == 0
+    assert world.exchange.sessions.unreleased.size == 0

@@ -563,7 +563,7 @@ def test_a_client_whose_acknowledgements_wait_sends_so_many_more_and_no_more() -
         client.feed(b"".join(packets[at : at + 500]))
     world.turn()
     assert not client.is_read()
-    assert client.connection._held < 10_600
+    assert client.connection.held < 10_600
     world.lane.held = False
     world.settle()
     assert client.is_read()

@@ -7,7 +7,8 @@ import pytest
 from broker.core.journal import FETCH_SIZE
 from broker.core.limits import Limits
 from broker.core.ports import Batch, Delivery, QueueChanges, SessionRecord
-from broker.core.queue import IDENTIFIERS, MAX_MEMORY, Queue, StoredQueue
+from broker.core.queue import IDENTIFIERS, MAX_MEMORY, Queue
+from broker.core.stored_queue import StoredQueue
 from broker.storage.memory import MemoryStore
 from broker.wire.message import Message
 from tests.core.harness import Client, Forbidden, Sent, World, brackets, published
@@ -58,7 +59,7 @@ def names(count: int, first: int = 0) -> list[str]:
 
 def queue_of(world: World, client_id: str = "sub") -> Queue:
     queue = world.session(client_id).queue
-    assert queue is not None
+    assert isinstance(queue, Queue)
     return queue
 
 
@@ -723,7 +724,7 @@ def test_a_queue_that_begins_while_its_client_is_congested_waits_too() -> None:
     client = world.join("sub")
     publisher = world.join("pub")
     client.get_stuck()
-    assert list(world.exchange.subscribe(client.connection, 1, [(b"t", 1)])) == []
+    assert list(world.exchange.subscriptions.subscribe(world.session("sub"), 1, [(b"t", 1)])) == []
     send(publisher, 1)
     client.get_going()
     assert client.take() == [("SUBACK", 1, [1]), published("t", "m0", 1, 1)]
@@ -1065,7 +1066,7 @@ def test_a_handshake_under_way_is_finished_though_the_right_is_gone(clean: bool)
 def revoke(world: World, user: str, rights: Forbidden) -> None:
     """Give a user other rights, as a reload does."""
     world.gatekeeper.granted[user] = rights
-    list(world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
+    list(world.exchange.sessions.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
 
 
 # --- ends --------------------------------------------------------------------------------------------------------

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from broker.core import router as router_module
 from broker.core.account import BRANCHES, Account
+from broker.core.filter_tree import Node
 from broker.core.limits import Limits
-from broker.core.router import LONGEST_REMEMBERED, MAX_ROUTES, Route, Router, _Node
+from broker.core.looking_back import Holder
+from broker.core.route import Route
+from broker.core.router import LONGEST_REMEMBERED, MAX_ROUTES, Router
 from broker.core.session import Discard, Session
 from broker.wire.codes import ProtocolError
 from tests.core.harness import Forbidden
@@ -23,12 +26,17 @@ def make_session(name: str = "c", store_id: int = 0) -> Session:
     return Session(name, store_id, Discard())
 
 
+def name_of(holder: Holder) -> str:
+    assert isinstance(holder, Session)
+    return holder.client_id
+
+
 def granted(route: Route) -> dict[str, int]:
     """Who gets it at which QoS; that it says so in one way only is checked."""
     by_qos = {0: route.granted0, 1: route.granted1, 2: route.granted2}
-    found = {session.client_id: qos for qos, sessions in by_qos.items() for session in sessions}
-    assert route.size == len(route.sessions) == len(found) == sum(map(len, by_qos.values()))
-    assert {session.client_id for session in route.sessions} == set(found)
+    found = {name_of(target): qos for qos, targets in by_qos.items() for target in targets}
+    assert route.size == len(route.targets) == len(found) == sum(map(len, by_qos.values()))
+    assert set(map(name_of, route.targets)) == set(found)
     return found
 
 
@@ -37,8 +45,8 @@ def ask(router: Router, topic: bytes) -> dict[str, int]:
     return granted(router.known(topic) or router.route(topic))
 
 
-def nodes(router: Router) -> list[_Node]:
-    found = [router._tree]
+def nodes(router: Router) -> list[Node]:
+    found = [router._tree.root]
     for node in found:
         found += node.children.values()
     return found
@@ -111,7 +119,7 @@ def test_a_route_is_what_a_search_through_all_filters_finds(steps: list[tuple[st
 def assert_empty(router: Router) -> None:
     """Nothing is left of what has gone."""
     assert (router.count, router._exact, len(nodes(router))) == (0, {}, 1)
-    assert (router._tree.here, router._tree.rest) == (None, None)
+    assert (router._tree.root.here, router._tree.root.rest) == (None, None)
 
 
 def test_empty_branches_are_removed_and_others_stay() -> None:
@@ -395,7 +403,7 @@ def test_a_match_that_takes_long_is_done_in_steps() -> None:
     assert spent >= 2 * len(filters) // BRANCHES
     route = router.route(topic)
     assert account.spent - spent < 50  # nothing is looked for again
-    assert set(route.sessions) == set(sessions)
+    assert set(route.targets) == set(sessions)
 
     # Who unsubscribes meanwhile gets nothing any more; the search begins again, and in the end is not needed.
     for changing in (1, 10):
@@ -406,7 +414,7 @@ def test_a_match_that_takes_long_is_done_in_steps() -> None:
                     router.unsubscribe(sessions[2], filters[2 + 3 * (number * 3 + one)])
         for topic_filter in filters:
             router.unsubscribe(sessions[2], topic_filter)
-        assert set(router.route(topic).sessions) == set(sessions[:2])
+        assert set(router.route(topic).targets) == set(sessions[:2])
         for number, topic_filter in enumerate(filters[2::3]):
             router.subscribe(sessions[2], topic_filter, number % 2)
     assert router.wildcards == router.count == len(filters)

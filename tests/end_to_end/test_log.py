@@ -127,7 +127,8 @@ def test_at_debug_each_packet_of_a_real_client_is_a_line(start_broker: StartBrok
         author.publish("t/1", b"s3cret", 2, retain=True)
         assert reader.message().payload == b"s3cret"
         broker.wait_for("received PUBCOMP", client="reader")
-    broker.wait_for("received DISCONNECT", client="reader")
+    for client_id in ("author", "reader"):
+        broker.wait_for("received DISCONNECT", client=client_id)
     assert packets(broker, "author") == [
         "received CONNECT", "sent CONNACK", "received PUBLISH", "sent PUBREC", "received PUBREL", "sent PUBCOMP",
         "received DISCONNECT",

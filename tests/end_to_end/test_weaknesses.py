@@ -334,7 +334,7 @@ def test_a_match_takes_as_many_steps_as_there_are_levels_of_filters() -> None:
                 looked += 1
                 return super().get(*arguments)  # type: ignore[call-overload]
 
-        nodes = [router._tree]
+        nodes = [router._tree.root]
         while nodes:
             node = nodes.pop()
             nodes += node.children.values()
@@ -637,7 +637,7 @@ def test_rights_that_a_client_loses_stop_its_own_topics_only() -> None:
     for reader in readers.values():
         reader.take()
     world.gatekeeper.granted["u"] = Forbidden(receive=[b"secret"])
-    list(world.exchange.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
+    list(world.exchange.sessions.rights_changed(lambda session: world.gatekeeper.granted.get(session.username)))
     author.publish("secret", "x", 2, 1).publish("open", "y", 2, 2)
     for qos, reader in readers.items():
         assert [(one[1], one[3]) for one in reader.take()] == [("open", qos)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 
-from broker.core.connection import CONNECTED, Connection
+from broker.core.connection import Connection
+from broker.core.intake import CONNECTED
 from broker.core.limits import Limits
 from broker.core.ports import Batch, QueuedMessage, StoreError
 from broker.core.session import Session
@@ -149,7 +150,7 @@ class Play:
             forbidden = Forbidden({b"a/b"}, {b"b"}, {b"#"})
             world.gatekeeper.granted = {"u": forbidden} if step.number & 1 else {}
             list(
-                world.exchange.rights_changed(
+                world.exchange.sessions.rights_changed(
                     lambda session: world.gatekeeper.rights(session.username, session.client_id)
                 )
             )
@@ -256,7 +257,7 @@ class Play:
     def _no_connections(self) -> None:
         exchange = self.world.exchange
         brackets(self.world)
-        assert exchange.connected == 0
+        assert exchange.sessions.connected == 0
         assert len(self.world.timers) == 0, "timers are left"
         for session in exchange.sessions.values():
             assert session.connection is None
@@ -286,11 +287,11 @@ class Play:
         assert (exchange.retained.count, exchange.retained.size, exchange.retained._tree) == (0, 0, {})
         router = exchange.router
         assert (router.count, router._exact) == (0, {})
-        assert (router._tree.children, router._tree.here, router._tree.rest) == ({}, None, None)
+        assert (router._tree.root.children, router._tree.root.here, router._tree.root.rest) == ({}, None, None)
         left = {name: value for name, value in vars(self.store).items() if value and name != "_clock"}
         assert left == {}, "something is left in the store"
         journal = world.journal
-        assert (journal.touched, journal._fetches, journal._paused, exchange._hungry) == (set(), {}, [], set())
+        assert (journal.touched, journal._fetches, journal._paused, exchange.feeding._hungry) == (set(), {}, [], set())
         assert len(world.timers) == 0
         brackets(world)
 

@@ -13,8 +13,9 @@ from random import Random
 
 import pytest
 
-from broker.core.exchange import Exchange
 from broker.core.session import Session
+from broker.core.sessions import Sessions
+from broker.core.subscriptions import Subscriptions
 from broker.wire.decoder import Decoder
 from tests.broker_process import ROOT, environment
 from tests.fuzz import decoding, dialogue, in_process
@@ -59,22 +60,22 @@ def test_a_decoder_that_forgets_a_byte_is_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_exception_in_the_core_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Exchange, *arguments: object) -> None:
+    def broken(self: Subscriptions, *arguments: object) -> None:
         raise KeyError("planted")
 
-    monkeypatch.setattr(Exchange, "unsubscribe", broken)
+    monkeypatch.setattr(Subscriptions, "unsubscribe", broken)
     with pytest.raises(AssertionError, match="planted"):
         some(in_process.check, in_process.seeds(), 0)
 
 
 def test_a_session_that_is_not_ended_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    discard = Exchange.discard
+    discard = Sessions.discard
 
-    def careless(self: Exchange, session: Session) -> None:
+    def careless(self: Sessions, session: Session) -> None:
         if not session.subscriptions:
             discard(self, session)
 
-    monkeypatch.setattr(Exchange, "discard", careless)
+    monkeypatch.setattr(Sessions, "discard", careless)
     with pytest.raises(AssertionError, match="a session that should have ended with its connection"):
         some(in_process.check, in_process.seeds(), 0)
 

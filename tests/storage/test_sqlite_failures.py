@@ -16,7 +16,7 @@ from broker.core.exchange import Exchange
 from broker.core.journal import RETRY, Journal
 from broker.core.limits import Limits
 from broker.core.ports import Batch, StoreError
-from broker.core.queue import StoredQueue
+from broker.core.stored_queue import StoredQueue
 from broker.core.timers import Timers
 from broker.storage.packing import LARGE
 from broker.storage.place import FILE_NAME

@@ -1,0 +1,143 @@
+"""What parts of the core look like to those below them, which must not import them.
+
+Owns: the Protocols through which the core looks back. Must not know: who implements them.
+
+    Client, Publisher, Sender            connection.Connection
+    Outgoing, Filling, Thirsty, Stored   queue.Queue, stored_queue.StoredQueue
+    Holder                               session.Session: whoever can hold a subscription
+"""
+
+from collections.abc import Hashable
+from typing import Protocol
+
+from ..wire.message import Message
+from .ports import QueueChanges, QueuedMessage, Rights
+
+
+class Sink(Protocol):
+    """Takes the frames of QoS 0: a connection's out list, or a Discard while there is none that takes more."""
+
+    def append(self, frame: bytes, /) -> None: ...
+
+
+class Publisher(Hashable, Protocol):
+    """A connection that can be held back (pressure)."""
+
+    def hold_back(self) -> None: ...
+    def let_go(self) -> None: ...
+
+    @property
+    def longest_hold(self) -> float:
+        """Seconds that it can be held at a time without being taken for dead, or taking the broker for dead."""
+
+
+class Sender(Hashable, Protocol):
+    """A connection that sends what cannot be used yet (incoming)."""
+
+    @property
+    def origin(self) -> str: ...
+    @property
+    def wanted(self) -> int:
+        """Bytes that it will hold, by what it has announced."""
+
+    def close(self, why: str) -> None: ...
+
+
+class Client(Publisher, Protocol):
+    """A client that is connected."""
+
+    out: list[bytes]  #: what is to be sent to it
+    congested: bool  #: is more unsent than the limit?
+    taken_at: float  #: when it took something of what was unsent
+    rights: Rights | None
+    size: int  #: bytes that it takes, as core.memory counts
+
+    @property
+    def peer(self) -> str: ...
+    @property
+    def listener(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    def proven_name(self, username: str | None) -> str | None:
+        """The user name, if it was checked."""
+
+    def current_rights(self) -> Rights | None:
+        """What it may do by the listener's present policy."""
+
+    def acknowledge(self, acknowledgement: bytes, durable: bool) -> None:
+        """Send this; if it is `durable`, once all that happened up to now is stored."""
+
+    def flush(self) -> None: ...
+    def close(self, why: str) -> None: ...
+
+
+class Outgoing(Protocol):
+    """The way out of messages at QoS 1 and 2."""
+
+    size: int  #: bytes of what waits
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def sent_to(self) -> int: ...
+    @property
+    def has_room(self) -> bool: ...
+    def deliver(self, message: Message, qos: int) -> None: ...
+    def attach(self) -> None: ...
+    def detach(self) -> None: ...
+    def congest(self) -> None: ...
+    def relieve(self) -> None: ...
+    def discard(self) -> None: ...
+    def puback(self, packet_id: int) -> None: ...
+    def pubrec(self, packet_id: int) -> None: ...
+    def pubcomp(self, packet_id: int) -> None: ...
+
+
+class Holder(Hashable, Protocol):
+    """Who gets what its subscriptions match."""
+
+    store_id: int  #: 0: it is not stored
+    rights: Rights | None
+    sink: Sink  #: where frames of QoS 0 go
+    queue: Outgoing | None  #: its way out at QoS 1 and 2: there is one if it was granted more than QoS 0
+    connection: Client | None
+
+
+class Filling(Hashable, Protocol):
+    """A queue in memory that fills up (pressure)."""
+
+    @property
+    def progress(self) -> object:
+        """Another value whenever its client has taken something."""
+
+    @property
+    def owner(self) -> Publisher | None:
+        """Its client."""
+
+
+class Thirsty(Protocol):
+    """A queue that may send more."""
+
+    def pump(self) -> None: ...
+
+
+class Stored(Hashable, Protocol):
+    """A queue that is in the store."""
+
+    session_id: int
+    next_seq: int
+
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def changed(self) -> bool: ...
+    @property
+    def fetching(self) -> bool:
+        """Does it wait for messages from the store?"""
+
+    def take_changes(self) -> QueueChanges: ...
+    def stored(self) -> None:
+        """What was taken is stored."""
+
+    def fetched(self, messages: list[QueuedMessage], upto: int) -> None:
+        """The next messages have come from the store, which knew all places below `upto`."""
