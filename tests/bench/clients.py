@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import transports
-from packets import DISCONNECT, PINGREQ, PINGRESP, read_connack, read_suback
+from packets import DISCONNECT, OTHER_VERSION, PINGREQ, PINGRESP, read_connack, read_suback, refusal
 from transports import Client, Endpoint, GeneratorError
 
 SETUP_BATCH = 50  # handshakes under way at once: below any broker's listen backlog
@@ -74,17 +74,19 @@ def forget_sessions(endpoint: Endpoint, client_ids: Sequence[str]) -> None:
 
 
 def speaks(endpoint: Endpoint) -> bool:
-    """Whether the broker accepts a connection in this version. Raises GeneratorError: it accepts none at all."""
-    mqtt = endpoint.mqtt
+    """Whether the broker knows this version. Raises GeneratorError: there is none, or it refuses for another reason."""
     with Client(endpoint) as client:
         client.open()
-        client.send(mqtt.connect("bench-version"))
+        client.send(endpoint.mqtt.connect("bench-version"))
         try:
             answer = client.receive(CONNACK_SIZE)
         except (ConnectionError, GeneratorError):
             return False
-        if read_connack(mqtt, answer) is None:
+        reason = refusal(answer)
+        if reason == OTHER_VERSION:
             return False
+        if reason:
+            raise GeneratorError(f"the broker refuses a connection in MQTT {endpoint.mqtt.name}, reason 0x{reason:02X}")
         client.send(DISCONNECT)
         return True
 

@@ -117,6 +117,14 @@ def read_connack(mqtt: Mqtt, answer: bytes) -> Accepted | None:
     return Accepted(number.get(RECEIVE_MAXIMUM, 65535), number.get(TOPIC_ALIAS_MAXIMUM, 0))
 
 
+OTHER_VERSION = 0x84  # Unsupported Protocol Version
+
+
+def refusal(answer: bytes) -> int:
+    """The reason code of the answer to a CONNECT in 5.0; one of another version has none, and counts as refused."""
+    return answer[3] if answer[0] == CONNACK and len(answer) >= 5 else OTHER_VERSION
+
+
 def read_suback(answer: bytes, count: int) -> bytes:
     """The granted QoS or the refusal of each of `count` filters; empty when this is no SUBACK."""
     return answer[-count:] if answer[0] == SUBACK else b""

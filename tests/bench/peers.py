@@ -153,7 +153,7 @@ class Source(Peer):
         data = self.receive()
         if self.qos == 0 and data:
             raise unexpected(data)
-        done = self._count_pubacks(data) if self.qos == 1 else 0
+        done = self._count_pubacks(data) if self.qos == 1 else self._answer_short(data)
         self.tail = data[done + self._walk(data, done) :]
 
     def _count_pubacks(self, data: bytes) -> int:
@@ -172,20 +172,40 @@ class Source(Peer):
         self.completed += count
         return whole
 
+    def _answer_short(self, data: bytes) -> int:
+        """QoS 2, if all are of 4 bytes. Returns how many bytes were read: none, if there is something else."""
+        whole = len(data) // 4 * 4
+        kinds = data[0:whole:4]
+        if data[1:whole:4] != b"\x02" * len(kinds) or kinds.strip(bytes((PUBREC, PUBCOMP))):
+            return 0
+        released = bytearray()
+        for offset, kind in zip(range(0, whole, 4), kinds, strict=True):
+            if kind == PUBREC:
+                released += b"\x62\x02" + data[offset + 2 : offset + 4]
+            else:
+                self.completed += 1
+        if released:
+            self.write(released)
+        return whole
+
     def _walk(self, data: bytes, start: int) -> int:
         """One by one, from `start` on; returns how many bytes were read."""
-        offset, released = start, bytearray()
-        while len(data) >= offset + 4 and len(data) >= (end := offset + 2 + data[offset + 1]):
-            kind = data[offset]
-            if data[offset + 1] < 2 or (end > offset + 4 and data[offset + 4] >= 0x80):
-                raise unexpected(data, offset)
+        offset, released, size = start, bytearray(), len(data)
+        done = PUBACK if self.qos == 1 else PUBCOMP
+        while offset + 4 <= size:
+            kind, length = data[offset], data[offset + 1]
+            if length != 2:
+                if offset + 2 + length > size:
+                    break
+                if length < 2 or data[offset + 4] >= 0x80:
+                    raise unexpected(data, offset)
             if kind == PUBREC and self.qos == 2:
                 released += b"\x62\x02" + data[offset + 2 : offset + 4]
-            elif kind == (PUBACK if self.qos == 1 else PUBCOMP):
+            elif kind == done:
                 self.completed += 1
             else:
                 raise unexpected(data, offset)
-            offset = end
+            offset += 2 + length
         if released:
             self.write(released)
         return offset - start

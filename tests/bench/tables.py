@@ -118,6 +118,8 @@ def markdown(report: Report) -> str:
     for mqtt in report.versions:
         if len(report.versions) > 1:
             lines += [f"MQTT {mqtt.name}:", ""]
+        if _wide(report):
+            lines += [*_rates(report, mqtt), ""]
         lines += [*_details(report, mqtt), ""]
     remarks = [
         f"{report.titled(part)}, {name}: {number(value)} {what}."
@@ -131,21 +133,36 @@ def markdown(report: Report) -> str:
 
 def _costs(report: Report, mqtt: Mqtt) -> list[str]:
     names = report.names
+    compared = [OURS] if OURS in report.compared() else report.compared()
     best = OURS in names and len(report.others()) > 1
     old = OURS in names and OLD in names
-    heads = ["cost of", *names, *(f"{name}: ratio" for name in report.compared())]
+    rated = [] if _wide(report) else names
+    heads = ["cost of", *names, *(f"{name}: ratio" for name in compared)]
     heads += [f"{OURS}: of the best"] * best + [f"{OURS}: of old"] * old
-    heads += [f"{name}: per second (busy)" for name in names]
+    heads += [f"{name}: per second (busy)" for name in rated]
     lines = [_row(heads), _aligned(heads)]
     for part in report.parts(mqtt):
-        rounds = [part.rounds.get(name, []) for name in names]
-        cells = [f"{part.title} ({part.unit.replace('us', 'µs')})", *(number(cost(one)) for one in rounds)]
-        cells += [_bold(report.reference_to(name, part)) for name in report.compared()]
+        cells = [f"{part.title} ({part.unit.replace('us', 'µs')})"]
+        cells += [number(cost(part.rounds.get(name, []))) for name in names]
+        cells += [_bold(report.reference_to(name, part)) for name in compared]
         cells += [_bold(report.to_best(part))] * best + [_bold(report.to_old(part))] * old
-        lines.append(_row([*cells, *(_rate(one) for one in rounds)]))
+        lines.append(_row([*cells, *(_rate(part.rounds.get(name, [])) for name in rated)]))
     for (row, version, name), reason in report.failures.items():
         if version == mqtt.name:
             lines.append(_row([f"{row} on {name}", f"FAILED: {reason}", *[""] * (len(heads) - 2)]))
+    return lines
+
+
+def _wide(report: Report) -> bool:
+    """Whether the rates need a table of their own."""
+    return len(report.names) > 2
+
+
+def _rates(report: Report, mqtt: Mqtt) -> list[str]:
+    heads = ["workload", *(f"{name}: per second (busy)" for name in report.names)]
+    lines = [_row(heads), _aligned(heads)]
+    for part in report.parts(mqtt):
+        lines.append(_row([part.title, *(_rate(part.rounds.get(name, [])) for name in report.names)]))
     return lines
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -163,9 +164,10 @@ def test_a_broker_that_errs_fails_the_row(erring: ErringBroker, code: int, expec
 
 
 class AnyAcknowledgement:
-    """Just enough of an MQTT 5.0 broker for QoS 1, whose acknowledgements have all the forms that 5.0 allows."""
+    """Just enough of an MQTT 5.0 broker for QoS 1 and 2, whose acknowledgements have all the forms that 5.0 allows."""
 
-    FORMS = (b"\x40\x02%b", b"\x40\x02%b", b"\x40\x03%b\x00", b"\x40\x04%b\x10\x00", b"\x40\x08%b\x00\x04\x1f\x00\x01x")
+    FORMS = (b"\x02%b", b"\x02%b", b"\x03%b\x00", b"\x04%b\x10\x00", b"\x08%b\x00\x04\x1f\x00\x01x")
+    ANSWERS: ClassVar = {0x32: 0x40, 0x34: 0x50, 0x62: 0x70, 0x50: 0x62}
 
     def __init__(self, receive_maximum: int = 1000) -> None:
         properties = b"\x21" + receive_maximum.to_bytes(2, "big") + b"\x12\x00\x01x\x26\x00\x01a\x00\x01b\x0b\xff\x01"
@@ -192,20 +194,24 @@ class AnyAcknowledgement:
                         sock.sendall(self.connack)
                     elif frame[0] == 0x82:
                         self.subscribers[frame[7:-1]] = sock
-                        sock.sendall(b"\x90\x07" + frame[2:4] + b"\x03\x1f\x00\x00\x01")
+                        sock.sendall(b"\x90\x07" + frame[2:4] + b"\x03\x1f\x00\x00" + frame[-1:])
                     elif frame[0] == 0xC0:
                         sock.sendall(b"\xd0\x00")
-                    elif frame[0] == 0x32:
-                        id_at = 4 + frame[3]
-                        self.subscribers[frame[4:id_at]].sendall(frame)
+                    elif answer := self.ANSWERS.get(frame[0]):
+                        id_at = 2
+                        if frame[0] < 0x40:
+                            id_at = 4 + frame[3]
+                            self.subscribers[frame[4:id_at]].sendall(frame)
                         number += 1
-                        sock.sendall(self.FORMS[number // 7 % len(self.FORMS)] % frame[id_at : id_at + 2])
+                        form = self.FORMS[number // 7 % len(self.FORMS)] % frame[id_at : id_at + 2]
+                        sock.sendall(bytes((answer,)) + form)
 
 
-def test_acknowledgements_of_every_form_are_understood() -> None:
+@pytest.mark.parametrize("row", ["qos1", "qos2"])
+def test_acknowledgements_of_every_form_are_understood(row: str) -> None:
     broker = AnyAcknowledgement()
     target = f"127.0.0.1:{broker.port}"
-    done = bench("--target", target, "--mqtt", "5.0", "--only", "qos1", "--rounds", "1", "--seconds", "0.1")
+    done = bench("--target", target, "--mqtt", "5.0", "--only", row, "--rounds", "1", "--seconds", "0.1")
     broker.server.close()
     assert (done.returncode, "us/message" in done.stdout) == (0, True), done.stdout + done.stderr
 
