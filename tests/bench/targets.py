@@ -1,10 +1,7 @@
-"""The brokers that can be measured: how each is started, stopped and asked what it has used.
+"""A broker as it is measured: started, stopped, and asked what it has used.
 
-Owns: processes, configuration files, the two cores, CPU time and memory as the operating system reports them.
-Must not know: MQTT, the workloads, how results are shown.
-
-All brokers get the same limits: so many messages in flight per client, and queues without a limit (or far above what
-any workload reaches), so that no broker wins by dropping.
+Owns: processes, the two cores, CPU time and memory as the operating system reports them.
+Must not know: which brokers there are, MQTT, the workloads, how results are shown.
 """
 
 from __future__ import annotations
@@ -12,25 +9,35 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from packets import V311, Mqtt
 from transports import Endpoint, Transport
 
 ROOT = Path(__file__).resolve().parents[2]
-IN_FLIGHT = 1000  # messages in flight per client, on every broker that is started here
 STARTS_WITHIN = STOPS_WITHIN = 30.0  # seconds
 
 
 class TargetError(Exception):
     """A broker cannot be started or reached; str() says what to do."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a row asks of the broker that is started for it."""
+
+    mqtt: Mqtt = V311
+    transport: Transport = Transport.TCP
+    durable: bool = False  # Sessions and their messages outlive the process
+    queued: int = 0  # messages that wait for one client which is away
 
 
 class Cores:
@@ -117,12 +124,12 @@ class Target(Protocol):
         """One line: what was set that a reader has to know to compare."""
         ...
 
-    def can(self, transport: Transport) -> bool:
-        """Whether the bench can reach it this way."""
+    def lacks(self, needs: Needs) -> str:
+        """Why a row cannot be measured with it, so that "this broker ..." is a sentence; empty when it can."""
         ...
 
-    def start(self, cores: Cores, durable: bool, transport: Transport) -> contextlib.AbstractContextManager[Broker]:
-        """A fresh broker without any state. durable: Sessions and their messages outlive the process."""
+    def start(self, cores: Cores, needs: Needs) -> contextlib.AbstractContextManager[Broker]:
+        """A fresh broker without any state."""
         ...
 
 
@@ -148,10 +155,12 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def child(cores: Cores, name: str, command: list[str], endpoint: Endpoint, folder: Path) -> Iterator[Broker]:
+def child(
+    cores: Cores, name: str, command: list[str], endpoint: Endpoint, folder: Path, cwd: Path = ROOT
+) -> Iterator[Broker]:
     log = folder / "output"
     with log.open("wb") as output, cores.for_broker():
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     broker = Broker(endpoint, process, log)
     try:
         deadline = time.monotonic() + STARTS_WITHIN
@@ -173,153 +182,6 @@ def child(cores: Cores, name: str, command: list[str], endpoint: Endpoint, folde
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-class Mosquitto:
-    name = "mosquitto"
-
-    def __init__(self) -> None:
-        # Debian keeps it where only root's PATH leads.
-        path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
-        program = shutil.which("mosquitto", path=path)
-        if program is None:
-            raise TargetError(
-                "mosquitto is not installed: install it (Debian: apt install mosquitto), "
-                "or measure without it: --target selectmq"
-            )
-        self.program = program
-
-    def version(self) -> str:
-        output = subprocess.run([self.program, "-h"], capture_output=True, text=True, check=False).stdout
-        return output.partition("\n")[0].removeprefix("mosquitto version ").strip()
-
-    def settings(self) -> str:
-        return (
-            f"set_tcp_nodelay true, max_inflight_messages {IN_FLIGHT}, max_queued_messages 0 (no limit), no log; "
-            "durable rows: persistence true, which writes every 30 minutes and at exit (autosave_interval)"
-        )
-
-    def can(self, transport: Transport) -> bool:
-        return True
-
-    @contextlib.contextmanager
-    def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
-        port = free_port()
-        with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            folder = Path(name)
-            lines = [
-                f"listener {port} 127.0.0.1",
-                "allow_anonymous true",
-                "set_tcp_nodelay true",
-                f"max_inflight_messages {IN_FLIGHT}",
-                "max_queued_messages 0",
-                "max_queued_bytes 0",
-                "log_dest none",
-                f"persistence {str(durable).lower()}",
-                f"persistence_location {folder}/",
-            ]
-            if sys.platform != "win32" and os.geteuid() == 0:
-                lines.append("user root")  # otherwise it changes to a user who may not write here
-            if transport is Transport.TLS:
-                certificate, key = make_certificate(folder)
-                lines += [f"certfile {certificate}", f"keyfile {key}"]
-            elif transport is Transport.WEBSOCKET:
-                # 2.0.11 does not start without a listener of the other kind, too.
-                port = free_port()
-                lines += [f"listener {port} 127.0.0.1", "protocol websockets"]
-            (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
-            command = [self.program, "-c", str(folder / "mosquitto.conf")]
-            with child(cores, self.name, command, Endpoint("127.0.0.1", port, transport), folder) as broker:
-                yield broker
-
-
-class Selectmq:
-    """The broker of this checkout, run by this interpreter."""
-
-    name = "selectmq"
-
-    def version(self) -> str:
-        answer = subprocess.run(
-            [sys.executable, "-m", "broker", "--version"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if answer.returncode:
-            last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
-            raise TargetError(f"`{sys.executable} -m broker --version` fails in {ROOT}: {last}")
-        return f"{answer.stdout.strip().removeprefix('selectmq ')} on Python {sys.version.split()[0]}"
-
-    def settings(self) -> str:
-        return (
-            f"max_inflight {IN_FLIGHT}, limits of connections and queues far above the workloads, no limit of the "
-            "connection rate, log_level error; durable rows: on disk before it acknowledges (without --memory)"
-        )
-
-    def can(self, transport: Transport) -> bool:
-        return True
-
-    @contextlib.contextmanager
-    def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
-        port = free_port()
-        with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            folder = Path(name)
-            listener = f'[[listeners]]\nport = {port}\nbind = "127.0.0.1"\n'
-            if transport is Transport.TLS:
-                certificate, key = make_certificate(folder)
-                listener += f'certificate = "{certificate}"\nkey = "{key}"\n'
-            elif transport is Transport.WEBSOCKET:
-                listener += "websocket = true\n"
-            (folder / "selectmq.toml").write_text(
-                'log_level = "error"\n'
-                f"max_inflight = {IN_FLIGHT}\n"
-                "max_connections = 20000\n"
-                "max_connect_rate = 0\n"
-                "max_subscriptions = 200000\n"
-                "max_queued_messages = 10000000\n"
-                'max_queued_bytes = "16 GiB"\n'
-                'max_unsent = "64 MiB"\n' + listener
-            )
-            command = [sys.executable, "-m", "broker", "-c", str(folder / "selectmq.toml")]
-            command += ["--data", str(folder / "data")] if durable else ["--memory"]
-            with child(cores, self.name, command, Endpoint("127.0.0.1", port, transport), folder) as broker:
-                yield broker
-
-
-class Running:
-    """A broker that somebody else runs: rates and latencies only, and with whatever limits it has."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.name = f"{host}:{port}"
-        self.host = host
-        self.port = port
-
-    def version(self) -> str:
-        return "(not started by this run)"
-
-    def settings(self) -> str:
-        return "as it was found: its limits, its persistence; CPU and memory are not known"
-
-    def can(self, transport: Transport) -> bool:
-        return transport is Transport.TCP  # one port is all that is known
-
-    @contextlib.contextmanager
-    def start(self, cores: Cores, durable: bool, transport: Transport) -> Iterator[Broker]:
-        try:
-            address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][4]
-            socket.create_connection((self.host, self.port), timeout=STARTS_WITHIN).close()
-        except OSError as error:
-            raise TargetError(f"no broker answers at {self.name}: {error}") from None
-        yield Broker(Endpoint(str(address[0]), self.port))
-
-
-def parse(text: str) -> Target:
-    """The target that a `--target` names. Raises TargetError."""
-    if text == Mosquitto.name:
-        return Mosquitto()
-    if text == Selectmq.name:
-        return Selectmq()
-    host, colon, port = text.rpartition(":")
-    if colon and host and port.isdecimal() and 0 < int(port) < 65536:
-        return Running(host.strip("[]"), int(port))
-    raise TargetError(f"--target {text}: not a broker this bench knows; give mosquitto, selectmq or HOST:PORT")
 
 
 def raise_descriptor_limit() -> int:

@@ -1,7 +1,7 @@
 """The ways to a broker: TCP, TLS, WebSocket; and a connection while it is set up, when it may block.
 
-Owns: connecting, the handshakes, the bytes that stand around a packet on the wire.
-Must not know: which packets there are, the workloads, which broker it talks to.
+Owns: connecting, the handshakes, the bytes that stand around a packet on the wire, where a packet ends.
+Must not know: what packets mean, the workloads, which broker it talks to.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import socket
 import ssl
 from dataclasses import dataclass
 from enum import Enum
+
+from packets import V311, Accepted, Mqtt, read_variable
 
 #: One for all frames, so that they can be made before the start. (Not zero, which some brokers would not unmask.)
 MASK = b"\x5a\xc3\x17\x8e"
@@ -59,6 +61,31 @@ class Endpoint:
     host: str
     port: int
     transport: Transport = Transport.TCP
+    mqtt: Mqtt = V311
+
+
+class Unframer:
+    """What WebSocket frames of a server carry, however it cuts packets into frames."""
+
+    def __init__(self) -> None:
+        self._raw = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The content of all frames that are whole now. Raises GeneratorError: no data came, but a close, a ping."""
+        raw, at, parts = self._raw + data, 0, []
+        while len(raw) >= at + 2:
+            if raw[at] & 0x0F > 2 or raw[at + 1] & 0x80:
+                raise GeneratorError(f"a frame that a broker should not send now: {raw[at : at + 16].hex(' ')} ...")
+            start, size = at + 2, raw[at + 1]
+            if size > 125:
+                start += 2 if size == 126 else 8
+                size = int.from_bytes(raw[at + 2 : start], "big")
+            if len(raw) < start or len(raw) < start + size:
+                break
+            parts.append(raw[start : start + size])
+            at = start + size
+        self._raw = raw[at:]
+        return b"".join(parts)
 
 
 class Client:
@@ -69,7 +96,9 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         """Raises GeneratorError: there is no connection, or its handshake fails."""
+        self.endpoint = endpoint
         self.transport = endpoint.transport
+        self.accepted = Accepted()  # until a CONNACK says more
         self.sock = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET)
         self.sock.settimeout(STALLED_AFTER)
         try:
@@ -104,13 +133,24 @@ class Client:
     def send(self, packet: bytes) -> None:
         self.sock.sendall(self.transport.framed(packet))
 
-    def receive(self, size: int, already: bytes = b"") -> bytes:
-        """The next packet, which has `size` bytes. already: what was read before."""
-        header = self.transport.around_received(size)
-        whole = already + self.receive_exactly(len(header) + size - len(already))
-        if not whole.startswith(header):
-            raise GeneratorError(f"{whole.hex()} instead of a frame with a packet of {size} bytes")
-        return whole[len(header) :]
+    def receive(self, least: int) -> bytes:
+        """The next packet, which has at least `least` bytes, two or more. Nothing behind it is read."""
+        if self.transport is Transport.WEBSOCKET:
+            return self._receive_framed()
+        whole = self.receive_exactly(least)
+        while all(digit & 0x80 for digit in whole[1:5]):
+            whole += self.receive_exactly(1)
+        size, start = read_variable(whole, 1)
+        return whole + self.receive_exactly(start + size - len(whole))
+
+    def _receive_framed(self) -> bytes:
+        """The content of the next frame: during the set-up, brokers have one packet to send at a time."""
+        raw = self.receive_exactly(2)
+        size = raw[1]
+        if size > 125:
+            raw += self.receive_exactly(2 if size == 126 else 8)
+            size = int.from_bytes(raw[2:], "big")
+        return Unframer().feed(raw + self.receive_exactly(size))
 
     def receive_exactly(self, size: int) -> bytes:
         data = b""

@@ -1,23 +1,25 @@
-"""The workloads: one table, one entry each. A new row of the benchmark is a new entry of WORKLOADS.
+"""The kinds of workload.
 
-Owns: what each workload does, and what is read from the broker before and after it.
-Must not know: how a broker is started, how results are combined over rounds and shown.
+Owns: what each kind does, and what is read from the broker before and after it.
+Must not know: which rows there are, how a broker is started, how results are combined over rounds and shown.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import secrets
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
-import generator
-from generator import Lane, Loop, Sink, Source
-from targets import Broker, TargetError
-from transports import GeneratorError, Transport
+import clients
+import messages
+from generator import Lane, Loop
+from messages import Messages
+from peers import Requester, Responder, Sink, Source
+from targets import Broker
+from transports import Client, GeneratorError
 
 
 @dataclass(frozen=True)
@@ -131,39 +133,86 @@ class Flow:
     payload: int = 64  # bytes
     burst: int = 1  # messages that a publisher sends at once, when many share one window
     persistent: bool = False  # the subscribers have CleanSession = 0
+    shared: bool = False  # the subscribers are one group: each message goes to one of them
+    aliased: bool = False  # the publisher sends an alias instead of the topic
 
     def run(self, broker: Broker, plan: Plan) -> list[Figures]:
         token = secrets.token_hex(4)
         sink_ids = [f"{token}s{number}" for number in range(self.subscribers)]
         with contextlib.ExitStack() as stack:
-            sinks = generator.open_clients(stack, broker.endpoint, sink_ids, clean=not self.persistent)
-            sources = generator.open_clients(
-                stack, broker.endpoint, [f"{token}p{number}" for number in range(self.publishers)]
-            )
+            sinks = clients.open_clients(stack, broker.endpoint, sink_ids, clean=not self.persistent)
+            source_ids = [f"{token}p{number}" for number in range(self.publishers)]
+            sources = clients.open_clients(stack, broker.endpoint, source_ids)
             lane_count = self.publishers if self.paired else 1
-            lanes = []
-            for number in range(lane_count):
-                topic = f"bench/{token}/{number:04d}"
-                window = self.window // lane_count
-                lane_sources = [
-                    Source(client, [topic], self.qos, self.payload, window) for client in sources[number::lane_count]
-                ]
-                lane_sinks = []
-                for client in sinks[number::lane_count]:
-                    generator.subscribe(client, [topic], self.qos)
-                    lane_sinks.append(Sink(client, lane_sources[0]))
-                lanes.append(Lane(lane_sources, lane_sinks, window, self.burst))
+            lanes = [
+                self._lane(f"bench/{token}/{number:04d}", sources[number::lane_count], sinks[number::lane_count])
+                for number in range(lane_count)
+            ]
             loop = stack.enter_context(Loop(lanes))
-            loop.run(plan.seconds / 10)
-            loop.latencies()
-            delivered = loop.delivered()
-            meter = Meter(broker)
-            loop.run(plan.seconds)
-            figures = meter.figures(loop.delivered() - delivered, loop.latencies())
+            figures = measured(broker, plan, loop)
+            if self.shared:
+                busiest = max(sink.received for sink in loop.sinks) * len(loop.sinks) / loop.delivered()
+                figures.notes["times the fair share went to the busiest member"] = busiest
             loop.check_nothing_follows()
         if self.persistent:
-            generator.forget_sessions(broker.endpoint, sink_ids)
+            clients.forget_sessions(broker.endpoint, sink_ids)
         return [figures]
+
+    def _lane(self, topic: str, publishers: list[Client], subscribers: list[Client]) -> Lane:
+        window = self.window // self.publishers if self.paired else self.window
+        stream = self._stream(publishers[0], topic, window)
+        if stream.opening:  # before there is a subscriber
+            clients.send_before_the_run(publishers[0], stream.opening)
+        for client in subscribers:
+            clients.subscribe(client, [f"$share/bench/{topic}" if self.shared else topic], self.qos)
+        return Lane(
+            [Source(client, stream, window) for client in publishers],
+            [Sink(client, stream) for client in subscribers],
+            window,
+            self.burst,
+            self.shared,
+        )
+
+    def _stream(self, publisher: Client, topic: str, window: int) -> Messages:
+        mqtt = publisher.endpoint.mqtt
+        if not self.aliased:
+            return messages.plain(mqtt, [topic], self.qos, self.payload, window)
+        if not publisher.accepted.topic_alias_maximum:
+            raise GeneratorError("the broker takes no topic alias (Topic Alias Maximum 0)")
+        return messages.aliased(mqtt, topic, self.payload, window)
+
+
+def measured(broker: Broker, plan: Plan, loop: Loop, unit: str = "us/message", part: str = "") -> Figures:
+    """A closed loop, warmed up and measured."""
+    loop.run(plan.seconds / 10)
+    loop.latencies()
+    delivered = loop.delivered()
+    meter = Meter(broker)
+    loop.run(plan.seconds)
+    return meter.figures(loop.delivered() - delivered, loop.latencies(), unit, part)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """One client asks, another answers on the topic that the request names; the cost is of both messages."""
+
+    window: int
+    payload: int = 64  # bytes, of the request and of the response
+
+    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
+        token = secrets.token_hex(4)
+        topic, response_topic = f"bench/{token}/ask", f"bench/{token}/answer"
+        with contextlib.ExitStack() as stack:
+            asking, answering = clients.open_clients(stack, broker.endpoint, [f"{token}a", f"{token}b"])
+            clients.subscribe(asking, [response_topic], 0)
+            clients.subscribe(answering, [topic], 0)
+            stream = messages.requests(broker.endpoint.mqtt, topic, response_topic, self.payload, self.window)
+            requester = Requester(asking, stream, self.window)
+            responder = Responder(answering, stream.packets[0], self.payload)
+            loop = stack.enter_context(Loop([Lane([requester], [requester.sink], self.window)], [responder]))
+            figures = measured(broker, plan, loop, "us/request")
+            loop.check_nothing_follows()
+            return [figures]
 
 
 @dataclass(frozen=True)
@@ -175,9 +224,9 @@ class Connects:
     def run(self, broker: Broker, plan: Plan) -> list[Figures]:
         token = secrets.token_hex(4)
         client_ids = (f"{token}c{number}" for number in itertools.count())
-        generator.connect_and_disconnect(broker.endpoint, client_ids, plan.seconds / 10, self.window)
+        clients.connect_and_disconnect(broker.endpoint, client_ids, plan.seconds / 10, self.window)
         meter = Meter(broker)
-        latencies = generator.connect_and_disconnect(broker.endpoint, client_ids, plan.seconds, self.window)
+        latencies = clients.connect_and_disconnect(broker.endpoint, client_ids, plan.seconds, self.window)
         return [meter.figures(len(latencies), sorted(latencies), unit="us/connect")]
 
 
@@ -189,11 +238,11 @@ class Idle:
         need_descriptors(plan.connections, plan)
         token = secrets.token_hex(4)
         with contextlib.ExitStack() as stack:
-            generator.open_clients(stack, broker.endpoint, [f"{token}w{number}" for number in range(100)])
+            clients.open_clients(stack, broker.endpoint, [f"{token}w{number}" for number in range(100)])
             before = broker.memory()
             client_ids = [f"{token}i{number}" for number in range(plan.connections)]
             start = time.perf_counter()
-            generator.open_clients(stack, broker.endpoint, client_ids)
+            clients.open_clients(stack, broker.endpoint, client_ids)
             connect_rate = plan.connections / (time.perf_counter() - start)
             after = broker.memory()
             each = None if before is None or after is None else (after - before) / plan.connections / 1024
@@ -214,15 +263,17 @@ class Clocked:
         need_descriptors(plan.connections, plan)
         token = secrets.token_hex(4)
         with contextlib.ExitStack() as stack:
-            (subscriber,) = generator.open_clients(stack, broker.endpoint, [f"{token}s"])
-            generator.subscribe(subscriber, [f"bench/{token}/+"], 0)
-            publishers = generator.open_clients(
+            (subscriber,) = clients.open_clients(stack, broker.endpoint, [f"{token}s"])
+            clients.subscribe(subscriber, [f"bench/{token}/+"], 0)
+            publishers = clients.open_clients(
                 stack, broker.endpoint, [f"{token}p{number}" for number in range(plan.connections)]
             )
-            sources = [
-                Source(client, [f"bench/{token}/{number:06d}"], 0, 64, 1) for number, client in enumerate(publishers)
+            mqtt = broker.endpoint.mqtt
+            streams = [
+                messages.plain(mqtt, [f"bench/{token}/{number:06d}"], 0, 64, 1) for number in range(plan.connections)
             ]
-            loop = stack.enter_context(Loop([Lane(sources, [Sink(subscriber, sources[0])], plan.connections)]))
+            sources = [Source(client, stream, 1) for client, stream in zip(publishers, streams, strict=True)]
+            loop = stack.enter_context(Loop([Lane(sources, [Sink(subscriber, streams[0])], plan.connections)]))
             loop.run_clocked(plan.seconds / 2.5)
             loop.latencies()
             delivered = loop.delivered()
@@ -245,11 +296,12 @@ class Backlog:
         token, count = secrets.token_hex(4), plan.backlog
         topic = f"bench/{token}"
         with contextlib.ExitStack() as stack:
-            (absent,) = generator.open_clients(stack, broker.endpoint, [f"{token}s"], clean=False)
-            generator.subscribe(absent, [topic], 1)
-            generator.leave(absent)
-            (publisher,) = generator.open_clients(stack, broker.endpoint, [f"{token}p"])
-            source = Source(publisher, [topic], 1, 64, self.window)
+            (absent,) = clients.open_clients(stack, broker.endpoint, [f"{token}s"], clean=False)
+            clients.subscribe(absent, [topic], 1)
+            clients.leave(absent)
+            (publisher,) = clients.open_clients(stack, broker.endpoint, [f"{token}p"])
+            stream = messages.plain(broker.endpoint.mqtt, [topic], 1, 64, self.window)
+            source = Source(publisher, stream, self.window)
             before = broker.memory()
             with Loop([Lane([source], [], self.window)]) as loop:
                 meter = Meter(broker)
@@ -258,15 +310,15 @@ class Backlog:
             if before is not None and stored.memory is not None:
                 stored.notes["MiB more with the backlog"] = stored.memory - before / 2**20
             meter = Meter(broker)
-            (returned,) = generator.open_clients(stack, broker.endpoint, [f"{token}s"], clean=False)
-            sink = Sink(returned, source)
+            (returned,) = clients.open_clients(stack, broker.endpoint, [f"{token}s"], clean=False)
+            sink = Sink(returned, stream)
             lane = Lane([], [sink], count)
             lane.sent = count
             with Loop([lane]) as loop:
                 loop.run_drain(count)
                 drained = meter.figures(sink.received, [], part="drained")
                 loop.check_nothing_follows()
-        generator.forget_sessions(broker.endpoint, [f"{token}s"])
+        clients.forget_sessions(broker.endpoint, [f"{token}s"])
         return [stored, drained]
 
 
@@ -297,78 +349,14 @@ class Subscriptions:
         topics = [topics[number * 7919 % count] for number in range(count)]
         with contextlib.ExitStack() as stack:
             client_ids = [f"{token}s{number}" for number in range(self.connections)]
-            subscribers = generator.open_clients(stack, broker.endpoint, client_ids)
-            (publisher,) = generator.open_clients(stack, broker.endpoint, [f"{token}p"])
-            source = Source(publisher, topics, 0, 64, self.window)
+            subscribers = clients.open_clients(stack, broker.endpoint, client_ids)
+            (publisher,) = clients.open_clients(stack, broker.endpoint, [f"{token}p"])
+            stream = messages.plain(broker.endpoint.mqtt, topics, 0, 64, self.window)
+            source = Source(publisher, stream, self.window)
             for number, client in enumerate(subscribers):
-                generator.subscribe(client, filters[number :: self.connections], 0)
-            sinks = [Sink(client, source) for client in subscribers]
+                clients.subscribe(client, filters[number :: self.connections], 0)
+            sinks = [Sink(client, stream) for client in subscribers]
             loop = stack.enter_context(Loop([Lane([source], sinks, self.window, spread=True)]))
-            loop.run(plan.seconds / 10)
-            loop.latencies()
-            delivered = loop.delivered()
-            meter = Meter(broker)
-            loop.run(plan.seconds)
-            figures = meter.figures(loop.delivered() - delivered, loop.latencies(), part=f"{count:,} subscriptions")
+            figures = measured(broker, plan, loop, part=f"{count:,} subscriptions")
             loop.check_nothing_follows()
             return figures
-
-
-@dataclass(frozen=True)
-class Workload:
-    name: str  # as for --only
-    title: str  # may hold fields of Plan
-    kind: Kind
-    durable: bool = False  # the broker is started so that Sessions outlive its process
-    transport: Transport = Transport.TCP
-
-    def title_for(self, plan: Plan) -> str:
-        return self.title.format(**dataclasses.asdict(plan))
-
-    def run(self, broker: Broker, plan: Plan) -> list[Figures]:
-        """One round. Raises GeneratorError with one line that says what went wrong."""
-        try:
-            return self.kind.run(broker, plan)
-        except TooFewDescriptors:
-            raise
-        except (GeneratorError, TargetError) as error:
-            raise GeneratorError(f"{error}{broker.last_words()}") from None
-        except OSError as error:
-            raise GeneratorError(f"{type(error).__name__}: {error}{broker.last_words()}") from None
-
-
-# Measured over every transport.
-STREAM = Flow(1, 1, 1000)
-PAIRS = Flow(200, 200, 200, paired=True)
-FAN_OUT = Flow(1, 100, 100)
-
-WORKLOADS = (
-    Workload("one-to-one", "1 -> 1, QoS 0, 1000 under way", STREAM),
-    Workload("pairs", "200 -> 200, QoS 0, one under way each", PAIRS),
-    Workload("fan-in", "100 -> 1, QoS 0, 1000 under way in all", Flow(100, 1, 1000, burst=10)),
-    Workload("fan-out-100", "1 -> 100, QoS 0, 100 under way", FAN_OUT),
-    Workload("fan-out-1000", "1 -> 1000, QoS 0, 10 under way", Flow(1, 1000, 10)),
-    Workload("large", "1 -> 1, QoS 0, 64 KiB payload, 16 under way", Flow(1, 1, 16, payload=65536)),
-    Workload("qos1", "20 -> 20, QoS 1, 400 under way in all", Flow(20, 20, 400, paired=True, qos=1)),
-    Workload("qos2", "20 -> 20, QoS 2, 400 under way in all", Flow(20, 20, 400, paired=True, qos=2)),
-    Workload(
-        "durable",
-        "20 -> 20 persistent sessions, QoS 1, 400 under way in all, durable",
-        Flow(20, 20, 400, paired=True, qos=1, persistent=True),
-        durable=True,
-    ),
-    Workload("backlog", "{backlog:,} QoS 1 messages for an absent client, durable", Backlog(1000), durable=True),
-    Workload(
-        "subscriptions", "1 -> 9 that hold many subscriptions, 1 % wildcards, 1000 under way", Subscriptions(9, 1000)
-    ),
-    Workload("connects", "connect and disconnect, 16 under way", Connects(16)),
-    Workload("tls", "TLS, 1 -> 1, QoS 0, 1000 under way", STREAM, transport=Transport.TLS),
-    Workload("tls-pairs", "TLS, 200 -> 200, QoS 0, one under way each", PAIRS, transport=Transport.TLS),
-    Workload("tls-fan-out", "TLS, 1 -> 100, QoS 0, 100 under way", FAN_OUT, transport=Transport.TLS),
-    Workload("tls-connects", "TLS, connect and disconnect, one at a time", Connects(1), transport=Transport.TLS),
-    Workload("ws", "WebSocket, 1 -> 1, QoS 0, 1000 under way", STREAM, transport=Transport.WEBSOCKET),
-    Workload("ws-pairs", "WebSocket, 200 -> 200, QoS 0, one under way each", PAIRS, transport=Transport.WEBSOCKET),
-    Workload("ws-fan-out", "WebSocket, 1 -> 100, QoS 0, 100 under way", FAN_OUT, transport=Transport.WEBSOCKET),
-    Workload("idle", "{connections:,} idle connections", Idle()),
-    Workload("clocked", "{connections:,} connections, each publishing once a second, -> 1", Clocked()),
-)
