@@ -20,6 +20,7 @@ from ..wire.codes import (
     CONNECT,
     DISCONNECT,
     MQTT_3_1,
+    MQTT_3_1_1,
     PACKET_NAMES,
     PINGREQ,
     PUBACK,
@@ -62,6 +63,9 @@ MAX_OWED = 65_536
 #: Units of work that it takes to read a Topic Filter, and that a PUBLISH takes which does not go the quick way.
 READING = 3
 SLOWLY = 3
+
+#: The versions of MQTT that are served.
+SERVED = frozenset({MQTT_3_1, MQTT_3_1_1})
 
 NOT_ACCEPTED = "connection closed before it was accepted"
 
@@ -123,7 +127,7 @@ class Connection:
         self._exchange = exchange
         self._gatekeeper = gatekeeper
         self._transport = transport
-        self._decoder = Decoder(min(MAX_CONNECT, max_packet_size), holder=self)
+        self._decoder = Decoder(min(MAX_CONNECT, max_packet_size), holder=self, versions=SERVED)
         self._max_packet_size = max_packet_size
         self._give_up: GiveUp | None = None  # while others decide whether it may come in
         self._left: Iterator[Packet] | None = None  # packets that are decoded, and wait for its next turn

@@ -68,7 +68,7 @@ def check(data: bytes) -> None:
 
 def outcome(pieces: Iterable[bytes], version: int, max_size: int, limit: int) -> Outcome:
     """What the decoder makes of a stream that comes in these pieces."""
-    decoder = Decoder(max_size, version)
+    decoder = Decoder(max_size, version, versions=frozenset({MQTT_3_1, MQTT_3_1_1}))
     packets: list[Packet] = []
     fed = 0
     for piece in pieces:
