@@ -194,7 +194,9 @@ def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int, version
     if kind == CONNECT:
         connect = parse_connect(data, body, end, versions)
         if first not in _FIRST_BYTES and connect.version != MQTT_3_1:
-            raise _bad_first_byte(first)
+            error = _bad_first_byte(first)
+            error.level = MQTT_5 if connect.version == MQTT_5 else 0
+            raise error
         return first, connect
     if kind in (PINGREQ, DISCONNECT):
         if body != end:

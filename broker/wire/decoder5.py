@@ -28,7 +28,7 @@ from .codes import (
 )
 from .fields import packet_identifier, variable
 from .packets import Packet, parse_connect, parse_subscribe_5, parse_unsubscribe
-from .properties import known, published
+from .properties import Published, known, published
 from .stream import Stream
 
 # The first bytes that a client may send, PUBLISH aside [MQTT5-2.1.3-1] [MQTT5-3.6.1-1] [MQTT5-3.8.1-1]
@@ -62,8 +62,8 @@ class Version5(Stream):
     def _decode_5(self, limit: int) -> list[Packet]:
         """The next packets that are whole, as Decoder.decode gives them."""
         packets: list[Packet] = []
-        data = self._data
-        pos = self._pos
+        found: Published | None
+        data, pos = self._data, self._pos
         size = len(data)
         append = packets.append
         try:
@@ -80,17 +80,19 @@ class Version5(Stream):
                             at = pos + 4 + number
                             if at < end:
                                 section = data[at]
-                                if section:
+                                if not section:
+                                    if number:
+                                        append((0x30, data[pos + 4 : at], data[pos:end], 5 + number, 0, None))
+                                        pos = end
+                                        continue
+                                elif section < 128 and at + section < end:
                                     payload_at = at + 1 + section
-                                    found = known.get(data[at + 1 : payload_at])
-                                    if found and section < 128 and payload_at <= end and (number or found.alias):
+                                    key = data[at + 1 : payload_at]
+                                    found = known.get(key) or published(key)
+                                    if number or found.alias:
                                         append((0x30, data[pos + 4 : at], data[pos:end], payload_at - pos, 0, found))
                                         pos = end
                                         continue
-                                elif number:
-                                    append((0x30, data[pos + 4 : at], data[pos:end], 5 + number, 0, None))
-                                    pos = end
-                                    continue
                         elif length == 2:
                             if number and (first == 0x40 or first == 0x50 or first == 0x62 or first == 0x70):
                                 append((first, number, 0))
@@ -102,16 +104,14 @@ class Version5(Stream):
                                 (packet_id,) = _PACKET_ID(data, at - 2)
                                 section = data[at]
                                 payload_at = at + 1 + section
-                                found = known.get(data[at + 1 : payload_at]) if section else None
-                                if found:
-                                    right = section < 128 and payload_at <= end and (number or found.alias)
-                                else:
-                                    right = number and not section
-                                if packet_id and right:
-                                    topic = data[pos + 4 : at - 2]
-                                    append((first, topic, data[pos:end], payload_at - pos, packet_id, found))
-                                    pos = end
-                                    continue
+                                if packet_id and section < 128 and payload_at <= end:
+                                    key = data[at + 1 : payload_at]
+                                    found = (known.get(key) or published(key)) if section else None
+                                    if number or (found and found.alias):
+                                        topic = data[pos + 4 : at - 2]
+                                        append((first, topic, data[pos:end], payload_at - pos, packet_id, found))
+                                        pos = end
+                                        continue
                 next_pos = self._decode_any_5(packets, data, pos)
                 if next_pos is None:
                     return packets
@@ -120,11 +120,7 @@ class Version5(Stream):
                 pos = next_pos
         except ProtocolError as error:
             return self._fail(error, data, pos, packets)
-        if len(packets) < limit or pos == size:
-            self._data = data[pos:]  # a few bytes of the next packet shall not keep the whole block
-            self._pos = 0
-        else:
-            self._pos = pos
+        self._keep(data, pos, len(packets) < limit)
         return packets
 
     def _decode_any_5(self, packets: list[Packet], data: bytes, pos: int) -> int | None:

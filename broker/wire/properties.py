@@ -238,6 +238,13 @@ class Published(NamedTuple):
     forwardable: bool
 
 
+# What a client's PUBLISH may hold.
+_OF_PUBLISH = {
+    identifier: row
+    for identifier, row in PROPERTIES.items()
+    if PUBLISH in row.packets and identifier != SUBSCRIPTION_IDENTIFIER
+}
+
 #: Bytes of a section that may be remembered, and how many are: clients send the same ones again and again.
 MAX_KNOWN_SIZE = 256
 MAX_KNOWN = 1024
@@ -260,32 +267,28 @@ def published(section: bytes) -> Published:
 
 
 def _parse_publish(section: bytes) -> Published:
-    alias = at = pairs = behind = 0
+    alias = at = pairs = behind = seen = 0
     expiry: int | None = None
-    seen = set()
     pieces: list[bytes] = []
     end = len(section)
     while at < end:
         start = at
         identifier = section[at]
-        row = PROPERTIES.get(identifier)
-        if row is None:
-            raise _unknown(identifier, PUBLISH)
         if identifier == USER_PROPERTY:
-            _, at = checked_text(section, at + 1, end, row.name)
-            _, at = checked_text(section, at, end, row.name)  # [MQTT5-1.5.7-1]
+            at = _text_end(section, _text_end(section, at + 1, end, "User Property"), end, "User Property")
             pairs += 1
             if pairs > MAX_USER_PROPERTIES:
                 raise _too_many(PUBLISH)
             continue
-        if PUBLISH not in row.packets:
-            raise ProtocolError(f"PUBLISH with a {row.name}")  # 2.2.2.2
-        if identifier == SUBSCRIPTION_IDENTIFIER:
-            # [MQTT5-3.3.4-6]
-            raise ProtocolError("PUBLISH of a client with a Subscription Identifier", reason=ReasonCode.PROTOCOL_ERROR)
-        if identifier in seen:
+        row = _OF_PUBLISH.get(identifier)
+        if row is None:
+            raise _wrong_in_publish(identifier)
+        if seen >> identifier & 1:
             raise _twice(PUBLISH, row.name)
-        seen.add(identifier)
+        seen |= 1 << identifier
+        if identifier == CONTENT_TYPE:
+            at = _text_end(section, at + 1, end, row.name)  # [MQTT5-3.3.2-19]
+            continue
         value, at = _value(section, at + 1, end, row)
         if identifier == TOPIC_ALIAS:
             alias = value
@@ -301,6 +304,18 @@ def _parse_publish(section: bytes) -> Published:
     return Published(alias, expiry, b"".join(pieces), False)
 
 
+def _text_end(section: bytes, at: int, end: int, name: str) -> int:
+    """Where the UTF-8 Encoded String ends that begins at `at`. What is wrong with one is left to `checked_text`."""
+    start = at + 2
+    if start <= end:
+        stop = start + (section[at] << 8 | section[at + 1])
+        string = section[start:stop]
+        if stop <= end and string.isascii() and 0 not in string:
+            return stop
+    _, stop = checked_text(section, at, end, name)  # [MQTT5-1.5.7-1]
+    return stop
+
+
 # --- what is wrong -----------------------------------------------------------------------------------------------
 
 
@@ -310,6 +325,16 @@ def _place(packet: int) -> str:
 
 def _unknown(identifier: int, packet: int) -> ProtocolError:
     return ProtocolError(f"{_place(packet)} with an unknown property {identifier:#04x}")  # 2.2.2.2
+
+
+def _wrong_in_publish(identifier: int) -> ProtocolError:
+    row = PROPERTIES.get(identifier)
+    if row is None:
+        return _unknown(identifier, PUBLISH)
+    if identifier == SUBSCRIPTION_IDENTIFIER:
+        # [MQTT5-3.3.4-6]
+        return ProtocolError("PUBLISH of a client with a Subscription Identifier", reason=ReasonCode.PROTOCOL_ERROR)
+    return ProtocolError(f"PUBLISH with a {row.name}")  # 2.2.2.2
 
 
 def _twice(packet: int, name: str) -> ProtocolError:

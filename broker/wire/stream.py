@@ -107,6 +107,14 @@ class Stream:
         self._data = data
         self._pos = 0
 
+    def _keep(self, data: bytes, pos: int, drained: bool) -> None:
+        """Everything before `pos` is decoded; `drained`: and what follows is no whole packet."""
+        if drained or pos == len(data):
+            self._data = data[pos:]  # a few bytes of the next packet shall not keep the whole block
+            self._pos = 0
+        else:
+            self._pos = pos
+
     def _await(self, data: bytes, pos: int, end: int) -> None:
         """The packet at `pos` is not whole: keep what there is of it until `end` has arrived."""
         size = len(data)
