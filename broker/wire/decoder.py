@@ -71,8 +71,7 @@ class Decoder(Version5):
         if self.version == MQTT_5:
             return self._decode_5(limit)
         packets: list[Packet] = []
-        data = self._data
-        pos = self._pos
+        data, pos = self._data, self._pos
         size = len(data)
         append = packets.append
         try:

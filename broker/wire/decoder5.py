@@ -28,7 +28,7 @@ from .codes import (
 )
 from .fields import packet_identifier, variable
 from .packets import Packet, parse_connect, parse_subscribe_5, parse_unsubscribe
-from .properties import Published, known, published
+from .properties import known, published
 from .stream import Stream
 
 # The first bytes that a client may send, PUBLISH aside [MQTT5-2.1.3-1] [MQTT5-3.6.1-1] [MQTT5-3.8.1-1]
@@ -62,9 +62,7 @@ class Version5(Stream):
     def _decode_5(self, limit: int) -> list[Packet]:
         """The next packets that are whole, as Decoder.decode gives them."""
         packets: list[Packet] = []
-        found: Published | None
-        data, pos = self._data, self._pos
-        size = len(data)
+        data, pos, size = self._data, self._pos, len(self._data)
         append = packets.append
         try:
             for _ in range(limit):
@@ -86,11 +84,11 @@ class Version5(Stream):
                                         pos = end
                                         continue
                                 elif section < 128 and at + section < end:
-                                    payload_at = at + 1 + section
-                                    key = data[at + 1 : payload_at]
+                                    key = data[at + 1 : at + 1 + section]
                                     found = known.get(key) or published(key)
                                     if number or found.alias:
-                                        append((0x30, data[pos + 4 : at], data[pos:end], payload_at - pos, 0, found))
+                                        payload_at = 5 + number + section
+                                        append((0x30, data[pos + 4 : at], data[pos:end], payload_at, 0, found))
                                         pos = end
                                         continue
                         elif length == 2:
@@ -105,11 +103,10 @@ class Version5(Stream):
                                 section = data[at]
                                 payload_at = at + 1 + section
                                 if packet_id and section < 128 and payload_at <= end:
-                                    key = data[at + 1 : payload_at]
-                                    found = (known.get(key) or published(key)) if section else None
-                                    if number or (found and found.alias):
+                                    told = published(data[at + 1 : payload_at]) if section else None
+                                    if number or (told and told.alias):
                                         topic = data[pos + 4 : at - 2]
-                                        append((first, topic, data[pos:end], payload_at - pos, packet_id, found))
+                                        append((first, topic, data[pos:end], payload_at - pos, packet_id, told))
                                         pos = end
                                         continue
                 next_pos = self._decode_any_5(packets, data, pos)
