@@ -85,12 +85,14 @@ class Message:
 
     def frame5(self, left: int | None) -> bytes:
         """The whole PUBLISH at QoS 0."""
-        five = self._five or self._begin_5()
-        if five.frame is not None and five.left == left:
+        five = self._five
+        if five is None:
+            five = self._five = _Layouts5()
+        elif five.frame is not None and five.left == left:
             return five.frame
-        tail = self.tail5(left)
+        tail = b"\0" if left is None and not self.kept else self.tail5(left)
         head = publish_head_5(0x31 if self.retain else 0x30, self.topic, len(tail), len(self.payload))
-        frame = b"%b%b%b" % (head, tail, self.payload)
+        frame = head + tail + self.payload
         if not self.retain:
             five.frame = frame
         return frame
@@ -98,7 +100,9 @@ class Message:
     def head5(self, qos: int, left: int | None) -> bytes:
         """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which `tail5(left)` and the payload follow. It
         is the same whatever is left, unless that is None. DUP is 0."""
-        five = self._five or self._begin_5()
+        five = self._five
+        if five is None:
+            five = self._five = _Layouts5()
         head = five.head1 if qos == 1 else five.head2
         if head is None:
             first = (0x32 if qos == 1 else 0x34) | self.retain
@@ -118,7 +122,9 @@ class Message:
         """The properties, with their Property Length."""
         if left is None and not self.kept:
             return b"\0"  # [MQTT5-2.2.2-1]
-        five = self._five or self._begin_5()
+        five = self._five
+        if five is None:
+            five = self._five = _Layouts5()
         if five.tail is not None and five.left == left:
             return five.tail
         expiry = b"" if left is None else b"%c%b" % (MESSAGE_EXPIRY_INTERVAL, left.to_bytes(4, "big"))
@@ -129,19 +135,13 @@ class Message:
             five.frame = None
         return tail
 
-    def _begin_5(self) -> _Layouts5:
-        five = self._five = _Layouts5()
-        return five
-
 
 class _Layouts5:
-    """The layouts of MQTT 5.0, for a message that goes to somebody who speaks it."""
+    """The layouts of MQTT 5.0, for a message that goes to somebody who speaks it. One is made for each such message:
+    so without what would have to be set at once."""
 
-    __slots__ = ("frame", "head1", "head2", "left", "tail")
-
-    def __init__(self) -> None:
-        self.frame: bytes | None = None
-        self.head1: bytes | None = None
-        self.head2: bytes | None = None
-        self.left: int | None = None  # what `tail` and `frame` say
-        self.tail: bytes | None = None
+    frame: bytes | None = None
+    head1: bytes | None = None
+    head2: bytes | None = None
+    left: int | None = None  # what `tail` and `frame` say
+    tail: bytes | None = None
