@@ -228,6 +228,9 @@ def _published(data: bytes, topic: bytes, payload: bytes, packet_id: int = 0) ->
 
 _Will = tuple[bytes, bytes, int, bool]
 
+#: What a CONNECT says in MQTT 5.0 only, as it is meant where it is left out.
+_MQTT_5_LEFT_OUT = (65_535, 0, 0, 0, False, True, None, b"", ())
+
 
 def _connected(
     client_id: str = "c",
@@ -240,7 +243,8 @@ def _connected(
     version: int = MQTT_3_1_1,
     bridge: bool = False,
 ) -> tuple[int, tuple[Any, ...]]:
-    return 0x10, (version, client_id, clean, keep_alive, will, username, password, bridge)
+    told = None if will is None else (*will, 0, None, b"")
+    return 0x10, (version, client_id, clean, keep_alive, told, username, password, bridge, *_MQTT_5_LEFT_OUT)
 
 
 def _connects() -> list[Vector]:

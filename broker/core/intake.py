@@ -15,13 +15,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..wire.codes import ProtocolError
+from ..wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError
 from ..wire.decoder import Decoder
 from ..wire.packets import Packet
 from .exchange import Exchange
 from .ports import Transport
 
 CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
+
+#: The versions of MQTT that are served.
+SERVED = frozenset({MQTT_3_1, MQTT_3_1_1})
 
 #: Bytes of a packet that is not whole yet which count as a sign of life: a large one may take its time, but must go on.
 PROGRESS = 1024
@@ -69,7 +72,7 @@ class Intake(ABC):
         self.known = exchange.router.known
         self.state = CONNECTING
         self._transport = transport
-        self._decoder = Decoder(max_size, holder=self)
+        self._decoder = Decoder(max_size, holder=self, versions=SERVED)
         self.handlers, self._violated = first
         self._left: Iterator[Packet] | None = None  # packets that are decoded, and wait for its next turn
         self._work: Iterator[None] | None = None  # a packet that is worked on over several turns

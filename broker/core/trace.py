@@ -35,7 +35,8 @@ def watch(connection: Connection, log: Log) -> None:
             transport = transport.below
         if not log.debugging:
             return decoder.become(Decoder(decoder.max_size)), transport
-        return decoder.become(TracedDecoder(decoder.max_size, log, who)), TracedTransport(transport, log, who)
+        traced = decoder.become(TracedDecoder(decoder.max_size, log, who))
+        return traced, TracedTransport(transport, log, who, lambda: traced.version)
 
     connection.put_around(layers)
 
@@ -63,10 +64,12 @@ class TracedDecoder(Decoder):
 class TracedTransport:
     """Implements core.ports.Transport on another one, and tells what is handed to it."""
 
-    def __init__(self, below: Transport, log: Log, who: Who) -> None:
+    def __init__(self, below: Transport, log: Log, who: Who, version: Callable[[], int]) -> None:
+        """`version` gives the protocol level that is spoken."""
         self.below = below
         self._log = log
         self._who = who
+        self._version = version
         self.out = below.out
         self.peer = below.peer
 
@@ -92,5 +95,5 @@ class TracedTransport:
         if not self.out:
             return
         who = self._who()
-        for event, fields in describe_sent(b"".join(self.out)):
+        for event, fields in describe_sent(b"".join(self.out), self._version()):
             self._log.debug(event, **{**who, **fields})

@@ -1,24 +1,22 @@
 """Cuts a stream of bytes into packets.
 
-Owns: the fixed header, packet boundaries, and what of a packet has arrived. Must not know: what a packet does, or
-whether this is the moment for it.
+Owns: the fixed header and packet boundaries of MQTT 3.1.1 and 3.1, and which version is read. Must not know: what a
+packet does, or whether this is the moment for it; how MQTT 5.0 is read (decoder5); how bytes are kept (stream).
 
-Rules of the house: the stream may arrive in any pieces, and gives the same packets, or the same one ProtocolError
-behind the same packets. Nothing is allocated because a header announces it: memory grows only with what arrived.
-A piece is never copied together with more than some kilobytes that came before it, but for once when the packet is
-whole: what a packet costs grows with its pieces, not with their square.
+Rule of the house: the stream may arrive in any pieces, and gives the same packets, or the same one ProtocolError behind
+the same packets.
 """
 
 from __future__ import annotations
 
 from struct import Struct
-from typing import Protocol
 
 from .codes import (
+    AUTH,
     CONNECT,
     DISCONNECT,
     MQTT_3_1,
-    MQTT_3_1_1,
+    MQTT_5,
     PACKET_NAMES,
     PINGREQ,
     PUBACK,
@@ -28,8 +26,11 @@ from .codes import (
     UNSUBSCRIBE,
     ProtocolError,
 )
+from .decoder5 import Version5
 from .encoder import remaining_length
+from .fields import packet_identifier
 from .packets import Packet, parse_connect, parse_subscribe, parse_unsubscribe
+from .stream import Stream
 
 # The first bytes that a client may send, PUBLISH aside [MQTT-2.2.2-1]. PUBREL, SUBSCRIBE and UNSUBSCRIBE carry the
 # flags 0010 [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1], the others 0000.
@@ -48,95 +49,17 @@ _CONNECTS = frozenset(range(0x10, 0x20)) - {0x16}
 _HEAD = Struct(">BBH").unpack_from
 _PACKET_ID = Struct(">H").unpack_from
 
-# Bytes that may be copied again at the next read; more than that is collected, and joined once.
-_SMALL = 4096
 
+class Decoder(Version5):
+    """Turns what one client sends into packets (their shapes: broker.wire.packets)."""
 
-class Holder(Protocol):
-    """Whose packets they are."""
-
-    def hold(self, change: int) -> None:
-        """So many bytes more are held of a packet that is not whole, or less."""
-
-
-class Decoder:
-    """Turns what one client sends into packets (their shapes: broker.wire.packets).
-
-    `max_size` is the largest whole packet, header included, in bytes, 129 at least (shorter ones are not measured);
-    `version` the protocol level spoken. Both may be changed at any time, and hold from the next packet on.
-    """
-
-    __slots__ = (
-        "_chunks", "_data", "_held", "_holder", "_missing", "_pos", "error", "max_size", "offending", "version",
-    )  # fmt: skip
-
-    def __init__(self, max_size: int, version: int = MQTT_3_1_1, holder: Holder | None = None) -> None:
-        """`holder` hears what is held of large packets; small ones are not worth the telling."""
-        self._holder = holder
-        self._held = 0  # what it knows of
-        self.max_size = max_size
-        self.version = version
-        self._data = b""
-        self._pos = 0
-        self._chunks: list[bytes] | None = None  # what has come of a packet that spans many reads
-        self._missing = 0  # how many bytes it lacks
-        self.error: ProtocolError | None = None
-        self.offending = b""  #: how the packet begins that is malformed
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that have arrived and are not decoded yet."""
-        size = len(self._data) - self._pos
-        if self._chunks is not None:
-            size += sum(map(len, self._chunks))
-        return size
-
-    @property
-    def block(self) -> int:
-        """Bytes of what came last, decoded or not, that are still in memory."""
-        return len(self._data)
-
-    @property
-    def announced(self) -> int:
-        """How large the packet will be of which a part is held; 0 if there is none, or a small one."""
-        return 0 if self._chunks is None else self._held + self._missing
-
-    def drop(self) -> None:
-        """Forget all that has come: nobody wants it any more."""
-        self._data, self._pos, self._chunks = b"", 0, None
-        self._hold(-self._held)
-        self._holder = None
-
-    def _hold(self, change: int) -> None:
-        self._held += change
-        if change and self._holder is not None:
-            self._holder.hold(change)
+    __slots__ = ()
 
     def become(self, other: Decoder) -> Decoder:
         """Let `other` go on where this one stands."""
-        for name in Decoder.__slots__:
+        for name in Stream.__slots__:
             setattr(other, name, getattr(self, name))
         return other
-
-    def feed(self, data: bytes) -> None:
-        """Take what has just arrived."""
-        chunks = self._chunks
-        if chunks is not None:
-            if len(chunks[-1]) + len(data) < _SMALL:
-                chunks[-1] += data  # a packet that trickles in shall not cost an object per byte
-            else:
-                chunks.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
-                self._hold(len(data))
-                return  # the packet is not whole yet: joining now would copy its beginning once per read
-            data = b"".join(chunks)
-            self._chunks = None
-            self._hold(-self._held)
-        elif self._pos < len(self._data):
-            data = self._data[self._pos :] + data
-        self._data = data
-        self._pos = 0
 
     def decode(self, limit: int) -> list[Packet]:
         """The next packets that are whole, `limit` of them at most; an empty list when more bytes are needed.
@@ -145,9 +68,10 @@ class Decoder:
         """
         if self.error is not None:
             raise self.error
+        if self.version == MQTT_5:
+            return self._decode_5(limit)
         packets: list[Packet] = []
-        data = self._data
-        pos = self._pos
+        data, pos = self._data, self._pos
         size = len(data)
         append = packets.append
         try:
@@ -187,12 +111,7 @@ class Decoder:
                     break
                 pos = next_pos
         except ProtocolError as error:
-            self.error = error
-            self.offending = data[pos : pos + 32]
-            self._data, self._pos, self._chunks = b"", 0, None
-            if not packets:
-                raise
-            return packets
+            return self._fail(error, data, pos, packets)
         if pos == size:
             self._data = b""
             self._pos = 0
@@ -226,7 +145,7 @@ class Decoder:
                 return pos
         end = body + length
         if end - pos > self.max_size:
-            raise ProtocolError(f"a packet of {end - pos} bytes, over the limit of {self.max_size} (max_packet_size)")
+            raise self._too_large(end - pos)
         kind = first >> 4
         if kind == PUBLISH:
             if first & 6 == 0:
@@ -244,21 +163,10 @@ class Decoder:
         if kind == PUBLISH:
             packets.append(_publish(first, data, pos, body, end))
         elif PUBACK <= kind <= PUBCOMP:
-            packets.append((first, _packet_id(kind, data, body)))
+            packets.append((first, packet_identifier(kind, data, body)))
         else:
-            packets.append(_parse_rare(kind, first, data, body, end))
+            packets.append(_parse_rare(kind, first, data, body, end, self.versions))
         return end
-
-    def _await(self, data: bytes, pos: int, end: int) -> None:
-        """The packet at `pos` is not whole: keep what there is of it until `end` has arrived."""
-        size = len(data)
-        if size - pos < _SMALL:
-            self._data, self._pos = data[pos:], 0
-        else:
-            self._chunks = [data[pos:]]
-            self._missing = end - size
-            self._data, self._pos = b"", 0
-            self._hold(size - pos)
 
 
 def _publish(first: int, data: bytes, pos: int, body: int, end: int) -> Packet:
@@ -273,7 +181,7 @@ def _publish(first: int, data: bytes, pos: int, body: int, end: int) -> Packet:
     if payload_at > end:
         raise ProtocolError("PUBLISH ends before its payload begins")
     if first & 6:
-        packet_id = _packet_id(PUBLISH, data, topic_end)
+        packet_id = packet_identifier(PUBLISH, data, topic_end)
     frame = data[pos:end]
     if body - pos > 2 and data[body - 1] == 0:
         # A Remaining Length longer than need be. The frame may go out again, so it is put right here.
@@ -281,18 +189,13 @@ def _publish(first: int, data: bytes, pos: int, body: int, end: int) -> Packet:
     return first, data[topic_at:topic_end], frame, len(frame) - (end - payload_at), packet_id
 
 
-def _packet_id(kind: int, data: bytes, pos: int) -> int:
-    packet_id = (data[pos] << 8) | data[pos + 1]
-    if packet_id == 0:
-        raise ProtocolError(f"{PACKET_NAMES[kind]} with Packet Identifier 0")  # [MQTT-2.3.1-1]
-    return packet_id
-
-
-def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Packet:
+def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int, versions: frozenset[int]) -> Packet:
     if kind == CONNECT:
-        connect = parse_connect(data, body, end)
+        connect = parse_connect(data, body, end, versions)
         if first not in _FIRST_BYTES and connect.version != MQTT_3_1:
-            raise _bad_first_byte(first)
+            error = _bad_first_byte(first)
+            error.level = MQTT_5 if connect.version == MQTT_5 else 0
+            raise error
         return first, connect
     if kind in (PINGREQ, DISCONNECT):
         if body != end:
@@ -300,7 +203,7 @@ def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Pack
         return (first,)
     if end - body < 2:
         raise ProtocolError(f"{PACKET_NAMES[kind]} ends before its Packet Identifier")
-    packet_id = _packet_id(kind, data, body)
+    packet_id = packet_identifier(kind, data, body)
     if kind == SUBSCRIBE:
         return first, packet_id, parse_subscribe(data, body + 2, end)
     assert kind == UNSUBSCRIBE
@@ -310,6 +213,8 @@ def _parse_rare(kind: int, first: int, data: bytes, body: int, end: int) -> Pack
 def _bad_first_byte(first: int) -> ProtocolError:
     kind = first >> 4
     name = PACKET_NAMES[kind]
+    if kind == AUTH:
+        return ProtocolError(f"{name}, which only MQTT 5.0 has")  # [MQTT-2.2.2-2]
     if any(known >> 4 == kind for known in _FIRST_BYTES):
         return ProtocolError(f"{name} with header flags {first & 15:04b}")  # [MQTT-2.2.2-2] [MQTT-3.14.1-1]
     return ProtocolError(f"{name} sent by a client")

@@ -3,7 +3,12 @@
 Owns: the layouts of one message, each built at most once however many clients receive it. Must not know: the clients.
 """
 
+from __future__ import annotations
+
 from .encoder import publish_head
+from .encoder5 import publish_head as publish_head_5
+from .encoder5 import section
+from .properties import MESSAGE_EXPIRY_INTERVAL
 
 
 class Message:
@@ -11,25 +16,44 @@ class Message:
 
     `qos` is the one it was published with; who receives it at a lower one takes the layout of that QoS. `retain` is
     the flag as delivered: set only where a retained message answers a new subscription [MQTT-3.3.1-8] [MQTT-3.3.1-9].
+    `kept` are its properties, encoded, without its expiry and its topic's alias; Subscription Identifiers may stand in
+    front of them, where it is made for one receiver. `expires` is the date at which it is no longer to be delivered.
     `body_id` belongs to the store: where it keeps a payload that is shared between queues, 0 if it does not.
+
+    A layout of MQTT 5.0 is asked for with `left`, the seconds until then, None for a message that does not expire.
     """
 
-    __slots__ = ("_frame", "_head1", "_head2", "body_id", "holders", "payload", "qos", "retain", "size", "topic")
+    __slots__ = (
+        "_five", "_frame", "_head1", "_head2", "body_id", "expires", "holders", "kept", "payload", "qos", "retain",
+        "size", "topic",
+    )  # fmt: skip
 
     def __init__(
-        self, topic: bytes, payload: bytes, qos: int, retain: bool = False, head1: bytes | None = None
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool = False,
+        head1: bytes | None = None,
+        kept: bytes = b"",
+        expires: float | None = None,
     ) -> None:
         """`head1`: what `head(1)` would build, if it is known already."""
         self.topic = topic
         self.payload = payload
         self.qos = qos
         self.retain = retain
-        self.size = len(topic) + len(payload)  #: what it counts for against limits in bytes
+        self.kept = kept
+        self.expires = expires
+        self.size = len(topic) + len(payload) + len(kept)  #: what it counts for against limits in bytes
         self.body_id = 0
         self.holders = 0  #: in how many queues it waits in memory
         self._frame: bytes | None = None
         self._head1 = head1
         self._head2: bytes | None = None
+        self._five: _Layouts5 | None = None
+
+    # --- MQTT 3.1.1 ---
 
     def frame(self) -> bytes:
         """The whole PUBLISH at QoS 0."""
@@ -56,3 +80,68 @@ class Message:
         """The same with DUP set, for what is sent again [MQTT-3.3.1-1]."""
         head = self.head(qos)
         return b"%c%b" % (head[0] | 8, head[1:])
+
+    # --- MQTT 5.0 ---
+
+    def frame5(self, left: int | None) -> bytes:
+        """The whole PUBLISH at QoS 0."""
+        five = self._five
+        if five is None:
+            five = self._five = _Layouts5()
+        elif five.frame is not None and five.left == left:
+            return five.frame
+        tail = b"\0" if left is None and not self.kept else self.tail5(left)
+        head = publish_head_5(0x31 if self.retain else 0x30, self.topic, len(tail), len(self.payload))
+        frame = head + tail + self.payload
+        if not self.retain:
+            five.frame = frame
+        return frame
+
+    def head5(self, qos: int, left: int | None) -> bytes:
+        """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which `tail5(left)` and the payload follow. It
+        is the same whatever is left, unless that is None. DUP is 0."""
+        five = self._five
+        if five is None:
+            five = self._five = _Layouts5()
+        head = five.head1 if qos == 1 else five.head2
+        if head is None:
+            first = (0x32 if qos == 1 else 0x34) | self.retain
+            head = publish_head_5(first, self.topic, len(self.tail5(left)), len(self.payload))
+            if qos == 1:
+                five.head1 = head
+            else:
+                five.head2 = head
+        return head
+
+    def repeated_head5(self, qos: int, left: int | None) -> bytes:
+        """The same with DUP set, for what is sent again [MQTT5-3.3.1-1]."""
+        head = self.head5(qos, left)
+        return b"%c%b" % (head[0] | 8, head[1:])
+
+    def tail5(self, left: int | None) -> bytes:
+        """The properties, with their Property Length."""
+        if left is None and not self.kept:
+            return b"\0"  # [MQTT5-2.2.2-1]
+        five = self._five
+        if five is None:
+            five = self._five = _Layouts5()
+        if five.tail is not None and five.left == left:
+            return five.tail
+        expiry = b"" if left is None else b"%c%b" % (MESSAGE_EXPIRY_INTERVAL, left.to_bytes(4, "big"))
+        tail = section(expiry + self.kept)  # [MQTT5-3.3.2-6]
+        if not self.retain:
+            five.tail = tail
+            five.left = left
+            five.frame = None
+        return tail
+
+
+class _Layouts5:
+    """The layouts of MQTT 5.0, for a message that goes to somebody who speaks it. One is made for each such message:
+    so without what would have to be set at once."""
+
+    frame: bytes | None = None
+    head1: bytes | None = None
+    head2: bytes | None = None
+    left: int | None = None  # what `tail` and `frame` say
+    tail: bytes | None = None

@@ -16,7 +16,10 @@ import pytest
 from broker.core.session import Session
 from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscriptions
+from broker.wire import decoder5, properties
+from broker.wire.codes import ProtocolError
 from broker.wire.decoder import Decoder
+from broker.wire.properties import Published
 from tests.broker_process import ROOT, environment
 from tests.fuzz import decoding, dialogue, in_process
 from tests.fuzz.mutation import mutated
@@ -56,6 +59,23 @@ def test_a_decoder_that_forgets_a_byte_is_found(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Decoder, "feed", forgetful)
     with pytest.raises(AssertionError, match="cut at"):
+        some(decoding.check, decoding.seeds(), 1_000)
+
+
+def test_a_reader_of_properties_that_loses_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(section: bytes) -> Published:
+        told = properties._parse_publish(section)
+        return told._replace(kept=told.kept[: -len(told.kept) // 2])
+
+    monkeypatch.setattr(decoder5, "published", careless)
+    with pytest.raises((AssertionError, ProtocolError)):
+        some(decoding.check, decoding.seeds(), 1_000)
+
+
+def test_a_writer_of_properties_that_forgets_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = properties.encode
+    monkeypatch.setattr(properties, "encode", lambda values: encode(dict(list(values.items())[1:])))
+    with pytest.raises(AssertionError):
         some(decoding.check, decoding.seeds(), 1_000)
 
 

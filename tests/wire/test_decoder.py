@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from broker.wire.codes import MAX_REMAINING_LENGTH, MQTT_3_1, MQTT_3_1_1, ProtocolError
 from broker.wire.decoder import Decoder
-from broker.wire.packets import Filters, Packet
+from broker.wire.packets import Connect, Filters, Packet
 from tests.vectors import (
     DISCONNECT,
     MALFORMED,
@@ -45,7 +45,7 @@ def decode(
     pieces: Iterable[bytes], version: int = MQTT_3_1_1, *, limit: int = 1_000, max_size: int = NO_LIMIT
 ) -> Outcome:
     """What a decoder makes of a stream that comes in these pieces, as the connection asks it: after each."""
-    decoder = Decoder(max_size, version)
+    decoder = Decoder(max_size, version, versions=frozenset({MQTT_3_1, MQTT_3_1_1}))
     packets: list[Packet] = []
     for piece in pieces:
         decoder.feed(piece)
@@ -412,5 +412,5 @@ def test_connect_waits_for_all_of_it() -> None:
         decoder.feed(data[at : at + 1])
         assert decoder.decode(1) == []
     decoder.feed(data[-1:] + subscribe(1, (b"a", 0)) + packet(PUBACK, number(1)))
-    assert decoder.decode(1) == [(0x10, (4, "c", True, 60, None, "u", None, False))]
+    assert decoder.decode(1) == [(0x10, Connect(4, "c", True, 60, None, "u", None))]
     assert decoder.decode(5) == [(0x82, 1, [(b"a", 0)]), (0x40, 1)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.wire import encoder
+from broker.wire import encoder, encoder5
+from broker.wire.codes import ProtocolError
 from broker.wire.decoder import Decoder
 from broker.wire.describe import MAX_SHOWN, Fields, describe_received, describe_sent
 from tests.raw_client import (
@@ -20,7 +21,20 @@ from tests.raw_client import (
     subscribe,
     unsubscribe,
 )
-from tests.vectors import VECTORS
+from tests.vectors import VECTORS, string
+from tests.vectors5 import (
+    VECTORS5,
+    ack5,
+    auth5,
+    connect5,
+    disconnect5,
+    four,
+    publish5,
+    section,
+    subscribe5,
+    unsubscribe5,
+    user,
+)
 
 RECEIVED: list[tuple[bytes, str, Fields]] = [
     (
@@ -130,3 +144,105 @@ def test_whatever_can_come_can_be_described() -> None:
             assert event.startswith("received ")
             count += 1
     assert count > 100
+
+
+# --- MQTT 5.0 ----------------------------------------------------------------------------------------------------
+
+METHOD = b"\x15" + string(b"SCRAM-SHA-256")
+STRING = b"\x1f" + string(b"because")
+
+RECEIVED_5: list[tuple[bytes, str, Fields]] = [
+    (connect5(b"c"), "received CONNECT", {"client": "c", "version": "5.0", "clean": True, "keep_alive": 60}),
+    (
+        connect5(
+            b"c", b"\x11" + four(10), b"\x21\0\5", b"\x17\0", METHOD, b"\x16" + string(b"secret"),
+            user(b"a", b"secret"),
+            flags=0x46, will=section(b"\x18" + four(5), b"\x02" + four(6)) + string(b"w") + string(b"secret"),
+            rest=string(b"secret"),
+        ),
+        "received CONNECT",
+        {
+            "client": "c", "version": "5.0", "clean": True, "keep_alive": 60, "password": "given", "will_topic": b"w",
+            "will_qos": 0, "will_retain": False, "will_payload_size": 6, "will_delay": 5, "will_expiry": 6,
+            "receive_maximum": 5, "session_expiry": 10, "request_problem": False, "auth_method": "SCRAM-SHA-256",
+            "user_properties": 1,
+        },
+    ),
+    (publish5(b"a/b", b"secret"), "received PUBLISH", {"topic": b"a/b", "qos": 0, "payload_size": 6}),
+    (
+        publish5(
+            b"", b"secret", b"\x23\0\7", b"\x02" + four(60), b"\x03" + string(b"text"), b"\x09" + string(b"secret"),
+            user(b"a", b"secret"), user(b"b", b"secret"), qos=1, packet_id=7,
+        ),
+        "received PUBLISH",
+        {
+            "packet_id": 7, "topic": b"", "qos": 1, "payload_size": 6, "topic_alias": 7, "message_expiry_interval": 60,
+            "content_type": "text", "correlation_data_size": 6, "user_properties": 2,
+        },
+    ),
+    (ack5(0x40, 7, 0x10), "received PUBACK", {"packet_id": 7, "reason": "0x10"}),
+    (puback(7), "received PUBACK", {"packet_id": 7, "reason": "0x00"}),
+    (subscribe5(7, (b"a", 0), (b"b", 0x2E), properties=section(b"\x0b\x05")), "received SUBSCRIBE",
+     {"packet_id": 7, "subscription_identifier": 5,
+      "filters": b"a:0, b:2 no-local retain-as-published retain-handling=2"}),
+    (unsubscribe5(7, b"a", b"b"), "received UNSUBSCRIBE", {"packet_id": 7, "filters": b"a, b"}),
+    (PINGREQ, "received PINGREQ", {}),
+    (DISCONNECT, "received DISCONNECT", {"reason": "0x00"}),
+    (disconnect5(4, b"\x11" + four(0)), "received DISCONNECT", {"reason": "0x04", "session_expiry": 0}),
+    (auth5(0x18, METHOD, b"\x16" + string(b"secret")), "received AUTH",
+     {"reason": "0x18", "method": "SCRAM-SHA-256", "data_size": 6}),
+]  # fmt: skip
+
+SENT_5: list[tuple[bytes, str, Fields]] = [
+    (encoder5.connack(0, True, b"\x21\0\x0a" + b"\x16" + string(b"secret")), "sent CONNACK",
+     {"reason": "0x00", "session_present": True, "receive_maximum": 10, "authentication_data_size": 6}),
+    (encoder5.connack(0x87, False), "sent CONNACK", {"reason": "0x87", "session_present": False}),
+    (publish5(b"a/b", b"secret"), "sent PUBLISH", {"topic": b"a/b", "qos": 0, "payload_size": 6}),
+    (publish5(b"a/b", b"x" * 20_000, b"\x0b\1\x0b\2", b"\x02" + four(5), qos=1, packet_id=7, retain=True, dup=True),
+     "sent PUBLISH",
+     {"packet_id": 7, "topic": b"a/b", "qos": 1, "dup": True, "retain": True, "payload_size": 20_000,
+      "subscription_identifier": b"1, 2", "message_expiry_interval": 5}),
+    (encoder5.ack(0x40, 7), "sent PUBACK", {"packet_id": 7, "reason": "0x00"}),
+    (encoder5.ack(0x50, 7, 0x97), "sent PUBREC", {"packet_id": 7, "reason": "0x97"}),
+    (encoder5.ack(0x62, 7, 0x92, STRING), "sent PUBREL",
+     {"packet_id": 7, "reason": "0x92", "reason_string": "because"}),
+    (encoder5.suback(7, [0, 0x87]), "sent SUBACK", {"packet_id": 7, "reasons": b"0, 135"}),
+    (encoder5.unsuback(7, [17], STRING), "sent UNSUBACK",
+     {"packet_id": 7, "reasons": b"17", "reason_string": "because"}),
+    (encoder.PINGRESP, "sent PINGRESP", {}),
+    (encoder5.disconnect(), "sent DISCONNECT", {"reason": "0x00"}),
+    (encoder5.disconnect(0x9D, b"\x1c" + string(b"other")), "sent DISCONNECT",
+     {"reason": "0x9d", "server_reference": "other"}),
+    (encoder5.auth(0x18, METHOD), "sent AUTH", {"reason": "0x18", "authentication_method": "SCRAM-SHA-256"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "event", "fields"), RECEIVED_5)
+def test_what_is_received_in_5_0(data: bytes, event: str, fields: Fields) -> None:
+    decoder = Decoder(1 << 20, 5)
+    decoder.feed(data)
+    (packet,) = decoder.decode(10)
+    described = describe_received(packet)
+    assert described == (event, fields)
+    assert "secret" not in str(described)
+
+
+def test_what_is_sent_in_5_0() -> None:
+    assert [list(describe_sent(data, 5)) for data, *_ in SENT_5] == [[one[1:]] for one in map(tuple, SENT_5)]
+    assert list(describe_sent(b"".join(one[0] for one in SENT_5), 5)) == [one[1:] for one in SENT_5]
+
+
+def test_whatever_can_come_in_5_0_can_be_described() -> None:
+    count = 0
+    for vector in VECTORS5:
+        decoder = Decoder(1 << 29, 5)
+        decoder.feed(vector.data)
+        try:
+            packets = decoder.decode(1000)
+        except ProtocolError:
+            continue
+        for packet in packets:
+            event, _ = describe_received(packet)
+            assert event.startswith("received ")
+            count += 1
+    assert count > 300

@@ -191,3 +191,32 @@ def steps(function: Callable[..., object], *arguments: object) -> int:
 def test_matching_takes_linear_time(topic_filter: Callable[[int], bytes], topic: Callable[[int], bytes]) -> None:
     short, long = (steps(matches, topic_filter(n), topic(n)) for n in (200, 400))
     assert 200 <= short <= long <= 2 * short
+
+
+# --- Shared Subscriptions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "expected"),
+    [
+        (b"$share/g/a", (b"g", b"a")),
+        (b"$share/g/a/+/#", (b"g", b"a/+/#")),
+        (b"$share/g//", (b"g", b"/")),
+        (b"$share/$g/$SYS/#", (b"$g", b"$SYS/#")),
+        (b"$share/g/$share/h/a", (b"g", b"$share/h/a")),
+        (b"$share", None),
+        (b"$share/", None),
+        (b"$share/g", None),
+        (b"$share/g/", None),
+        (b"$share//a", None),
+        (b"$share/+/a", None),
+        (b"$share/#/a", None),
+        (b"$shared/g/a", None),
+        (b"share/g/a", None),
+    ],
+)
+def test_a_shared_subscription_names_a_group_and_a_filter(
+    topic_filter: bytes, expected: tuple[bytes, bytes] | None
+) -> None:
+    """[MQTT-4.8.2-1] [MQTT-4.8.2-2]"""
+    assert topics.split_share(topic_filter) == expected
