@@ -11,20 +11,43 @@ class Message:
 
     `qos` is the one it was published with; who receives it at a lower one takes the layout of that QoS. `retain` is
     the flag as delivered: set only where a retained message answers a new subscription [MQTT-3.3.1-8] [MQTT-3.3.1-9].
-    `body_id` belongs to the store: where it keeps a payload that is shared between queues, 0 if it does not.
+    `kept` are the MQTT 5.0 properties that belong to it, encoded, without their length in front. `body_id` belongs to
+    the store: where it keeps a payload that is shared between queues, 0 if it does not.
     """
 
-    __slots__ = ("_frame", "_head1", "_head2", "body_id", "holders", "payload", "qos", "retain", "size", "topic")
+    __slots__ = (
+        "_frame",
+        "_head1",
+        "_head2",
+        "body_id",
+        "expires",
+        "holders",
+        "kept",
+        "payload",
+        "qos",
+        "retain",
+        "size",
+        "topic",
+    )
 
     def __init__(
-        self, topic: bytes, payload: bytes, qos: int, retain: bool = False, head1: bytes | None = None
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool = False,
+        head1: bytes | None = None,
+        kept: bytes = b"",
+        expires: float | None = None,
     ) -> None:
         """`head1`: what `head(1)` would build, if it is known already."""
         self.topic = topic
         self.payload = payload
         self.qos = qos
         self.retain = retain
-        self.size = len(topic) + len(payload)  #: what it counts for against limits in bytes
+        self.kept = kept
+        self.expires = expires  #: when it is no longer delivered: a date as those of sessions; None: never
+        self.size = len(topic) + len(payload) + len(kept)  #: what it counts for against limits in bytes
         self.body_id = 0
         self.holders = 0  #: in how many queues it waits in memory
         self._frame: bytes | None = None
