@@ -15,10 +15,10 @@ from broker.core.clock import Clock
 from broker.core.exchange import Exchange
 from broker.core.journal import RETRY, Journal
 from broker.core.limits import Limits
-from broker.core.ports import Batch, StoreError, WillRecord
+from broker.core.ports import Batch, StoreError
 from broker.core.queue import StoredQueue
 from broker.core.timers import Timers
-from broker.storage.packing import LARGE, LARGE_KEPT
+from broker.storage.packing import LARGE
 from broker.storage.place import FILE_NAME
 from broker.storage.sqlite import DataError, SqliteStore
 from broker.wire.message import Message
@@ -51,7 +51,7 @@ class View(NamedTuple):
     sessions: dict[int, Kept]
     queues: dict[int, list[Queued]]
     retained: dict[bytes, KeptRetained]
-    wills: dict[int, WillRecord]
+    wills: dict[int, object]
 
 
 def view(store: SqliteStore) -> View:
@@ -74,7 +74,7 @@ def before() -> Batch:
 
 def after() -> Batch:
     """Touches every table, and every way to change it."""
-    big, _ = delivery(b"new", b"y" * LARGE, 2, kept=b"p" * LARGE_KEPT, expires=7.5)
+    big, _ = delivery(b"new", b"y" * LARGE, 2, kept=b"p" * LARGE, expires=7.5)
     copy, _ = delivery(b"new", big.payload, 2, kept=b"\x0b\x01")
     return batch(
         forgotten=[3],
