@@ -197,7 +197,8 @@ class SqliteStore:
             self._write_sessions(batch, gone)
             self._write_queues([changes for changes in batch.queues if changes.session not in gone], queued)
             retained.write(db, batch.retained)
-            wills.write(db, batch.wills)
+            if batch.wills:
+                wills.write(db, batch.wills)
             if batch.clock is not None:
                 at, wall, pauses = batch.clock
                 packed = pack_numbers("d", [number for pause in pauses for number in pause])
