@@ -10,6 +10,7 @@ import pytest
 from broker.core.ports import OF_A_GROUP
 from broker.storage.packing import BLOCK_SIZE, LARGE, LARGE_KEPT, LARGE_RETAINED, SEGMENT_COUNT
 from broker.wire.message import Message
+from tests.raw_client import text
 from tests.storage.store_tools import (
     NO_LIMIT,
     Box,
@@ -36,7 +37,8 @@ from tests.storage.store_tools import (
 #: A date as those of core/clock.py, with all the digits that a float has.
 DATE = 1_800_000_000.123456
 
-PROPERTIES = [b"", b"\x01\x01", b"\x03\x00\x01t", b"&\x00\x01a\x00\x01b" * 200, bytes(range(256)) * (LARGE // 256)]
+#: None, short ones, and what is long enough to stand behind a payload or to stand alone: Content Types.
+PROPERTIES = [b"", b"\x01\x01", b"\x03\x00\x01t", *(b"\x03" + text("t" * size) for size in (LARGE_KEPT, LARGE))]
 DATES = [None, 0.0, -1.5, DATE, 1e11]
 
 

@@ -26,6 +26,7 @@ from broker.storage import packing, place
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
 from broker.wire.message import Message
+from tests.raw_client import text
 from tests.storage.store_tools import (
     FaultyConnection,
     batch,
@@ -53,7 +54,7 @@ few = partial(st.lists, max_size=2)
 payloads = st.one_of(st.binary(max_size=8), st.sampled_from([30, 39, 40, 41, 120]).map(lambda size: b"x" * size))
 usernames = st.sampled_from([None, "", "u"])
 qos = st.sampled_from([1, 2])
-properties = st.sampled_from([b"", b"", b"", b"p", b"p" * 9, b"p" * 33])
+properties = st.sampled_from([b"", b"", b"", b"\x01\x01", *(b"\x03" + text("t" * size) for size in (6, 30))])
 dates = st.sampled_from([None, None, 0.0, 1.5])
 masks = st.dictionaries(st.integers(0, 3), st.sampled_from([0, 1, (1 << 32) - 1]), max_size=2)
 
