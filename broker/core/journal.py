@@ -27,6 +27,7 @@ from .ports import (
     SessionRecord,
     Store,
     StoreError,
+    WillRecord,
 )
 from .session import Session
 from .timers import Timers
@@ -79,6 +80,7 @@ class Journal:
         self._received: set[Session] = set()
         self._retained: dict[bytes, RetainedRecord | None] = {}
         self._clock: ClockRecord | None = None
+        self._wills: dict[int, WillRecord | None] = {}
 
     # --- what must be stored ---
 
@@ -105,6 +107,16 @@ class Journal:
     def retain(self, topic: bytes, record: RetainedRecord | None) -> None:
         self._retained[topic] = record
         self.gathered += RECORD + (len(topic) if record is None else record.message.size)
+
+    def save_will(self, id: int, record: WillRecord) -> None:
+        """`id`: one that no other will has or had."""
+        self._wills[id] = record
+        self.gathered += RECORD + len(record.topic) + len(record.payload) + len(record.kept)
+
+    def forget_will(self, id: int) -> None:
+        """It has been published, or will not be: where a message follows from it, that is stored in the same commit."""
+        self._wills[id] = None
+        self.gathered += _SMALL
 
     def save_clock(self, record: ClockRecord) -> None:
         """Before any date that is not of the run before."""
@@ -172,6 +184,7 @@ class Journal:
             [queue.take_changes() for queue in queues],
             self._retained,
             self._clock,
+            self._wills,
         )
         wanted = list(itertools.islice(self._fetches, MAX_FETCHES))
         fetches = [(queue, *self._fetches.pop(queue), queue.next_seq) for queue in wanted]
@@ -206,6 +219,7 @@ class Journal:
             or self._subscriptions
             or self._forgotten
             or self._clock is not None
+            or self._wills
         )
 
     def _submit(self, batch: Batch, queues: list[Stored], fetches: list[tuple[Stored, int, int, int]]) -> None:

@@ -3,7 +3,7 @@
 Owns: the contracts. Must not know: any implementation.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ..wire.codes import ReturnCode
@@ -198,16 +198,23 @@ BUCKET_SIZE = 32
 BUCKETS = 0x10000 // BUCKET_SIZE
 
 
+#: Kinds of sessions: a client's, and one that a group of clients shares.
+OF_A_CLIENT, OF_A_GROUP = 0, 1
+
+
 class SessionRecord(NamedTuple):
     """A persistent session without its subscriptions and messages."""
 
     id: int  #: never used again for another session
-    client_id: str
+    client_id: str  #: of a group, its whole filter: `$share/name/filter`
     username: str | None  #: whose it is, and whose rights hold for what is queued; None too if nobody had checked it
     disconnected_at: float | None  #: a date of core.clock; None while it is connected
     sent_to: int | None  #: the first place in the queue that was never sent; None if that is not known
     listener: str | None = None  #: where its client came in last; None if an older version wrote it
     origin: str = ""  #: the place that it was made from (see Gatekeeper.origin)
+    expiry: float | None = None  #: seconds that it lasts without its client, inf: for ever; None: as the options say
+    version: int = 4  #: of the protocol that its client spoke last
+    kind: int = OF_A_CLIENT
 
 
 class SessionSnapshot(NamedTuple):
@@ -225,10 +232,26 @@ class SessionSnapshot(NamedTuple):
 class RetainedRecord(NamedTuple):
     """A retained message, and who published it."""
 
-    message: Message  #: its `retain` is True
+    message: Message  #: its `retain` is True; with its properties, and the date at which it expires
     username: str | None  #: None too if nobody had checked it
     client_id: str  #: empty if it is the broker's own
     listener: str | None = None  #: where they came in, whose rules they must keep to; None as in SessionRecord
+
+
+class WillRecord(NamedTuple):
+    """A Will Message that is not published yet, and who left it."""
+
+    client_id: str
+    username: str | None  #: as in RetainedRecord
+    listener: str | None
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    kept: bytes = b""  #: its properties (see wire.message)
+    message_expiry: int | None = None  #: seconds that it may be delivered once it is published; None: for ever
+    delay: int = 0  #: seconds that it waits when its client is gone
+    due: float | None = None  #: the date at which it is published; None: its client is connected
 
 
 class ClockRecord(NamedTuple):
@@ -243,9 +266,10 @@ class Snapshot(NamedTuple):
     sessions: list[SessionSnapshot]
     retained: list[RetainedRecord]
     clock: ClockRecord | None = None
+    wills: Mapping[int, WillRecord] = {}  #: by their ids
 
 
-# : A message in a session's queue: its place, from which the Packet Identifier follows; the message; the QoS for this
+#: A message in a session's queue: its place, from which the Packet Identifier follows; the message; the QoS for this
 # client.
 QueuedMessage: TypeAlias = tuple[int, Message, int]
 
@@ -269,6 +293,9 @@ class Batch(NamedTuple):
     queues: list[QueueChanges]
     retained: dict[bytes, RetainedRecord | None]  #: None: removed
     clock: ClockRecord | None = None  #: None: as before
+    #: By an id of its own, never used again for another one; None: removed. Whoever forgets a session says so of its
+    #: will, too, if it is not to be published.
+    wills: Mapping[int, WillRecord | None] = {}
 
 
 class StoreError(Exception):
@@ -276,7 +303,7 @@ class StoreError(Exception):
 
 
 class Store(Protocol):
-    """Keeps persistent sessions and retained messages. Blocks; used by one thread at a time."""
+    """Keeps persistent sessions, retained messages and wills. Blocks; used by one thread at a time."""
 
     @property
     def size(self) -> int:

@@ -12,12 +12,14 @@ MOST = 2 << 20
 
 
 class Body:
-    """A payload, or a block of messages and those of them that were unpacked: by where they begin, with their ends."""
+    """A payload with the properties behind it; or a block of messages, and those of them that were unpacked: by where
+    they begin, with their ends."""
 
-    __slots__ = ("data", "unpacked")
+    __slots__ = ("apart", "data", "unpacked")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.apart: tuple[bytes, bytes] | None = None  #: the two, once they are asked for
         self.unpacked: dict[int, tuple[Message, int]] = {}
 
 

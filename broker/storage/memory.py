@@ -3,6 +3,8 @@
 Owns: the queues of sessions that are away. Must not know: who asks, or on which thread.
 """
 
+from collections.abc import Mapping
+
 from ..core.ports import (
     Batch,
     ClockRecord,
@@ -12,10 +14,11 @@ from ..core.ports import (
     SessionRecord,
     SessionSnapshot,
     Snapshot,
+    WillRecord,
 )
 from ..wire.message import Message
 
-#: Bytes of memory that a message takes in a queue, besides its own.
+#: Bytes of memory that a message or a will takes besides its own.
 PLACE = 200
 
 
@@ -30,12 +33,13 @@ class MemoryStore:
         self._queues: dict[int, dict[int, Delivery]] = {}
         self._retained: dict[bytes, RetainedRecord] = {}
         self._clock: ClockRecord | None = None
+        self._wills: dict[int, WillRecord] = {}
         self._held: dict[Message, int] = {}  # in how many queues
         self.size = 0
 
     def load(self) -> Snapshot:
         sessions = [self._snapshot(record) for record in self._sessions.values()]
-        return Snapshot(sessions, list(self._retained.values()), self._clock)
+        return Snapshot(sessions, list(self._retained.values()), self._clock, dict(self._wills))
 
     def _snapshot(self, record: SessionRecord) -> SessionSnapshot:
         queue = self._queues.get(record.id) or {}
@@ -82,11 +86,21 @@ class MemoryStore:
                 self._retained[topic] = record
                 self._hold(record.message)
         self._clock = batch.clock or self._clock
+        self._change_wills(batch.wills)
         for session in batch.forgotten:
             for message, _ in self._queues.get(session, {}).values():
                 self._let_go(message)
             for table in (self._sessions, self._subscriptions, self._received, self._released, self._queues):
                 table.pop(session, None)
+
+    def _change_wills(self, wills: Mapping[int, WillRecord | None]) -> None:
+        for id, will in wills.items():
+            old = self._wills.pop(id, None)
+            if old is not None:
+                self.size -= _size(old)
+            if will is not None:
+                self._wills[id] = will
+                self.size += _size(will)
 
     def _hold(self, message: Message) -> None:
         held = self._held.get(message, 0)
@@ -120,3 +134,7 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def _size(will: WillRecord) -> int:
+    return PLACE + len(will.topic) + len(will.payload) + len(will.kept)

@@ -1,11 +1,12 @@
-"""How messages are packed into the rows of a queue, and read from them again.
+"""How messages are packed into the rows of a queue (read from them in unpacking).
 
-Owns: the layout of a segment and of a block, and which messages stand in one. Must not know: SQL, files.
+Owns: which messages stand in a segment and in a block. Must not know: SQL, files.
 
 A segment holds what one commit adds to one queue, one record behind the other. What several queues get in the same
 commit is packed into blocks, and their segments refer to it: a record then stands for a run of messages that follow
 each other both in the queue and in the block. A segment refers to one block at the most. A large payload stands
-alone, and so does that of a retained message, which may be queued again at any time.
+alone, and so does that of a retained message, which may be queued again at any time. Properties stand with the message,
+or behind its payload where they are long and that stands alone.
 
 A session that takes little of a block copies that little: else it would keep all of the block for as long as it is
 away.
@@ -13,17 +14,17 @@ away.
 
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
-from struct import Struct
-from struct import error as StructError
 from typing import NamedTuple, TypeAlias
 
 from ..core.ports import Delivery
 from ..wire.message import Message
-from .bodies import Body
+from .layout import HEAD, OWN, QOS, RECORD, RETAIN, RUN, extras
 
 #: Payloads of this size stand alone, once for all queues; of retained messages, smaller ones do.
 LARGE = 16_384
 LARGE_RETAINED = 512
+#: Properties of this size stand behind a payload that stands alone, so that they too are stored once.
+LARGE_KEPT = 512
 #: Messages, bytes and places in one segment at the most: so much is read again when it was half sent.
 SEGMENT_COUNT = 1_000
 SEGMENT_SIZE = 1 << 18
@@ -36,21 +37,10 @@ BLOCK_SHARE = 8
 FEW = 16
 SMALL = 256
 
-# A record: place relative to the segment's first, flags, length of topic, of payload; topic and payload follow.
-# Of a run: place of its first, flags, count, where it begins in the block. Its QoS is the most that one of them gets:
-# each has in the block the one that it was published with, so that a mixture of QoS 1 and 2 is one run.
-_RECORD = Struct("<IBHI")
-_RETAIN = 4  # the bits below are the QoS
-_RUN = 8
-_OWN = 16  # it has its payload here, although the segment refers to a block
-
 _LONGEST_RUN = 0xFFFF
 
 _MESSAGE = itemgetter(0)  # of a Delivery
-
-
-class Malformed(Exception):
-    """This was not packed here. str() says what is wrong."""
+_pack_head = RECORD.pack
 
 
 class Block:
@@ -64,10 +54,16 @@ class Block:
         self.size = 0
 
     def append(self, message: Message) -> None:
-        topic, payload = message.topic, message.payload
-        flags = message.qos | _RETAIN if message.retain else message.qos
-        self.parts += (_RECORD.pack(0, flags, len(topic), len(payload)), topic, payload)
-        self.size += _RECORD.size + len(topic) + len(payload)
+        topic = message.topic
+        payload = message.payload
+        flags = message.qos | RETAIN if message.retain else message.qos
+        if message.kept or message.expires is not None:
+            special, rest = extras(message)
+            self.parts += (_pack_head(0, flags | special, len(topic), len(payload)), topic, payload, rest)
+            self.size += HEAD + len(topic) + len(payload) + len(rest)
+        else:
+            self.parts += (_pack_head(0, flags, len(topic), len(payload)), topic, payload)
+            self.size += HEAD + message.size
 
 
 class Segment(NamedTuple):
@@ -76,7 +72,7 @@ class Segment(NamedTuple):
     messages: int  #: how many
     size: int  #: bytes of them
     data: bytes
-    body: Block | Message | None  #: what it refers to: a block, or the message whose payload stands alone
+    body: Block | Message | None  #: what it refers to: a block, or the message that stands alone (see `body_of`)
 
 
 #: Where a message stands: the block, its beginning and end in it.
@@ -114,8 +110,17 @@ class Packer:
 
 
 def _stands_alone(message: Message) -> bool:
-    size = len(message.payload)
+    size = len(message.payload) + len(message.kept)
     return size >= LARGE or (message.retain and size >= LARGE_RETAINED)
+
+
+def body_of(message: Message) -> bytes:
+    """What is stored of a message that stands alone, besides its segment."""
+    return message.payload + message.kept if _kept_behind(message) else message.payload
+
+
+def _kept_behind(message: Message) -> bool:
+    return len(message.kept) >= LARGE_KEPT
 
 
 def _share(queues: list[dict[int, Delivery]]) -> dict[Message, _Place]:
@@ -173,42 +178,56 @@ def _worth_referring(added: dict[int, Delivery], places: dict[Message, _Place]) 
 def _pack_own(added: dict[int, Delivery]) -> Iterator[Segment]:
     """The segments of a queue that refers to no block. Nearly all that is stored goes this way: it is written for
     speed."""
-    pack = _RECORD.pack
+    pack = _pack_head
     most, most_bytes, may_stand_alone = SEGMENT_COUNT, SEGMENT_SIZE, LARGE_RETAINED
     parts: list[bytes] = []
     append = parts.append
-    first = last = end = count = size = 0
-    for seq, (message, qos) in added.items():
+    first = last = end = size = 0
+    soon = 0  # the place from which on the segment may be full; 0: there is none yet
+    for seq, (message, flags) in added.items():
         topic = message.topic
         payload = message.payload
         length = len(payload)
         retain = message.retain
         alone = length >= may_stand_alone and (length >= LARGE or retain)
-        if count and (alone or count >= most or size >= most_bytes or seq >= end):
-            yield Segment(first, last, count, size, b"".join(parts), None)
-            parts = []
-            append = parts.append
-            count = size = 0
-        if alone:
-            yield _alone(seq, message, qos)
-            continue
-        if not count:
-            first = seq
-            end = seq + SEGMENT_SPAN
-        append(pack(seq - first, qos | _RETAIN if retain else qos, len(topic), length))
+        if message.kept or message.expires is not None:
+            alone = _stands_alone(message)
+            special, rest = extras(message)
+            flags |= special
+            payload += rest
+        elif retain:
+            flags |= RETAIN
+        if alone or seq >= soon or size >= most_bytes:
+            count = 0
+            if parts:
+                count = len(parts) // 3
+                if alone or count >= most or size >= most_bytes or seq >= end:
+                    yield Segment(first, last, count, size, b"".join(parts), None)
+                    parts = []
+                    append = parts.append
+                    count = size = soon = 0
+            if alone:
+                yield _alone(seq, message, flags & QOS)
+                continue
+            if count:
+                soon = min(end, seq + most - count)
+            else:
+                first = seq
+                end = seq + SEGMENT_SPAN
+                soon = seq + most
+        append(pack(seq - first, flags, len(topic), length))
         append(topic)
         append(payload)
         last = seq
-        count += 1
         size += message.size
-    if count:
-        yield Segment(first, last, count, size, b"".join(parts), None)
+    if parts:
+        yield Segment(first, last, len(parts) // 3, size, b"".join(parts), None)
 
 
 def _alone(seq: int, message: Message, qos: int) -> Segment:
-    flags = qos | _RETAIN if message.retain else qos
-    head = _RECORD.pack(0, flags, len(message.topic), 0)
-    return Segment(seq, seq, 1, message.size, head + message.topic, message)
+    flags, rest = extras(message, behind=_kept_behind(message))
+    head = _pack_head(0, qos | flags, len(message.topic), 0)
+    return Segment(seq, seq, 1, message.size, head + message.topic + rest, message)
 
 
 def _pack_mixed(added: dict[int, Delivery], places: dict[Message, _Place], blocks: set[Block]) -> Iterator[Segment]:
@@ -275,9 +294,9 @@ class _Mixed:
         """It stands here."""
         self._end_run()
         self._count(seq, message.size)
-        flags = qos | _OWN | (_RETAIN if message.retain else 0)
-        head = _RECORD.pack(seq - self.first, flags, len(message.topic), len(message.payload))
-        self._parts += (head, message.topic, message.payload)
+        flags, rest = extras(message)
+        head = _pack_head(seq - self.first, qos | OWN | flags, len(message.topic), len(message.payload))
+        self._parts += (head, message.topic, message.payload, rest)
 
     def finished(self) -> Segment:
         self._end_run()
@@ -293,63 +312,5 @@ class _Mixed:
     def _end_run(self) -> None:
         if self._length:
             most = 2 if self._caps & 2 else 1
-            self._parts.append(_RECORD.pack(self._run, _RUN | most, self._length, self._start))
+            self._parts.append(_pack_head(self._run, RUN | most, self._length, self._start))
             self._length = 0
-
-
-def unpack(data: bytes, body: Body | None) -> Iterator[tuple[int, int, Message]]:
-    """The messages of a segment: (place relative to its first, QoS, message). `body`: what it refers to. Raises
-    Malformed."""
-    end = len(data)
-    at = 0
-    while at < end:
-        offset, flags, topic_size, payload_size = _head(data, at)
-        qos = flags & 3
-        if not 0 < qos < 3:
-            raise Malformed("a message has a wrong QoS")
-        if flags & _RUN:
-            at += _RECORD.size
-            for place, message in _run(body, payload_size, offset, topic_size):
-                yield place, min(qos, message.qos), message
-            continue
-        topic_at = at + _RECORD.size
-        payload_at = topic_at + topic_size
-        at = payload_at + payload_size
-        if at > end:
-            raise Malformed("a message is cut off")
-        payload = data[payload_at:at] if body is None or flags & _OWN else body.data
-        yield offset, qos, Message(data[topic_at:payload_at], payload, qos, bool(flags & _RETAIN))
-    if not end:
-        raise Malformed("a message is cut off")
-
-
-def _run(body: Body | None, at: int, offset: int, count: int) -> Iterator[tuple[int, Message]]:
-    """So many messages from there on in a block, with their places."""
-    if body is None:
-        raise Malformed("the messages that it refers to are missing")
-    for place in range(offset, offset + count):
-        unpacked = body.unpacked.get(at)
-        if unpacked is None:
-            unpacked = body.unpacked[at] = _in_block(body.data, at)
-        message, at = unpacked
-        yield place, message
-
-
-def _in_block(block: bytes, at: int) -> tuple[Message, int]:
-    """The message that begins there, and where it ends."""
-    _, flags, topic_size, payload_size = _head(block, at)
-    topic_at = at + _RECORD.size
-    payload_at = topic_at + topic_size
-    end = payload_at + payload_size
-    qos = flags & 3
-    if end > len(block) or not 0 < qos < 3:
-        raise Malformed("a message is cut off")
-    return Message(block[topic_at:payload_at], block[payload_at:end], qos, bool(flags & _RETAIN)), end
-
-
-def _head(data: bytes, at: int) -> tuple[int, int, int, int]:
-    try:
-        head: tuple[int, int, int, int] = _RECORD.unpack_from(data, at)
-    except StructError:
-        raise Malformed("a message is cut off") from None
-    return head

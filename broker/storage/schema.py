@@ -9,21 +9,26 @@ from struct import iter_unpack
 
 #: "SMQ1": tells our files from other SQLite files.
 APPLICATION_ID = 0x534D5131
-VERSION = 4
+VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE session (
     id INTEGER PRIMARY KEY,
-    client_id TEXT NOT NULL UNIQUE,
+    client_id TEXT NOT NULL,
     username TEXT,
     disconnected_at REAL,           -- a date of core/clock.py; NULL: connected
     sent_to INTEGER,                -- NULL: not known
     released BLOB NOT NULL DEFAULT x'',  -- places, 64 bits each (all such lists are little-endian)
     listener TEXT,                       -- NULL: not known
-    origin TEXT NOT NULL DEFAULT ''      -- the address that it was made from
+    origin TEXT NOT NULL DEFAULT '',     -- the address that it was made from
+    expiry REAL,                         -- seconds, or infinity; NULL: as the options say
+    version INTEGER NOT NULL DEFAULT 4,  -- of the protocol
+    kind INTEGER NOT NULL DEFAULT 0,     -- 0: a client's, 1: a shared group's
+    UNIQUE (client_id, kind)
 );
 CREATE TABLE subscription (
-    session INTEGER NOT NULL, filter BLOB NOT NULL, options INTEGER NOT NULL,
+    session INTEGER NOT NULL, filter BLOB NOT NULL,
+    options INTEGER NOT NULL,       -- and the Subscription Identifier above them (see core/subscription.py)
     PRIMARY KEY (session, filter)
 ) WITHOUT ROWID;
 CREATE TABLE received (             -- Packet Identifiers, 32 in a row: bit n of the mask is 32 * bucket + n
@@ -46,7 +51,7 @@ CREATE INDEX segment_body ON segment (body) WHERE body IS NOT NULL;
 CREATE TABLE gone (segment INTEGER PRIMARY KEY, places BLOB NOT NULL);  -- relative to the first, 32 bits each
 CREATE TABLE body (                 -- what several segments may refer to
     id INTEGER PRIMARY KEY,
-    payload BLOB NOT NULL           -- of one message, or messages packed one behind the other
+    payload BLOB NOT NULL           -- of one message, and its properties if they are long; or packed messages
 );
 CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
     DELETE FROM gone WHERE segment = old.id;
@@ -54,12 +59,22 @@ CREATE TRIGGER segment_done AFTER DELETE ON segment BEGIN
 END;
 """
 
-_RETAINED = """
+_AUTHOR = """
 CREATE TABLE author (               -- of retained messages; goes with the last of them
     id INTEGER PRIMARY KEY, username TEXT, client_id TEXT NOT NULL, listener TEXT
 );
 CREATE INDEX author_name ON author (client_id);
-CREATE TABLE retained (topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, author INTEGER NOT NULL);
+"""
+
+_RETAINED = """
+CREATE TABLE retained (
+    topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, author INTEGER NOT NULL,
+    kept BLOB,                      -- properties; NULL: none
+    expires REAL                    -- a date; NULL: never
+);
+"""
+
+_RETAINED_ENDS = """
 CREATE INDEX retained_author ON retained (author);
 CREATE TRIGGER retained_removed AFTER DELETE ON retained BEGIN
     DELETE FROM author WHERE id = old.author AND NOT EXISTS (SELECT 1 FROM retained WHERE author = old.author);
@@ -90,6 +105,24 @@ def _spread_identifiers(db: sqlite3.Connection) -> None:
             masks[packet_id >> 5] = masks.get(packet_id >> 5, 0) | 1 << (packet_id & 31)
         rows += [(session, bucket, mask) for bucket, mask in masks.items()]
     db.executemany("INSERT INTO received (session, bucket, mask) VALUES (?, ?, ?)", rows)
+
+
+_WILL = """
+CREATE TABLE will (
+    id INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL,
+    username TEXT,
+    listener TEXT,
+    topic BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    qos INTEGER NOT NULL,
+    retain INTEGER NOT NULL,
+    kept BLOB NOT NULL,
+    message_expiry INTEGER,         -- seconds; NULL: for ever
+    delay INTEGER NOT NULL,         -- seconds
+    due REAL                        -- a date; NULL: its client is connected
+);
+"""
 
 
 #: By version: what makes the next one of it, step by step.
@@ -136,7 +169,10 @@ INSERT INTO session (id, client_id, username, disconnected_at, sent_to, released
 DROP TABLE session_before;
 ALTER TABLE retained RENAME TO retained_before;
 """,
-        _RETAINED,
+        _AUTHOR,
+        "CREATE TABLE retained"
+        " (topic BLOB PRIMARY KEY, payload BLOB NOT NULL, qos INTEGER NOT NULL, author INTEGER NOT NULL);",
+        _RETAINED_ENDS,
         """
 INSERT INTO author (username, client_id, listener) SELECT DISTINCT username, client_id, listener FROM retained_before;
 INSERT INTO retained (topic, payload, qos, author) SELECT topic, payload, qos, (
@@ -146,13 +182,40 @@ INSERT INTO retained (topic, payload, qos, author) SELECT topic, payload, qos, (
 DROP TABLE retained_before;
 """,
     ),
+    # What MQTT 5.0 adds, and wills. (Messages in queues have it in flags that no record of before has. A client may be
+    # called like a group.)
+    4: (
+        """
+ALTER TABLE session RENAME TO session_before;
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL,
+    username TEXT,
+    disconnected_at REAL,
+    sent_to INTEGER,
+    released BLOB NOT NULL DEFAULT x'',
+    listener TEXT,
+    origin TEXT NOT NULL DEFAULT '',
+    expiry REAL,
+    version INTEGER NOT NULL DEFAULT 4,
+    kind INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (client_id, kind)
+);
+INSERT INTO session (id, client_id, username, disconnected_at, sent_to, released, listener, origin)
+    SELECT id, client_id, username, disconnected_at, sent_to, released, listener, origin FROM session_before;
+DROP TABLE session_before;
+ALTER TABLE retained ADD COLUMN kept BLOB;
+ALTER TABLE retained ADD COLUMN expires REAL;
+""",
+        _WILL,
+    ),
 }
 
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables in an empty file."""
     db.execute("BEGIN")
-    for statement in _statements(_SCHEMA + _RETAINED + _CLOCK):
+    for statement in _statements(_SCHEMA + _AUTHOR + _RETAINED + _RETAINED_ENDS + _CLOCK + _WILL):
         db.execute(statement)
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {VERSION}")

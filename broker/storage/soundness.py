@@ -31,6 +31,10 @@ def _text(column: str, most: int = 65_535) -> str:
     return f"typeof({column}) = 'text' AND length({column}) <= {most}"
 
 
+def _seconds(column: str) -> str:
+    return _whole(column, 0, 0xFFFFFFFF)
+
+
 def _bytes(column: str, least: int = 0, most: int = MOST, unit: int = 1) -> str:
     """`unit`: bytes of each number in a list."""
     return (
@@ -57,11 +61,16 @@ _RULES = {
         "released": _bytes("released", most=8 * 65_535, unit=8),
         "listener": _or_null("listener", _text("listener")),
         "origin": _text("origin"),
+        "expiry": _or_null("expiry", "typeof(expiry) = 'real' AND (expiry BETWEEN 0 AND 0xFFFFFFFF OR expiry = 9e999)"),
+        "version": _whole("version", 3, 5),
+        "kind": _whole("kind", 0, 1),
     },
     "subscription": {
         "session": _one_of("session", "session"),
         "filter": _bytes("filter", 1, 65_535),
-        "options": _whole("options", 0, 15) + " AND options & 3 != 3",
+        # A Subscription Identifier of 28 bits, Retain Handling, flags, QoS.
+        "options": _whole("options", 0, (1 << 36) - 1)
+        + " AND options & 3 != 3 AND options & 0x30 != 0x30 AND options & 0xC0 = 0",
     },
     "received": {
         "session": _one_of("session", "session"),
@@ -91,6 +100,22 @@ _RULES = {
         "payload": _bytes("payload"),
         "qos": _whole("qos", 0, 2),
         "author": _one_of("author", "author"),
+        "kept": _or_null("kept", _bytes("kept", 1)),
+        "expires": _or_null("expires", _real("expires")),
+    },
+    "will": {
+        "id": _whole("id", 1),
+        "client_id": _text("client_id"),
+        "username": _or_null("username", _text("username")),
+        "listener": _or_null("listener", _text("listener")),
+        "topic": _bytes("topic", 1, 65_535),
+        "payload": _bytes("payload", 0, 65_535),
+        "qos": _whole("qos", 0, 2),
+        "retain": _whole("retain", 0, 1),
+        "kept": _bytes("kept"),
+        "message_expiry": _or_null("message_expiry", _seconds("message_expiry")),
+        "delay": _seconds("delay"),
+        "due": _or_null("due", _real("due")),
     },
     "clock": {"at": _real("at"), "wall": _real("wall"), "pauses": _bytes("pauses", unit=16)},
 }

@@ -15,17 +15,13 @@ lock, so that a second broker on the same data fails at once.
 import contextlib
 import os
 import sqlite3
-import sys
-from array import array
-from collections.abc import Iterable
-from typing import Any
 
 from ..core.ports import (
+    OF_A_GROUP,
     Batch,
     ClockRecord,
     QueueChanges,
     QueuedMessage,
-    RetainedRecord,
     SessionRecord,
     SessionSnapshot,
     Snapshot,
@@ -33,28 +29,31 @@ from ..core.ports import (
 )
 from ..os_reasons import is_read_only
 from ..wire.message import Message
-from ..wire.topics import is_valid_filter, is_valid_topic
-from . import soundness
+from ..wire.topics import is_valid_filter
+from . import retained, soundness, wills
 from .bodies import Bodies, Body
-from .packing import Block, Malformed, Packer, Segment, unpack
+from .layout import Malformed
+from .packing import Block, Packer, Segment, body_of
 from .place import close_to_others, prepare, why_unusable
 from .schema import APPLICATION_ID, VERSION, create, migrate
 from .space import give_back
+from .unpacking import unpack
+from .values import Damage, pack_numbers, typed, unpack_numbers, within
 
 
 class DataError(Exception):
     """The data directory cannot be used. str() is one line that says what to do; nothing in it was changed."""
 
 
-class _Damage(Exception):
-    """The file holds what this broker never wrote, and SQLite cannot know. str() says what."""
-
-
 #: Where something of a session stands.
 _OF_A_SESSION = (("session", "id"), ("subscription", "session"), ("segment", "session"), ("received", "session"))
 
 # What a file can do to us. (In a damaged one, SQLite may quote in a message what is not UTF-8.)
-_FAULTS = (sqlite3.Error, _Damage, Malformed, UnicodeDecodeError)
+_FAULTS = (sqlite3.Error, Damage, Malformed, UnicodeDecodeError)
+
+
+# Of the fields of a SessionRecord.
+_SESSION_KINDS = (int, str, str | None, float | None, int | None, str | None, str, float | None, int, int)
 
 
 class SqliteStore:
@@ -70,6 +69,7 @@ class SqliteStore:
         self._queued: dict[int, int] = {}  # session -> bytes ever queued
         self._next_body = 1
         self._bodies = Bodies()
+        self._payloads: dict[int, int] = {}  # of this commit: which objects stand in which body
         self.size = 0
         try:
             # One thread at a time uses it, but not always the same one.
@@ -135,67 +135,55 @@ class SqliteStore:
         db = self._db
         fault = soundness.fault(db)
         if fault:
-            raise _Damage(fault)
+            raise Damage(fault)
         (body,) = db.execute("SELECT max(id) FROM body").fetchone()
         # Never again one that a message still knows as its own, though its row may be gone.
         self._next_body = max(self._next_body, (body or 0) + 1)
         subscriptions: dict[int, dict[bytes, int]] = {}
         for row in db.execute("SELECT session, filter, options FROM subscription"):
-            session, topic_filter, options = _typed(row, int, bytes, int)
+            session, topic_filter, options = typed(row, int, bytes, int)
             if not is_valid_filter(topic_filter):
-                raise _Damage("a Topic Filter is not valid")
+                raise Damage("a Topic Filter is not valid")
             subscriptions.setdefault(session, {})[topic_filter] = options
         received: dict[int, dict[int, int]] = {}
         for row in db.execute("SELECT session, bucket, mask FROM received"):
-            session, bucket, mask = _typed(row, int, int, int)
+            session, bucket, mask = typed(row, int, int, int)
             received.setdefault(session, {})[bucket] = mask
         sessions = []
-        for row in db.execute(
-            "SELECT id, client_id, username, disconnected_at, sent_to, listener, origin, released FROM session"
-        ).fetchall():
-            *record, released = _typed(row, int, str, str | None, float | None, int | None, str | None, str, bytes)
-            id = record[0]
+        for row in db.execute(f"SELECT {', '.join(SessionRecord._fields)}, released FROM session").fetchall():
+            *values, released = typed(row, *_SESSION_KINDS, bytes)
+            record = SessionRecord(*values)
+            id = record.id
+            if record.kind == OF_A_GROUP and not _is_group(record.client_id):
+                raise Damage("the name of a shared group is not valid")
             first = db.execute(
                 "SELECT first, start FROM segment WHERE session = ? ORDER BY first LIMIT 1", (id,)
             ).fetchone()
             last = db.execute(
                 "SELECT last, start + size FROM segment WHERE session = ? ORDER BY first DESC LIMIT 1", (id,)
             ).fetchone()
-            first_seq, start = _typed(first or (0, 0), int, int)
-            last_seq, end = _typed(last or (-1, 0), int, int)
+            first_seq, start = typed(first or (0, 0), int, int)
+            last_seq, end = typed(last or (-1, 0), int, int)
             self._queued[id] = end
             sessions.append(
                 SessionSnapshot(
-                    SessionRecord(*record),
+                    record,
                     subscriptions.get(id, {}),
                     received.get(id, {}),
-                    tuple(_within("Q", released)),
+                    tuple(within("Q", released)),
                     first_seq,
                     last_seq + 1,
                     end - start,
                 )
             )
-        return Snapshot(sessions, self._load_retained(), self._load_clock())
-
-    def _load_retained(self) -> list[RetainedRecord]:
-        authors: dict[int, tuple[str | None, str, str | None]] = {}
-        for row in self._db.execute("SELECT id, username, client_id, listener FROM author"):
-            id, username, client_id, listener = _typed(row, int, str | None, str, str | None)
-            authors[id] = username, client_id, listener
-        retained = []
-        for row in self._db.execute("SELECT topic, payload, qos, author FROM retained"):
-            topic, payload, qos, id = _typed(row, bytes, bytes, int, int)
-            if not is_valid_topic(topic):
-                raise _Damage("a Topic Name is not valid")
-            retained.append(RetainedRecord(Message(topic, payload, qos, retain=True), *authors[id]))
-        return retained
+        return Snapshot(sessions, retained.load(db), self._load_clock(), wills.load(db))
 
     def _load_clock(self) -> ClockRecord | None:
         row = self._db.execute("SELECT at, wall, pauses FROM clock").fetchone()
         if row is None:
             return None
-        at, wall, packed = _typed(row, float, float, bytes)
-        numbers = _within("d", packed, soundness.LONGEST)
+        at, wall, packed = typed(row, float, float, bytes)
+        numbers = within("d", packed, soundness.LONGEST)
         return ClockRecord(at, wall, tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
     def commit(self, batch: Batch) -> None:
@@ -208,10 +196,12 @@ class SqliteStore:
             gone = set(batch.forgotten)
             self._write_sessions(batch, gone)
             self._write_queues([changes for changes in batch.queues if changes.session not in gone], queued)
-            self._write_retained(batch)
+            retained.write(db, batch.retained)
+            if batch.wills:
+                wills.write(db, batch.wills)
             if batch.clock is not None:
                 at, wall, pauses = batch.clock
-                packed = _pack("d", [number for pause in pauses for number in pause])
+                packed = pack_numbers("d", [number for pause in pauses for number in pause])
                 db.execute(
                     "INSERT OR REPLACE INTO clock (id, at, wall, pauses) VALUES (1, ?, ?, ?)", (at, wall, packed)
                 )
@@ -238,12 +228,12 @@ class SqliteStore:
                 {"session": session, "start": start},
             )
             for row in rows:
-                first, last, data, places, id = _typed(row, int, int, bytes, bytes | None, int | None)
+                first, last, data, places, id = typed(row, int, int, bytes, bytes | None, int | None)
                 body = None if id is None else self._bodies.get(id) or self._read_body(id)
-                settled = set(_unpack("I", places)) if places else ()
+                settled = set(unpack_numbers("I", places)) if places else ()
                 for offset, qos, message in unpack(data, body):
                     if first + offset > last:
-                        raise _Damage("a message has the place of another")
+                        raise Damage("a message has the place of another")
                     if first + offset < start or offset in settled:
                         continue
                     if found and (len(found) >= count or size <= 0):
@@ -258,8 +248,8 @@ class SqliteStore:
     def _read_body(self, id: int) -> Body:
         row = self._db.execute("SELECT payload FROM body WHERE id = ?", (id,)).fetchone()
         if row is None:
-            raise _Damage("a payload is missing")
-        (data,) = _typed(row, bytes)
+            raise Damage("a payload is missing")
+        (data,) = typed(row, bytes)
         return self._bodies.keep(id, data)
 
     def tidy(self) -> bool:
@@ -281,10 +271,10 @@ class SqliteStore:
     def _write_sessions(self, batch: Batch, gone: set[int]) -> None:
         db = self._db
         db.executemany(
-            "INSERT INTO session (id, client_id, username, disconnected_at, sent_to, listener, origin)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            f"INSERT INTO session ({', '.join(SessionRecord._fields)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET username = excluded.username, disconnected_at = excluded.disconnected_at,"
-            " sent_to = excluded.sent_to, listener = excluded.listener",
+            " sent_to = excluded.sent_to, listener = excluded.listener, expiry = excluded.expiry,"
+            " version = excluded.version",
             [record for id, record in batch.sessions.items() if id not in gone],
         )
         held, released = [], []
@@ -306,44 +296,8 @@ class SqliteStore:
         db.executemany("DELETE FROM subscription WHERE session = ? AND filter = ?", removed)
         db.executemany("INSERT OR REPLACE INTO subscription (session, filter, options) VALUES (?, ?, ?)", granted)
 
-    def _write_retained(self, batch: Batch) -> None:
-        db = self._db
-        db.executemany(
-            "DELETE FROM retained WHERE topic = ?",
-            [(topic,) for topic, record in batch.retained.items() if record is None],
-        )
-        author: tuple[str | None, str, str | None] | None = None
-        id = 0
-        for topic, record in batch.retained.items():
-            if record is None:
-                continue
-            message = record.message
-            if author != record[1:]:
-                # Not before the message above is written: an author goes with the last message that was theirs.
-                author = record.username, record.client_id, record.listener
-                id = self._author(author)
-            db.execute(
-                "INSERT INTO retained (topic, payload, qos, author) VALUES (?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE"
-                " SET payload = excluded.payload, qos = excluded.qos, author = excluded.author",
-                (topic, message.payload, message.qos, id),
-            )
-
-    def _author(self, author: tuple[str | None, str, str | None]) -> int:
-        """Their key."""
-        found = self._db.execute(
-            "SELECT id FROM author WHERE username IS ? AND client_id = ? AND listener IS ?", author
-        ).fetchone()
-        if found is None:
-            return (
-                self._db.execute(
-                    "INSERT INTO author (username, client_id, listener) VALUES (?, ?, ?)", author
-                ).lastrowid
-                or 0
-            )
-        (id,) = _typed(found, int)
-        return int(id)
-
     def _write_queues(self, queues: list[QueueChanges], queued: dict[int, int]) -> None:
+        self._payloads.clear()
         packer = Packer([changes.added for changes in queues if changes.added])
         # What is settled goes last: what it was the last to refer to may be referred to again.
         for changes in queues:
@@ -358,7 +312,7 @@ class SqliteStore:
             if changes.settled:
                 self._settle(session, sorted(changes.settled))
             if changes.released is not None:
-                released = _pack("Q", changes.released)
+                released = pack_numbers("Q", changes.released)
                 self._db.execute("UPDATE session SET released = ? WHERE id = ?", (released, session))
 
     def _write_segment(self, session: int, segment: Segment, start: int) -> None:
@@ -386,10 +340,14 @@ class SqliteStore:
 
     def _keep_payload(self, message: Message) -> int:
         """Write the payload, unless another queue has it already."""
+        body = body_of(message)
         if not message.body_id:
-            message.body_id = self._next_body
-            self._next_body += 1
-        self._db.execute("INSERT OR IGNORE INTO body (id, payload) VALUES (?, ?)", (message.body_id, message.payload))
+            # That of a copy with other properties, which goes to somebody else?
+            message.body_id = self._payloads.get(id(body)) or self._next_body
+            self._next_body = max(self._next_body, message.body_id + 1)
+        if body is message.payload:
+            self._payloads[id(body)] = message.body_id
+        self._db.execute("INSERT OR IGNORE INTO body (id, payload) VALUES (?, ?)", (message.body_id, body))
         return message.body_id
 
     def _settle(self, session: int, places: list[int]) -> None:
@@ -411,18 +369,18 @@ class SqliteStore:
                 at += 1
             if begin == at:
                 continue
-            gone = [*_unpack("I", noted or b""), *(seq - first for seq in places[begin:at])]
+            gone = [*unpack_numbers("I", noted or b""), *(seq - first for seq in places[begin:at])]
             if len(gone) >= count:
                 done.append((id,))
             else:
-                db.execute("INSERT OR REPLACE INTO gone (segment, places) VALUES (?, ?)", (id, _pack("I", gone)))
+                db.execute("INSERT OR REPLACE INTO gone (segment, places) VALUES (?, ?)", (id, pack_numbers("I", gone)))
         db.executemany("DELETE FROM segment WHERE id = ?", done)
 
     # --- errors ---
 
     def _explain(self, error: Exception) -> str:
         text = str(error)
-        if isinstance(error, (_Damage, Malformed)):
+        if isinstance(error, (Damage, Malformed)):
             return self._damaged(text)
         if "locked" in text:
             return f"{self.path} is in use by another broker; stop that one, or choose another directory with --data"
@@ -441,35 +399,9 @@ class SqliteStore:
         return f"{self.path} is damaged ({what}); put back a copy of it, or move it away to start with nothing stored"
 
 
-def _typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
-    """The row, if its values have these types: SQLite does not insist on them. Raises _Damage."""
-    for value, kind in zip(row, kinds, strict=True):
-        if not isinstance(value, kind):
-            raise _Damage("a value has a wrong type")
-    return row
-
-
-def _pack(kind: str, numbers: Iterable[float]) -> bytes:
-    """A list of numbers, little-endian, so that the file can move to another machine."""
-    packed = array(kind, numbers)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def _unpack(kind: str, data: bytes) -> "array[Any]":
-    try:
-        numbers = array(kind, data)
-    except (TypeError, ValueError):
-        raise _Damage("a list of numbers is not one") from None
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
-
-
-def _within(kind: str, data: bytes, most: float = soundness.MOST) -> "array[Any]":
-    """The list of numbers, if each has a size that this broker writes."""
-    numbers = _unpack(kind, data)
-    if not all(-most <= number <= most for number in numbers):
-        raise _Damage("a list has a number out of range")
-    return numbers
+def _is_group(name: str) -> bool:
+    """Is it the whole filter of a shared subscription? [MQTT5-4.8.2-1]"""
+    share, _, rest = name.partition("/")
+    group, _, topic_filter = rest.partition("/")
+    valid = is_valid_filter(name.encode()) and topic_filter != ""
+    return share == "$share" and group != "" and not set(group) & set("+#") and valid

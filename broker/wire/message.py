@@ -45,7 +45,8 @@ class Message:
         self.retain = retain
         self.kept = kept
         self.expires = expires
-        self.size = len(topic) + len(payload) + len(kept)  #: what it counts for against limits in bytes
+        #: What it counts for against limits in bytes.
+        self.size = len(topic) + len(payload) + len(kept) if kept else len(topic) + len(payload)
         self.body_id = 0
         self.holders = 0  #: in how many queues it waits in memory
         self._frame: bytes | None = None

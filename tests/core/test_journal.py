@@ -15,7 +15,7 @@ from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
 from broker.wire.message import Message
 from tests.core.harness import FakeLane, FakeLog, World, brackets, published
-from tests.storage.store_tools import held
+from tests.storage.store_tools import held, will
 from tests.vectors import PUBACK, number, packet
 from tests.vectors import publish as publish_packet
 
@@ -159,6 +159,42 @@ def test_a_batch_holds_final_states(bench: Bench) -> None:
         b"t": "new",
         b"removed": None,
     }
+
+
+def test_wills_are_stored_in_their_last_state(bench: Bench) -> None:
+    first, second = will("c1"), will("c2")
+    for id, one in ((1, first), (2, first), (3, second)):
+        bench.journal.save_will(id, one)
+    bench.journal.forget_will(2)
+    bench.journal.save_will(3, second._replace(due=5.5))
+    bench.wait("stored")
+    bench.journal.end_of_turn()
+    assert bench.called == []
+    bench.finish()
+    assert (bench.called, dict(bench.store.load().wills)) == (["stored"], {1: first, 3: second._replace(due=5.5)})
+    bench.journal.forget_will(3)
+    bench.journal.end_of_turn()
+    bench.finish()
+    assert dict(bench.store.load().wills) == {1: first}
+
+
+def test_a_will_that_could_not_be_stored_is_stored_once_the_store_works(bench: Bench) -> None:
+    bench.store.failures = [StoreError("the disk is full")]
+    bench.journal.save_will(1, will())
+    bench.wait("stored")
+    bench.journal.end_of_turn()
+    bench.finish()
+    assert bench.called == []
+    bench.again(RETRY)
+    assert (bench.called, dict(bench.store.load().wills)) == (["stored"], {1: will()})
+
+
+def test_all_of_a_will_counts_for_what_has_gathered(bench: Bench) -> None:
+    large = will("c", b"t", b"x", kept=b"p" * (MAX_GATHERED // 2))
+    bench.journal.save_will(1, large)
+    assert not bench.journal.full
+    bench.journal.save_will(2, large)
+    assert bench.journal.full
 
 
 def test_nothing_remains_of_a_session_that_is_forgotten(bench: Bench) -> None:

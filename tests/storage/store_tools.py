@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from broker.core.ports import (
     BUCKET_SIZE,
+    OF_A_CLIENT,
     Batch,
     ClockRecord,
     Delivery,
@@ -18,6 +19,7 @@ from broker.core.ports import (
     SessionRecord,
     Snapshot,
     Store,
+    WillRecord,
 )
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
@@ -40,6 +42,7 @@ def batch(
     queues: Iterable[QueueChanges] = (),
     retained: Mapping[bytes, RetainedRecord | None] | None = None,
     clock: ClockRecord | None = None,
+    wills: Mapping[int, WillRecord | None] | None = None,
 ) -> Batch:
     return Batch(
         list(forgotten),
@@ -49,6 +52,7 @@ def batch(
         list(queues),
         dict(retained or {}),
         clock,
+        dict(wills or {}),
     )
 
 
@@ -61,9 +65,12 @@ def session(
     sent_to: int | None = None,
     listener: str | None = None,
     origin: str = "",
+    expiry: float | None = None,
+    version: int = 4,
+    kind: int = OF_A_CLIENT,
 ) -> SessionRecord:
     name = f"client-{id}" if client_id is None else client_id
-    return SessionRecord(id, name, username, disconnected_at, sent_to, listener, origin)
+    return SessionRecord(id, name, username, disconnected_at, sent_to, listener, origin, expiry, version, kind)
 
 
 def held(*identifiers: int) -> dict[int, int]:
@@ -83,8 +90,16 @@ def changes(
     return QueueChanges(session, dict(added or {}), list(settled), released)
 
 
-def delivery(topic: bytes = b"t", payload: bytes = b"", qos: int = 1, *, retain: bool = False) -> Delivery:
-    return Message(topic, payload, qos, retain), qos
+def delivery(
+    topic: bytes = b"t",
+    payload: bytes = b"",
+    qos: int = 1,
+    *,
+    retain: bool = False,
+    kept: bytes = b"",
+    expires: float | None = None,
+) -> Delivery:
+    return Message(topic, payload, qos, retain, None, kept, expires), qos
 
 
 def numbered(places: Iterable[int], size: int = 8) -> dict[int, Delivery]:
@@ -99,8 +114,16 @@ def retained(
     username: str | None = None,
     client_id: str = "",
     listener: str | None = None,
+    *,
+    kept: bytes = b"",
+    expires: float | None = None,
 ) -> RetainedRecord:
-    return RetainedRecord(Message(topic, payload, qos, retain=True), username, client_id, listener)
+    return RetainedRecord(Message(topic, payload, qos, True, None, kept, expires), username, client_id, listener)
+
+
+def will(client_id: str = "c", topic: bytes = b"will", payload: bytes = b"gone", **others: Any) -> WillRecord:
+    fields = {"username": None, "listener": None, "qos": 1, "retain": False, **others}
+    return WillRecord(client_id=client_id, topic=topic, payload=payload, **fields)
 
 
 # --- views: plain values, so that they compare and print well ---
@@ -114,10 +137,15 @@ class Queued(NamedTuple):
     topic: bytes
     payload: bytes
     retain: bool
+    kept: bytes = b""
+    expires: float | None = None
 
 
 def queued(messages: Iterable[QueuedMessage]) -> list[Queued]:
-    return [Queued(seq, qos, message.topic, message.payload, message.retain) for seq, message, qos in messages]
+    return [
+        Queued(seq, qos, message.topic, message.payload, message.retain, message.kept, message.expires)
+        for seq, message, qos in messages
+    ]
 
 
 def as_queued(added: Mapping[int, Delivery]) -> list[Queued]:
@@ -145,6 +173,8 @@ class KeptRetained(NamedTuple):
     username: str | None
     client_id: str
     listener: str | None = None
+    kept: bytes = b""
+    expires: float | None = None
 
 
 def kept_sessions(snapshot: Snapshot) -> dict[int, Kept]:
@@ -158,7 +188,9 @@ def kept_sessions(snapshot: Snapshot) -> dict[int, Kept]:
 
 def kept_retained(snapshot: Snapshot) -> dict[bytes, KeptRetained]:
     found = {
-        message.topic: KeptRetained(message.payload, message.qos, message.retain, username, client_id, listener)
+        message.topic: KeptRetained(
+            message.payload, message.qos, message.retain, username, client_id, listener, message.kept, message.expires
+        )
         for message, username, client_id, listener in snapshot.retained
     }
     assert len(found) == len(snapshot.retained)

@@ -35,6 +35,7 @@ from tests.storage.store_tools import (
     opened,
     retained,
     session,
+    will,
 )
 
 PAGE = 4096
@@ -53,6 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             received={id: held(*range(1, 50)) for id in ids},
             queues=[changes(id, numbered(range(50), 20), released=(1, 2)) for id in ids],
             retained={b"retained/%d" % i: retained(b"retained/%d" % i, b"payload" * 9, 1, "u", "c") for i in range(99)},
+            wills={i: will("c", b"will/%d" % i, b"gone" * 20, kept=b"\x01\x01") for i in range(1, 99)},
         )
     )
     store.commit(batch(queues=[changes(id, settled=range(1, 30)) for id in ids]))
@@ -219,6 +221,41 @@ CHANGES = [
     "UPDATE body SET payload = substr(payload, 7)",
     "UPDATE segment SET body = NULL",
     "UPDATE segment SET data = substr(data, 1, 7) WHERE body IS NOT NULL",
+    "UPDATE session SET expiry = -1.0",
+    "UPDATE session SET expiry = 4294967296.0",
+    "UPDATE session SET expiry = 'never'",
+    "UPDATE session SET version = 6",
+    "UPDATE session SET kind = 2",
+    "UPDATE session SET kind = 1",  # no name of a group
+    "UPDATE session SET kind = 1, client_id = '$share/a+/f' || id",
+    "UPDATE session SET kind = 1, client_id = '$share//f' || id",
+    "UPDATE session SET kind = 1, client_id = '$share/g/#/' || id",
+    "UPDATE session SET kind = 1, client_id = '$share/' || id",
+    "UPDATE subscription SET options = 1 << 36",
+    "UPDATE subscription SET options = options | 48",
+    "UPDATE subscription SET options = options | 64",
+    "UPDATE retained SET kept = x''",
+    "UPDATE retained SET kept = 'text'",
+    "UPDATE retained SET expires = 9e999",
+    "UPDATE will SET topic = x'2b'",
+    "UPDATE will SET payload = zeroblob(65536)",
+    "UPDATE will SET qos = 3",
+    "UPDATE will SET retain = 2",
+    "UPDATE will SET kept = 'text'",
+    "UPDATE will SET delay = -1",
+    "UPDATE will SET message_expiry = 1 << 32",
+    "UPDATE will SET due = -9e999",
+    "UPDATE will SET id = -id",
+    "DROP TABLE will",
+    # Of one message: properties without a length, longer than what is there, and behind no payload; no date, and none.
+    "UPDATE segment SET data = x'0000000021010001000000747802'",
+    "UPDATE segment SET data = x'000000002101000100000074780200000001'",
+    "UPDATE segment SET data = x'00000000210100010000007478ffffffff01'",
+    "UPDATE segment SET data = x'000000008101000000000074ffffff7f'",
+    "UPDATE segment SET data = x'0000000041010001000000747800000000000000'",
+    "UPDATE segment SET data = x'00000000410100010000007478000000000000f87f'",
+    "UPDATE segment SET data = x'00000000410100010000007478000000000000f0ff'",
+    "UPDATE segment SET data = x'00000000410100010000007478ffffffffffffef7f'",
     "UPDATE gone SET places = x'010203'",
     "UPDATE gone SET places = 'text'",
     "DROP TABLE gone",

@@ -41,6 +41,7 @@ from tests.storage.store_tools import (
     opened,
     retained,
     session,
+    will,
 )
 
 
@@ -50,12 +51,13 @@ class View(NamedTuple):
     sessions: dict[int, Kept]
     queues: dict[int, list[Queued]]
     retained: dict[bytes, KeptRetained]
+    wills: dict[int, object]
 
 
 def view(store: SqliteStore) -> View:
     snapshot = store.load()
     queues = {id: queue for id in range(1, 6) if (queue := fetch_all(store, id))}
-    return View(kept_sessions(snapshot), queues, kept_retained(snapshot))
+    return View(kept_sessions(snapshot), queues, kept_retained(snapshot), dict(snapshot.wills))
 
 
 def before() -> Batch:
@@ -65,24 +67,27 @@ def before() -> Batch:
         subscriptions={(id, topic): 1 for id in (1, 2, 3) for topic in (b"a", b"b/#")},
         received={1: held(1, 2), 2: held(3)},
         queues=[changes(id, {**numbered(range(5)), 5: (big, 2)}, released=(0,)) for id in (1, 2, 3)],
-        retained={b"old": retained(b"old", b"1"), b"gone": retained(b"gone", b"2")},
+        retained={b"old": retained(b"old", b"1", kept=b"\x01\x01"), b"gone": retained(b"gone", b"2")},
+        wills={1: will("client-1"), 2: will("client-2"), 3: will("client-3")},
     )
 
 
 def after() -> Batch:
     """Touches every table, and every way to change it."""
-    big, _ = delivery(b"new", b"y" * LARGE, 2)
+    big, _ = delivery(b"new", b"y" * LARGE, 2, kept=b"p" * LARGE, expires=7.5)
+    copy, _ = delivery(b"new", big.payload, 2, kept=b"\x0b\x01")
     return batch(
         forgotten=[3],
-        sessions=[session(1, sent_to=5), session(4), session(5, "client-3")],
+        sessions=[session(1, sent_to=5), session(4), session(5, "client-3", expiry=9.5, version=5)],
         subscriptions={(1, b"a"): 2, (2, b"a"): None, (4, b"c"): 1, (3, b"x"): 1},
         received={1: held(), 2: held(9, 8), 4: held(7)},
         queues=[
             changes(1, {6: (big, 1), **numbered([7])}, settled=[0, 1, 2, 3, 4, 5], released=()),
-            changes(2, {6: (big, 2)}, settled=[4, 2]),
+            changes(2, {6: (big, 2), 7: (copy, 1)}, settled=[4, 2]),
             changes(4, numbered([0, 1]), released=(0,)),
         ],
-        retained={b"old": retained(b"old", b"3"), b"gone": None, b"new": retained(b"new", b"4")},
+        retained={b"old": retained(b"old", b"3"), b"gone": None, b"new": retained(b"new", b"4", expires=8.5)},
+        wills={1: None, 2: will("client-2", due=6.5), 4: will("client-4", kept=b"\x01\x01")},
     )
 
 

@@ -17,7 +17,7 @@ from broker.storage.packing import LARGE
 from broker.storage.place import FILE_NAME
 from broker.storage.sqlite import DataError, SqliteStore
 from tests.core.harness import Client, World
-from tests.storage.store_tools import batch, changes, delivery, held, numbered, opened, retained, session
+from tests.storage.store_tools import batch, changes, delivery, held, numbered, opened, retained, session, will
 
 VALUES = [
     "NULL", "0", "-1", "1", "3", "7", "255", "65535", "65536", "1 << 31", "1 << 32", "(1 << 53) + 1", "1 << 62",
@@ -45,9 +45,22 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
             subscriptions={(id, b"t/%d" % id): 2 for id in (1, SESSION)},
             received=dict.fromkeys((1, SESSION), held(7, 8)),
             queues=[
-                changes(id, {**numbered(range(5)), 1: delivery(b"t", b"1", 2)}, released=(1,)) for id in (1, SESSION)
+                changes(
+                    id,
+                    {
+                        **numbered(range(5)),
+                        1: delivery(b"t", b"1", 2),
+                        3: delivery(b"t", b"3", kept=b"\x01\x01", expires=3e9),
+                    },
+                    released=(1,),
+                )
+                for id in (1, SESSION)
             ],
-            retained={b"r/%d" % id: retained(b"r/%d" % id, b"kept", 1, "u", f"c{id}") for id in (1, SESSION)},
+            retained={
+                b"r/%d" % id: retained(b"r/%d" % id, b"kept", 1, "u", f"c{id}", kept=b"\x01\x01", expires=3e9)
+                for id in (1, SESSION)
+            },
+            wills={id: will(f"c{id}", b"w/%d" % id, username="u", message_expiry=60, delay=60) for id in (1, SESSION)},
             clock=ClockRecord(2e9, 2e9, ((1e9, 5.0),)),
         )
     )

@@ -37,7 +37,7 @@ def places(messages: list[Queued]) -> list[int]:
 
 
 def test_a_new_store_is_empty(box: Box) -> None:
-    assert box.reread().load() == ([], [], None)
+    assert box.reread().load() == ([], [], None, {})
     assert box.reread().fetch(1, 0, ALL, NO_LIMIT) == []
 
 

@@ -7,6 +7,7 @@ statement and is tried again.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import sqlite3
 import tempfile
@@ -25,6 +26,7 @@ from broker.storage import packing, place
 from broker.storage.memory import MemoryStore
 from broker.storage.sqlite import SqliteStore
 from broker.wire.message import Message
+from tests.raw_client import text
 from tests.storage.store_tools import (
     FaultyConnection,
     batch,
@@ -35,12 +37,14 @@ from tests.storage.store_tools import (
     numbers,
     queued,
     retained,
+    session,
+    will,
 )
 
 #: Small, so that a few messages make several segments, and a few bytes a large payload.
 SMALL = {
     "LARGE": 40, "LARGE_RETAINED": 30, "SEGMENT_COUNT": 5, "SEGMENT_SIZE": 100, "SEGMENT_SPAN": 8, "BLOCK_SIZE": 60,
-    "BLOCK_SHARE": 3, "FEW": 2, "SMALL": 10,
+    "BLOCK_SHARE": 3, "FEW": 2, "SMALL": 10, "LARGE_KEPT": 9,
 }  # fmt: skip
 
 CLIENT_IDS = ["a", "b", "\u20ac", "A"]
@@ -50,7 +54,14 @@ few = partial(st.lists, max_size=2)
 payloads = st.one_of(st.binary(max_size=8), st.sampled_from([30, 39, 40, 41, 120]).map(lambda size: b"x" * size))
 usernames = st.sampled_from([None, "", "u"])
 qos = st.sampled_from([1, 2])
+properties = st.sampled_from([b"", b"", b"", b"\x01\x01", *(b"\x03" + text("t" * size) for size in (6, 30))])
+dates = st.sampled_from([None, None, 0.0, 1.5])
 masks = st.dictionaries(st.integers(0, 3), st.sampled_from([0, 1, (1 << 32) - 1]), max_size=2)
+
+
+wills = st.builds(
+    will, st.sampled_from(CLIENT_IDS), st.sampled_from(TOPICS), payloads, kept=properties, due=dates, qos=qos
+)
 
 
 class Queue:
@@ -135,7 +146,8 @@ class StoresAgree(RuleBasedStateMachine):
 
     def new_shared(self) -> list[Message]:
         """The same object goes into several queues, at any time while the broker runs, as a retained message does."""
-        return [Message(b"shared", b"%d" % i * 50, 2, retain=True) for i in range(3)]
+        kept = (b"", b"p", b"p" * 9)
+        return [Message(b"shared", b"%d" % i * 50, 2, True, None, kept[i]) for i in range(3)]
 
     def go_on_from_the_file(self) -> None:
         """After a start, the core has its places from the store, and no message of before."""
@@ -162,6 +174,7 @@ class StoresAgree(RuleBasedStateMachine):
         ours, theirs = self.sqlite.load(), self.memory.load()
         assert kept_sessions(ours) == kept_sessions(theirs)
         assert kept_retained(ours) == kept_retained(theirs)
+        assert ours.wills == theirs.wills
         for id in range(1, self.newest + 2):
             assert fetch_all(self.sqlite, id) == fetch_all(self.memory, id)
         on_disk = {found.record.id: found for found in ours.sessions}
@@ -200,7 +213,18 @@ class StoresAgree(RuleBasedStateMachine):
         sessions = []
         for id in draw(few(st.sampled_from(known), unique=True)) if known else ():
             disconnected_at, sent_to = draw(st.sampled_from([(None, None), (1.5, 7), (0.0, 0)]))
-            sessions.append(SessionRecord(id, client_ids[id], draw(usernames), disconnected_at, sent_to))
+            expiry, version = draw(st.sampled_from([(None, 4), (0.5, 5), (math.inf, 5)]))
+            sessions.append(
+                session(
+                    id,
+                    client_ids[id],
+                    username=draw(usernames),
+                    disconnected_at=disconnected_at,
+                    sent_to=sent_to,
+                    expiry=expiry,
+                    version=version,
+                )
+            )
         for client_id in draw(few(st.sampled_from(CLIENT_IDS), unique=True)):
             if client_id not in self.ids:
                 sessions.append(self.new_session(client_id))
@@ -214,15 +238,21 @@ class StoresAgree(RuleBasedStateMachine):
             forgotten=forgotten,
             sessions=sessions,
             subscriptions=draw(
-                st.dictionaries(st.tuples(some, st.sampled_from(TOPICS)), st.sampled_from([None, 0, 1, 2]), max_size=3)
+                st.dictionaries(
+                    st.tuples(some, st.sampled_from(TOPICS)), st.sampled_from([None, 0, 1, 2 | 7 << 8]), max_size=3
+                )
             ),
             received=draw(st.dictionaries(some, masks, max_size=2)),
             queues=[self.drawn_changes(data, id, common) for id in draw(st.lists(some, max_size=3, unique=True))],
             retained={topic: self.drawn_retained(data, topic) for topic in draw(few(st.sampled_from(TOPICS)))},
+            wills=draw(st.dictionaries(st.integers(1, 3), st.none() | wills, max_size=2)),
         )
 
     def drawn_message(self, data: st.DataObject) -> Message:
-        return Message(data.draw(st.sampled_from(TOPICS)), data.draw(payloads), 2, data.draw(st.booleans()))
+        topic, payload, retain = data.draw(st.sampled_from(TOPICS)), data.draw(payloads), data.draw(st.booleans())
+        if data.draw(st.integers(0, 3)) == 0 and self.shared:  # a copy of another one
+            payload = data.draw(st.sampled_from(self.shared)).payload
+        return Message(topic, payload, 2, retain, None, data.draw(properties), data.draw(dates))
 
     def drawn_changes(self, data: st.DataObject, id: int, common: list[Message]) -> QueueChanges:
         draw = data.draw
@@ -253,7 +283,13 @@ class StoresAgree(RuleBasedStateMachine):
         if data.draw(st.integers(0, 3)) == 0:
             return None
         return retained(
-            topic, data.draw(payloads), data.draw(qos), data.draw(usernames), data.draw(st.text(max_size=3))
+            topic,
+            data.draw(payloads),
+            data.draw(qos),
+            data.draw(usernames),
+            data.draw(st.text(max_size=3)),
+            kept=data.draw(properties),
+            expires=data.draw(dates),
         )
 
 
