@@ -242,7 +242,7 @@ class Server:
             dirty, turn.dirty = turn.dirty, set()
             # Who gets little does not wait for those who get much.
             least_first = sorted(dirty, key=lambda one: len(one.out))
-            flushing.serve(dict.fromkeys((*flushing.left, *least_first)), Client.flush, self.timers.now)
+            flushing.serve(dict.fromkeys((*flushing.left, *least_first)), _flush_one, self.timers.now)
             return bool(flushing.left or turn.dirty)
         flushing.rest(self.timers.now)
         while turn.dirty:
@@ -462,6 +462,10 @@ def names(listeners: Sequence[ListenerConfig]) -> list[str]:
             number += 1
         found.append(name)
     return found
+
+
+def _flush_one(client: Client) -> None:
+    client.flush()
 
 
 def _unguessable() -> str:

@@ -388,6 +388,24 @@ def test_an_import_upwards_is_found(module: str, source: str, wrong: bool) -> No
     assert bool(upwards(read(module, source, "broker"))) is wrong
 
 
+def test_nothing_of_a_protocol_is_called_but_on_who_implements_it() -> None:
+    """`Client.flush(one)` would pass all checks, and do nothing."""
+    protocols = {
+        node.name
+        for path in modules("broker").values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("Protocol") for base in node.bases)
+    }
+    assert {"Client", "Store"} <= protocols
+    called = [
+        f"{module}:{node.lineno} {ast.unparse(node)}"
+        for module, path in modules("broker").items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in protocols
+    ]
+    assert called == []
+
+
 def functions(package: str) -> Iterator[tuple[str, int]]:
     """All of them, and how many lines they have besides their docstring."""
     for module, path in modules(package).items():

@@ -5,6 +5,7 @@ The innocent client's round trips are printed: `pytest -s`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 
 from broker.auth.passwords import set_password
+from broker.server import FEW
 from tests.broker_process import ROOT, StartBroker, environment
 from tests.certificates import Authority
-from tests.raw_client import PINGREQ, PINGRESP, Address, RawClient, connack, connect
+from tests.raw_client import PINGREQ, PINGRESP, Address, RawClient, connack, connect, publish
 
 Report = dict[str, Any]
 
@@ -96,6 +98,20 @@ def test_silent_connections_without_end_keep_nobody_out(options: list[str], star
         innocent.ping()
     assert took < 20
     assert broker.events("client refused") == []
+
+
+def test_a_crowd_gets_what_is_published_to_all_of_it(start_broker: StartBroker) -> None:
+    """There are more of them than are served in any case within one turn."""
+    broker = start_broker()
+    with contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(RawClient.connected(broker.address, f"c{number}")) for number in range(4 * FEW)]
+        for client in crowd:
+            client.subscribe(("t", 0))
+        author = stack.enter_context(RawClient.connected(broker.address, "author"))
+        for payload in (b"one", b"two"):
+            author.send(publish("t", payload))
+            for client in crowd:
+                client.expect(publish("t", payload))
 
 
 def test_mosquitto_s_tools_beside_a_flood(start_broker: StartBroker) -> None:
