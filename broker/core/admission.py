@@ -11,13 +11,13 @@ from ..wire.codes import CONNECT, MQTT_3_1, MQTT_3_1_1, PACKET_NAMES, ProtocolEr
 from ..wire.packets import Connect, Packet
 from . import handlers
 from .connection import Connection
-from .intake import ADMISSION, ADMITTING, BEHIND, CONNECTING, Dialogue
+from .intake import ADMISSION, ADMITTING, BEHIND, CONNECTING, Dialect
 from .ports import Verdict
 
 NO_ROOM = "as many clients as the listener takes are connected (max_connections)"
 
 #: What is done with a client that has been accepted, by the version that it speaks.
-DIALOGUES = {MQTT_3_1: handlers.DIALOGUE, MQTT_3_1_1: handlers.DIALOGUE}
+DIALECTS = {MQTT_3_1: handlers.DIALECT, MQTT_3_1_1: handlers.DIALECT}
 
 
 def on_connect(connection: Connection, packet: Packet) -> None:
@@ -120,7 +120,7 @@ def _accept(connection: Connection, session_present: bool) -> None:
     connection.out.append(encoder.connack(ReturnCode.ACCEPTED, present))  # [MQTT-3.1.4-4] [MQTT-3.2.2-2]
     exchange.stats.other_sent += 1
     exchange.turn.dirty.add(connection)
-    connection.begin(DIALOGUES[session.version])
+    connection.begin(DIALECTS[session.version])
     exchange.sessions.attach(session)
     connection.resume(ADMISSION | BEHIND)
 
@@ -153,4 +153,4 @@ def _violated(connection: Connection, error: ProtocolError) -> None:
 
 
 #: What is done with a client that has not said who it is.
-FIRST = Dialogue.of({CONNECT: on_connect}, _not_yet, _violated)
+FIRST = Dialect.of({CONNECT: on_connect}, _not_yet, _violated)

@@ -13,7 +13,7 @@ its CONNECT waits, in order. Until it has sent something, it is listened to, so 
 from __future__ import annotations
 
 from .exchange import Exchange
-from .intake import CLOSED, CONNECTED, CONNECTING, HELD, STORE, UNSENT, Dialogue, Intake
+from .intake import CLOSED, CONNECTED, CONNECTING, HELD, STORE, UNSENT, Dialect, Intake
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport
 from .session import Discard, Session
 from .timers import Timer
@@ -45,7 +45,7 @@ class Connection(Intake):
         connect_timeout: float,
         max_packet_size: int,
         place: Place,
-        first: Dialogue,
+        first: Dialect,
     ) -> None:
         """`first`: what is done with a client that has not said who it is (admission)."""
         super().__init__(exchange, transport, now, min(MAX_CONNECT, max_packet_size), first)
@@ -106,10 +106,10 @@ class Connection(Intake):
         self._decoder.max_size = self._max_packet_size
         self._patience = patience
 
-    def begin(self, dialogue: Dialogue) -> None:
+    def begin(self, dialect: Dialect) -> None:
         """It is a client from now on."""
         self.state = CONNECTED
-        self.handlers, self._violated = dialogue
+        self.handlers, self._violated = dialect
         self._last_heard = self.exchange.timers.now
         self._set_timer()
 

@@ -30,7 +30,7 @@ from . import bridges
 from .account import BRANCHES, COPIED
 from .connection import Connection
 from .identifiers import Identifiers
-from .intake import Dialogue, Finished, Spent
+from .intake import Dialect, Finished, Spent
 from .route import Route
 from .router import MANY_WILDCARDS
 
@@ -239,7 +239,7 @@ def _violated(connection: Connection, error: ProtocolError) -> None:
     connection.close(f"protocol error: {error.why}")  # [MQTT-4.8.0-1]
 
 
-DIALOGUE = Dialogue.of(
+DIALECT = Dialect.of(
     {
         PUBLISH: on_publish,
         PUBACK: on_puback,

@@ -45,7 +45,7 @@ class Finished(Exception):
 Handler: TypeAlias = Callable[[Any, Packet], None]
 
 
-class Dialogue(NamedTuple):
+class Dialect(NamedTuple):
     """What the broker does with what a client says, at a stage of the connection and in a version of MQTT."""
 
     handlers: Sequence[Handler]  #: by packet type. (The decoder lets through only what a client may send.)
@@ -54,7 +54,7 @@ class Dialogue(NamedTuple):
     @classmethod
     def of(
         cls, handlers: dict[int, Handler], default: Handler, violated: Callable[[Any, ProtocolError], None]
-    ) -> Dialogue:
+    ) -> Dialect:
         return cls([handlers.get(kind, default) for kind in range(16)], violated)
 
 
@@ -66,7 +66,7 @@ class Intake(ABC):
         "_watched", "_work", "exchange", "handlers", "known", "state", "turn",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, transport: Transport, now: float, max_size: int, first: Dialogue) -> None:
+    def __init__(self, exchange: Exchange, transport: Transport, now: float, max_size: int, first: Dialect) -> None:
         self.exchange = exchange
         self.turn = exchange.turn
         self.known = exchange.router.known
