@@ -16,7 +16,9 @@ from .session import Session
 from .turn import Turn
 
 #: Units of work that it takes to retain a message, or to forget one.
-RETAINING = 6
+RETAINING = 8
+#: Levels of its topic that are a unit more.
+LEVELS = 3
 
 
 class Publishing:
@@ -35,7 +37,7 @@ class Publishing:
         message = Message(topic, payload, qos)
         durable = False
         if retain:
-            self._turn.account.spent += RETAINING
+            self._turn.account.spent += RETAINING + topic.count(b"/") // LEVELS
             durable = self._retaining.retain(topic, payload, qos, author)
         if route.options is not None:
             by_options.deliver(self._turn, message, retain, route.options, author)

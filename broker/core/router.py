@@ -36,8 +36,9 @@ MANY_WILDCARDS = 1_000
 AGAIN = 3
 #: Units of work that a route takes to be made, with whatever has to be done anew for a topic.
 FINDING = 6
-#: Letters of a topic that are a unit more: it is checked, and cut into levels.
-LETTERS = 32
+#: Letters of a topic that are a unit more, as it is checked, and levels, as it is cut.
+LETTERS = 512
+LEVELS = 16
 #: Bytes of memory that a subscription takes, beside its filter, and a level of a filter with wildcards: measured in
 #: CPython 3.11 with filters that share no level.
 SUBSCRIPTION = 320
@@ -106,7 +107,7 @@ class Router:
         """The route of a topic that is not remembered. Raises ProtocolError if nobody can publish to it."""
         if topic not in self._exact:  # a filter without wildcards is a Topic Name within the limits
             self.check(topic)
-        self._account.spent += FINDING + len(topic) // LETTERS
+        self._account.spent += FINDING + topic.count(b"/") // LEVELS + len(topic) // LETTERS
         return self._remembered(topic, self._permitted(topic, self._match(topic)))
 
     def route_in_steps(self, topic: bytes) -> Iterator[None]:

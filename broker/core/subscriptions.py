@@ -26,7 +26,7 @@ from .subscription import QOS, SHARED
 from .turn import Turn
 
 #: Units of work that a Topic Filter is, and bytes of it that are a unit more.
-SUBSCRIBING = 6
+SUBSCRIBING = 10
 LETTERS = 32
 #: Bytes that the subscriptions of a session may take: so many for each that it may have, and room for a long one. As
 #: they are counted, a deep one takes far more than its length; so a client cannot have thousands of those.

@@ -35,14 +35,20 @@ def main() -> int:
         return 0
     print(MARKDOWN if options.markdown else HEADER, flush=True)
     results = []
+    failed = []
     for name in names:
-        with tempfile.TemporaryDirectory() as directory:
-            result = run(name, Path(directory), options.scale)
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                result = run(name, Path(directory), options.scale)
+        except Exception as error:  # the others are wanted all the same
+            failed.append(name)
+            print(f"{name:45} could not be carried out: {error!r}", flush=True)
+            continue
         results.append(result)
         print(result.markdown() if options.markdown else result.line(), flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps([result._asdict() for result in results], indent=1))
-    return int(any(result.faults for result in results))
+    return int(bool(failed) or any(result.faults for result in results))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from broker.auth.passwords import set_password
-from tests.attacks.ground import MIB, Allowed, Ground, attack
+from tests.attacks.ground import MIB, Allowed, Ground, attack, of_a_crowd
 from tests.certificates import Authority
 from tests.raw_client import RawClient, Will, connect, puback, publish, pubrel, suback, subscribe
 
@@ -243,7 +243,7 @@ def large_packets_over_websocket_that_are_never_whole(ground: Ground) -> None:
         client.close()
 
 
-@attack(Allowed(memory=MEMORY, kept=50 * MIB))
+@attack(of_a_crowd(2000, memory=MEMORY, kept=50 * MIB))
 def a_block_kept_by_one_byte(ground: Ground) -> None:
     """2,000 clients that send 256 KiB of PINGREQs and the first byte of another packet, again and again"""
     clients = [ground.client() for _ in range(ground.count(2000, 100))]

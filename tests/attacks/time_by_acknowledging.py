@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from tests.attacks.ground import Allowed, Ground, attack
+from tests.attacks.ground import Allowed, Ground, attack, of_a_crowd
 from tests.attacks.on_time import plain, pump
 from tests.raw_client import PINGREQ, RawClient, connect, puback, pubcomp, publish, pubrec, pubrel
 
@@ -47,7 +47,7 @@ def releases_of_nothing(ground: Ground) -> None:
     pump(ground, plain(clients), data, 4)
 
 
-@attack(durable=True)
+@attack(of_a_crowd(1000), durable=True)
 def a_thousand_that_publish_at_qos_1(ground: Ground) -> None:
     """1,000 clients, each of which has 100 QoS 1 messages under way to a persistent session"""
     reader = ground.client("reader", clean=False)

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 
-from tests.attacks.ground import Allowed, Ground, attack
+from tests.attacks.ground import Allowed, Ground, attack, of_a_crowd
 from tests.attacks.on_memory import TLS, certificate, trusting
 from tests.attacks.on_time import BOTH, frame, plain, pump, web_sockets
 from tests.raw_client import PINGREQ, Closed, RawClient, Will, connect, packet, publish, subscribe, text
@@ -65,7 +65,7 @@ def connects_that_are_refused(ground: Ground) -> None:
     from_threads(ground, 8, 4, once)
 
 
-@attack()
+@attack(of_a_crowd(5000))
 def five_thousand_that_drip(ground: Ground) -> None:
     """5,000 connected clients send a packet byte by byte, one byte each in turn"""
     clients = [ground.client() for _ in range(ground.count(5000, 200))]
@@ -75,7 +75,7 @@ def five_thousand_that_drip(ground: Ground) -> None:
             client.send(data[tick % len(data) :][:1])
 
 
-@attack()
+@attack(of_a_crowd(4000))
 def thousands_that_leave_at_once(ground: Ground) -> None:
     """4,000 clients with ten subscriptions each are reset within the same millisecond, twice"""
     for _ in range(2):
@@ -202,7 +202,7 @@ def proxy_headers_that_drip(ground: Ground) -> None:
                 each.sendall(header[12_000 + tick : 12_001 + tick])
 
 
-@attack()
+@attack(of_a_crowd(2000))
 def thousands_of_pings(ground: Ground) -> None:
     """2,000 clients, each of which sends 50 PINGREQs at a time"""
     pump(ground, plain([ground.client() for _ in range(ground.count(2000, 100))]), PINGREQ * 50, 5)

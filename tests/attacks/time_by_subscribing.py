@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.attacks.ground import Allowed, Ground, attack, unheard_of
+from tests.attacks.ground import Allowed, Ground, attack, of_a_crowd, unheard_of
 from tests.attacks.on_time import plain, pump, subscribe_all
 from tests.raw_client import Closed, RawClient, Will, connect, publish, subscribe, text, unsubscribe
 from tests.raw_client import packet as any_packet
@@ -85,7 +85,7 @@ def patterns_for_all(directory: Path) -> None:
     (directory / "acl").write_text(lines + "topic readwrite innocent/#\ntopic readwrite evil/#\n")
 
 
-@attack(toml='acl = "{directory}/acl"\n', prepare=patterns_for_all)
+@attack(of_a_crowd(1000), toml='acl = "{directory}/acl"\n', prepare=patterns_for_all)
 def a_thousand_clients_with_rights(ground: Ground) -> None:
     """with an ACL of 200 patterns with %c: 1,000 readers of one branch, and publishes to ever new topics in it"""
     readers = [ground.client(f"reader-{number}") for number in range(ground.count(1000, 50))]
@@ -185,7 +185,7 @@ def topics_that_are_not_utf8(ground: Ground) -> None:
             client.close()
 
 
-@attack(toml="sys_interval = 1\n")
+@attack(of_a_crowd(1000), toml="sys_interval = 1\n")
 def the_brokers_own_topics_for_a_thousand(ground: Ground) -> None:
     """1,000 clients that subscribed to $SYS/#, which is published every second"""
     readers = [ground.client() for _ in range(ground.count(1000, 50))]
@@ -216,7 +216,7 @@ def two_that_take_over_from_each_other(ground: Ground) -> None:
         thread.join()
 
 
-@attack()
+@attack(of_a_crowd(3000))
 def wills_for_thousands(ground: Ground) -> None:
     """100 clients whose wills go to 3,000 subscribers are reset at the same time, again and again"""
     readers = [ground.client() for _ in range(ground.count(3000, 100))]
@@ -231,7 +231,7 @@ def wills_for_thousands(ground: Ground) -> None:
     reading.join()
 
 
-@attack()
+@attack(of_a_crowd(1000))
 def a_thousand_that_do_a_little(ground: Ground) -> None:
     """1,000 clients, each of which subscribes to 50 filters and publishes to new topics, at its leisure"""
     clients = [ground.client() for _ in range(ground.count(1000, 50))]
