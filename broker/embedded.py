@@ -13,6 +13,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from selectors import BaseSelector
 from types import TracebackType
 from typing import NamedTuple
 
@@ -46,10 +47,18 @@ class Broker:
     Takes the options of the configuration file as keyword arguments, and of the file `config_file` if one is given.
     Unlike the program, it keeps everything in memory unless `data` is given. It logs to the logger "selectmq" as the
     program around it has set that up; `log_level` sets its level, and `log_format` sends it to standard error.
+    `selector` is what it waits with, such as `selectors.PollSelector`; without, the best that the system has.
     """
 
-    def __init__(self, *, config_file: str | None = None, **options: object) -> None:
+    def __init__(
+        self,
+        *,
+        config_file: str | None = None,
+        selector: Callable[[], BaseSelector] | None = None,
+        **options: object,
+    ) -> None:
         """Check the options: raises ConfigError (a ValueError) for what is wrong with them."""
+        self._selector = selector
         log_options = options.keys() & {"log_level", "log_format"}
         if options.get("data") is None and options.get("memory") is None and config_file is None:
             options["memory"] = True
@@ -69,7 +78,8 @@ class Broker:
         give_back_log = lend(self._level, self._format)
         try:
             # The level is an argument here, or the program's own: no reload sets it.
-            server = Server(self._config, EventLog(), self._reread, set_level=lambda level: None)
+            selector = None if self._selector is None else self._selector()
+            server = Server(self._config, EventLog(), self._reread, set_level=lambda level: None, selector=selector)
         except BaseException:
             give_back_log()
             raise

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from selectors import BaseSelector
 
 from . import file_rights, logs, machine
 from .addresses import origin_of
@@ -75,12 +76,13 @@ class Server:
         notify: Callable[..., object] = lambda *lines: None,
         set_level: Callable[[str], None] = logs.set_level,
         wall: Callable[[], float] = time.time,
+        selector: BaseSelector | None = None,
     ) -> None:
         """Bind all listeners and open the store. Raises StartError, and leaves nothing open then.
 
         `reread` gives the configuration for a reload; without it, only the files that it names are read again.
         `notify` hears such lines as "READY=1" (broker.notify). `set_level` gets the level of the log at a reload.
-        `wall` is the system's clock.
+        `wall` is the system's clock. `selector` waits for all sockets (None: the best that there is).
         """
         self.config = config
         self._notify = notify
@@ -90,7 +92,7 @@ class Server:
         self.timers = Timers()
         self.timers.now = time.monotonic()
         self._wall = wall
-        self.loop = Loop(self.timers, self._bug)
+        self.loop = Loop(self.timers, self._bug, selector)
         self._workers = Workers(self.loop, config.workers, "selectmq-worker")
         self._lane = Workers(self.loop, 1, "selectmq-store")
         self.checks = Checks(self._workers.submit, config.workers, self.loop.soon)

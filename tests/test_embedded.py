@@ -90,8 +90,8 @@ def test_port_0_takes_a_free_port_of_loopback() -> None:
 
 def test_it_leaves_no_thread_and_no_descriptor_behind(tmp_path: Path) -> None:
     before = left_over()
-    for options in ({}, {"data": str(tmp_path / "data")}):
-        with Broker(port=0, **options) as broker:
+    for data in (None, str(tmp_path / "data")):
+        with Broker(port=0, data=data) as broker:
             assert left_over() != before
             # Work for the lane of the store, and a client that is there at the end:
             client = RawClient.connected(address(broker), "client", clean=False).subscribe(("a", 1))
@@ -184,12 +184,14 @@ def test_stop_publishes_the_wills_of_all_to_all(factory: BrokerFactory) -> None:
         assert sorted(came) == sorted(b"".join(publish("wills", b"%d" % i) for i in range(5)))
 
 
-# --- a system that has nothing but select, as Windows ---
+# --- other selectors; Windows has nothing but select ---
 
 
-def test_it_works_with_select(factory: BrokerFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
-    broker = factory(data=str(tmp_path / "data"))
+@pytest.mark.parametrize("selector", [selectors.PollSelector, selectors.SelectSelector, selectors.EpollSelector])
+def test_it_works_with_any_selector(
+    factory: BrokerFactory, selector: type[selectors.BaseSelector], tmp_path: Path
+) -> None:
+    broker = factory(data=str(tmp_path / "data"), selector=selector)
     with RawClient.connected(address(broker), "client", clean=False).subscribe(("t", 1)) as client:
         for i in range(1, 101):
             client.send(publish("t", b"%d" % i * 10_000, 1, packet_id=i))

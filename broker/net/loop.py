@@ -8,6 +8,7 @@ one door for other threads.
 """
 
 import contextlib
+import selectors
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .fairness import Fairness
-from .polling import READ, Ready, poller
+from .polling import READ, Ready, best, capacity
 from .unsent import Backlog
 
 #: Ready sockets that are always served within one turn; and seconds of a turn for more than that.
@@ -53,9 +54,15 @@ class Deadlines(Protocol):
 class Loop:
     """One thread's event loop. All but `post` and `stop` is for that thread only."""
 
-    def __init__(self, deadlines: Deadlines, failed: Callable[[BaseException], None]) -> None:
-        """`failed` hears of exceptions that callbacks let through: bugs. The loop goes on."""
-        self._poller = poller()
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        failed: Callable[[BaseException], None],
+        selector: selectors.BaseSelector | None = None,
+    ) -> None:
+        """`failed` hears of exceptions that callbacks let through: bugs. The loop goes on. `selector`: closed by
+        `close`; None: the best that this system has."""
+        self._selector = best() if selector is None else selector
         self._deadlines = deadlines
         self._failed = failed
         self._posted: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -65,7 +72,7 @@ class Loop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self._poller.register(self._wake_reader, READ, None)
+        self._selector.register(self._wake_reader, READ, self)
         self._soon: list[Callable[[], None]] = []
         self._round: deque[Callable[[], None]] = deque()
         self._sockets: Fairness[Ready] = Fairness(SERVING)
@@ -85,16 +92,16 @@ class Loop:
     @property
     def capacity(self) -> int | None:
         """How many sockets it can wait for at the same time; None: any number."""
-        return self._poller.capacity
+        return capacity(self._selector)
 
     def register(self, sock: socket.socket, events: int, handler: Ready) -> None:
-        self._poller.register(sock, events, handler)
+        self._selector.register(sock, events, handler)
 
     def modify(self, sock: socket.socket, events: int, handler: Ready) -> None:
-        self._poller.modify(sock, events, handler)
+        self._selector.modify(sock, events, handler)
 
     def unregister(self, sock: socket.socket) -> None:
-        self._poller.unregister(sock)
+        self._selector.unregister(sock)
 
     # --- calls ---
 
@@ -148,7 +155,7 @@ class Loop:
     def run(self) -> None:
         """Run turns until `stop`."""
         bytes(KEPT)
-        wait = self._poller.wait
+        wait = self._selector.select
         deadlines = self._deadlines
         monotonic = time.monotonic
         more: bool | None = False
@@ -171,12 +178,9 @@ class Loop:
                     many = False
                     self.crowd(len(ready))
                 self._sockets.rest(now)
-                for handler, events in ready:
+                for key, events in ready:
                     try:
-                        if handler is None:
-                            self._clear_wake()
-                        else:
-                            handler.ready(events, now)
+                        key.data.ready(events, now)
                     except Exception as error:
                         self._failed(error)
             if self._posted:
@@ -192,11 +196,14 @@ class Loop:
                 self._call(deadlines.run, now)
             more = self._call(self.before_sleep)
 
-    def _serve_many(self, ready: list[tuple[Ready | None, int]], now: float) -> None:
+    def _serve_many(self, ready: list[tuple[selectors.SelectorKey, int]], now: float) -> None:
         """Hear as many of them as there is time for in this turn: the system tells of the others again."""
-        events = {handler: event for handler, event in ready if handler is not None}
-        if len(events) < len(ready):
-            self._clear_wake()
+        events: dict[Ready, int] = {key.data: event for key, event in ready}
+        if len(events) < len(ready):  # kqueue tells READ and WRITE one by one
+            for key, event in ready:
+                events[key.data] |= event
+        if events.pop(self, 0):
+            self.ready(READ, now)
 
         def serve(handler: Ready) -> None:
             try:
@@ -230,13 +237,14 @@ class Loop:
             self._failed(error)
             return None
 
-    def _clear_wake(self) -> None:
+    def ready(self, events: int, now: float) -> None:
+        """It was woken."""
         with contextlib.suppress(BlockingIOError):
             while self._wake_reader.recv(4096):
                 pass
 
     def close(self) -> None:
         """Free the descriptors. What is still registered is its owner's to close."""
-        self._poller.close()
+        self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()

@@ -1,18 +1,19 @@
-"""Waiting for many sockets: what Python's `selectors` gives, and on Linux the same without its cost.
+"""Waiting for many sockets: any of Python's `selectors`, and for Linux one that does the same for less.
 
-Owns: the choice of the system call, and who is registered for which socket. Must not know: what is done with an event.
+Owns: the choice of the selector, and Epoll. Must not know: what is done with an event.
 
-On Linux, `selectors.EpollSelector` would do the same. But for each event it computes in Python what one look into a
-table says, and for each registration it makes a record that nobody here reads.
+`selectors.EpollSelector` computes in Python for each event what one look into a table says, and more for each socket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import selectors
-import socket
 import sys
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from selectors import SelectorKey
+from typing import Any, Protocol
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -25,93 +26,131 @@ class Ready(Protocol):
     """What is registered for a socket."""
 
     def ready(self, events: int, now: float) -> None:
-        """The socket can be read (READ) or written (WRITE), or both; an error counts as both, asked for or not."""
+        """The socket can be read (READ) or written (WRITE), or both; an error counts as both."""
 
 
-class Poller(Protocol):
-    """Knows for each socket what it is waited for, and who hears of it."""
-
-    #: How many sockets it can wait for at the same time; None: any number.
-    capacity: int | None
-
-    def register(self, sock: socket.socket, events: int, handler: Ready | None) -> None: ...
-    def modify(self, sock: socket.socket, events: int, handler: Ready | None) -> None: ...
-    def unregister(self, sock: socket.socket) -> None:
-        """Before the socket is closed."""
-
-    def wait(self, timeout: float | None) -> list[tuple[Ready | None, int]]:
-        """Handlers and events of the sockets that are ready. `timeout`: in seconds; None: for as long as it takes."""
-
-    def close(self) -> None: ...
+class HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
 
 
-class Portable:
-    """Whatever `selectors` takes for the best on this system."""
+Pollable = int | HasDescriptor
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self.capacity = SELECT_CAPACITY if isinstance(self._selector, selectors.SelectSelector) else None
 
-    def register(self, sock: socket.socket, events: int, handler: Ready | None) -> None:
-        self._selector.register(sock, events, handler)
+def capacity(selector: selectors.BaseSelector) -> int | None:
+    """How many sockets of clients it can wait for at the same time; None: any number."""
+    return SELECT_CAPACITY if isinstance(selector, selectors.SelectSelector) else None
 
-    def modify(self, sock: socket.socket, events: int, handler: Ready | None) -> None:
-        self._selector.modify(sock, events, handler)
 
-    def unregister(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-
-    def wait(self, timeout: float | None) -> list[tuple[Ready | None, int]]:
-        return [(key.data, events) for key, events in self._selector.select(timeout)]
-
-    def close(self) -> None:
-        self._selector.close()
+def best() -> selectors.BaseSelector:
+    """The best that this system has."""
+    if sys.platform == "linux" and issubclass(selectors.DefaultSelector, selectors.EpollSelector):
+        return Epoll()
+    return selectors.DefaultSelector()
 
 
 if sys.platform == "linux":
-    _FLAGS = (0, select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT)  # by READ (1) and WRITE (2)
+    _FLAGS = {READ: select.EPOLLIN, WRITE: select.EPOLLOUT, READ | WRITE: select.EPOLLIN | select.EPOLLOUT}
     # As `selectors` has it: all but "can be written" means that a read will tell, and the other way round.
     _EVENTS = [
         (READ if flags & ~select.EPOLLOUT else 0) | (WRITE if flags & ~select.EPOLLIN else 0)
         for flags in range((select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLERR | select.EPOLLHUP) + 1)
     ]
+    _READABLE = select.EPOLLIN
+    _make = tuple.__new__  # SelectorKey(...) without its cost
 
-    class Epoll:
-        """Linux's epoll, level-triggered."""
+    class Epoll(selectors.EpollSelector):
+        """Linux's epoll, level-triggered. What is registered stands in a list, by its descriptor."""
 
-        capacity: int | None = None
+        _selector: select.epoll  # made by the base, which also closes it
 
         def __init__(self) -> None:
-            self._epoll = select.epoll()
-            self._handlers: dict[int, Ready | None] = {}
+            super().__init__()
+            self._keys: list[Any] = []  # of SelectorKey or None
+            self._count = 0
+            self._map: Any = _Registered(self)  # None once it is closed, as with all others
 
-        def register(self, sock: socket.socket, events: int, handler: Ready | None) -> None:
-            descriptor = sock.fileno()
-            self._epoll.register(descriptor, _FLAGS[events])
-            self._handlers[descriptor] = handler
+        def register(self, fileobj: Pollable, events: int, data: Any = None) -> SelectorKey:
+            flags = _FLAGS.get(events) or _wrong(events)
+            descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+            keys = self._keys
+            if not 0 <= descriptor < len(keys):
+                self._grow(fileobj, descriptor)
+            elif keys[descriptor] is not None:
+                raise KeyError(f"{fileobj!r} (descriptor {descriptor}) is already registered")
+            self._selector.register(descriptor, flags)
+            key: SelectorKey = _make(SelectorKey, (fileobj, descriptor, events, data))
+            keys[descriptor] = key
+            self._count += 1
+            return key
 
-        def modify(self, sock: socket.socket, events: int, handler: Ready | None) -> None:
-            descriptor = sock.fileno()
-            self._epoll.modify(descriptor, _FLAGS[events])
-            self._handlers[descriptor] = handler
+        def modify(self, fileobj: Pollable, events: int, data: Any = None) -> SelectorKey:
+            flags = _FLAGS.get(events) or _wrong(events)
+            before = self._find(fileobj)
+            descriptor = before.fd
+            if events != before.events:
+                self._selector.modify(descriptor, flags)
+            key: SelectorKey = _make(SelectorKey, (before.fileobj, descriptor, events, data))
+            self._keys[descriptor] = key
+            return key
 
-        def unregister(self, sock: socket.socket) -> None:
-            descriptor = sock.fileno()
-            del self._handlers[descriptor]
-            self._epoll.unregister(descriptor)
+        def unregister(self, fileobj: Pollable) -> SelectorKey:
+            key = self._find(fileobj)
+            self._keys[key.fd] = None
+            self._count -= 1
+            with contextlib.suppress(OSError):  # it was closed before
+                self._selector.unregister(key.fd)
+            return key
 
-        def wait(self, timeout: float | None) -> list[tuple[Ready | None, int]]:
-            handlers = self._handlers
+        def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+            if timeout is not None and timeout < 0:
+                timeout = 0  # for epoll, that would be without end
+            keys = self._keys
             # All that are ready, and not the usual 1023: who is not heard in this turn may be called silent in it.
-            ready = self._epoll.poll(timeout, len(handlers) or 1)
-            return [(handlers[descriptor], _EVENTS[flags]) for descriptor, flags in ready]
+            return [
+                (keys[number], READ if flags == _READABLE else _EVENTS[flags] & keys[number].events)
+                for number, flags in self._selector.poll(timeout, self._count or 1)
+            ]
+
+        def get_map(self) -> Mapping[Pollable, SelectorKey]:
+            registered: Mapping[Pollable, SelectorKey] = self._map
+            return registered
 
         def close(self) -> None:
-            self._epoll.close()
+            super().close()
+            self._keys.clear()
+            self._count = 0
+            self._map = None
 
+        def _grow(self, fileobj: Pollable, descriptor: int) -> None:
+            if descriptor < 0:
+                raise ValueError(f"{fileobj!r} has no descriptor: it is closed")
+            self._keys += [None] * (descriptor + 1 - len(self._keys))
 
-def poller() -> Poller:
-    """The best that this system has."""
-    if sys.platform == "linux" and issubclass(selectors.DefaultSelector, selectors.EpollSelector):
-        return Epoll()
-    return Portable()
+        def _find(self, fileobj: Pollable) -> SelectorKey:
+            """Also when it is closed, and has no descriptor any more. Raises KeyError."""
+            descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+            keys = self._keys
+            key: SelectorKey | None = keys[descriptor] if 0 <= descriptor < len(keys) else None
+            if key is None:
+                key = next((each for each in keys if each is not None and each.fileobj is fileobj), None)
+            if key is None:
+                raise KeyError(f"{fileobj!r} is not registered")
+            return key
+
+    class _Registered(Mapping[Pollable, SelectorKey]):
+        """What `get_map` gives."""
+
+        def __init__(self, selector: Epoll) -> None:
+            self._selector = selector
+
+        def __len__(self) -> int:
+            return self._selector._count
+
+        def __getitem__(self, fileobj: Pollable) -> SelectorKey:
+            return self._selector._find(fileobj)
+
+        def __iter__(self) -> Iterator[int]:
+            return (key.fd for key in self._selector._keys if key is not None)
+
+    def _wrong(events: int) -> int:
+        raise ValueError(f"events must be READ, WRITE or both, not {events!r}")

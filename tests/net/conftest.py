@@ -1,23 +1,27 @@
-"""A real event loop in a thread of its own, with each kind of poller: Linux has epoll, Windows `select` only."""
+"""A real event loop in a thread of its own: with the best selector, and with `select`, as Windows has nothing else. The
+loop's own tests run with all of SELECTORS."""
 
 import selectors
 from collections.abc import Iterator
 
 import pytest
 
+from broker.net import polling
 from tests.net.running_loop import RunningLoop
 
 SELECTORS = [
-    pytest.param(selectors.DefaultSelector, id="default-selector"),
+    pytest.param(polling.Epoll, id="ours"),
+    pytest.param(selectors.EpollSelector, id="epoll"),
+    pytest.param(selectors.PollSelector, id="poll"),
     pytest.param(selectors.SelectSelector, id="select"),
+    pytest.param(selectors.DefaultSelector, id="default"),
 ]
 
 
-@pytest.fixture(params=SELECTORS)
-def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningLoop]:
+@pytest.fixture(params=[polling.best, selectors.SelectSelector], ids=["best", "select"])
+def running(request: pytest.FixtureRequest) -> Iterator[RunningLoop]:
     """A loop at work. What its callbacks let through must have been taken out of `failures`."""
-    monkeypatch.setattr(selectors, "DefaultSelector", request.param)
-    running = RunningLoop()
+    running = RunningLoop(request.param())
     yield running
     running.stop()
     assert running.failures == []

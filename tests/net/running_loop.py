@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from selectors import BaseSelector
 from typing import TypeVar
 
 from broker.core.timers import Timers
@@ -28,10 +29,10 @@ class CountingLoop(Loop):
 class RunningLoop:
     """Loop, timers, thread, and the exceptions that callbacks let through."""
 
-    def __init__(self, *, start: bool = True) -> None:
+    def __init__(self, selector: BaseSelector | None = None, *, start: bool = True) -> None:
         self.failures: list[BaseException] = []
         self.timers = Timers()
-        self.loop = CountingLoop(self.timers, self.failures.append)
+        self.loop = CountingLoop(self.timers, self.failures.append, selector)
         self.turns = 0
         self.loop.before_sleep = self._count
         self.thread = threading.Thread(target=self.loop.run, name="loop under test")

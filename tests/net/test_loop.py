@@ -10,9 +10,14 @@ import time
 import pytest
 
 from broker.net.polling import READ, WRITE
+from tests.net.conftest import SELECTORS
 from tests.net.running_loop import DEADLINE, RunningLoop, eventually_set
 
-pytestmark = pytest.mark.usefixtures("running")
+#: With whatever selector.
+pytestmark = [
+    pytest.mark.parametrize("running", SELECTORS, indirect=True),
+    pytest.mark.usefixtures("running"),
+]
 
 
 class Reader:
