@@ -62,6 +62,7 @@ ROOMS = {
     "broker.auth.argon2id": Room((), extra=frozenset({"argon2"})),
     "broker.net": Room(("broker.addresses", "broker.admission", "broker.os_reasons")),
     "broker.net.ws": Room(("broker.addresses", "broker.admission", "broker.net"), extra=frozenset({"websockets"})),
+    "broker.net.ws_frames": Room((), extra=frozenset({"websockets"})),
     "broker.version": Room(()),
     "broker.logs": Room(("broker.log_thread",)),
     "broker.log_thread": Room(()),

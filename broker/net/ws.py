@@ -1,8 +1,9 @@
 """WebSocket: the layer between a client's transport and what speaks over it. For the transport it is the client, and
 for the client it is the transport. Needs the extra `selectmq[websocket]`.
 
-Owns: the HTTP request and its answer, frames, ping, the closing handshake, and the limits of all that; the sans-IO
-core of `websockets` knows the protocol. Must not know: MQTT. What clients send in frames is to it one stream of bytes.
+Owns: the HTTP request and its answer, ping, the closing handshake, and the limits of all that; the sans-IO core of
+`websockets` knows the protocol, and `ws_frames` cuts what comes. Must not know: MQTT. What clients send in frames is to
+it one stream of bytes.
 
     SHAKING_HANDS --101--> OPEN --we close--> CLOSING --the client's close, or a few seconds--> CLOSED
                   --4xx---------------------------------the client closes, breaks a rule, is lost--> CLOSED
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -32,6 +33,7 @@ from . import origins
 from .forwarded import client_of
 from .proxy import Trusted
 from .transport import Below, Client
+from .ws_frames import Frames
 
 SHAKING_HANDS, WAITING, OPEN, CLOSING, CLOSED = range(5)
 
@@ -41,17 +43,14 @@ MAX_REQUEST = 32_768
 MAX_FIRST_FRAME = 524_288
 #: Characters that are said of why it is refused.
 MAX_REASON = 400
-#: Frames after which others have their turn: a flood is served in slices. A frame takes the core some ten microseconds.
-#: In a turn that takes long already, the slices are smaller.
+#: Frames after which others have their turn: a flood is served in slices. A frame takes some microseconds, and what is
+#: in it takes more. In a turn that takes long already, the slices are smaller.
 SLICE = 128
 SMALL_SLICE = 16
-#: Bytes that the core gets at a time: few where there may be many frames in them, for they are all looked at.
-PIECE = 8_192
-SMALL_PIECE = 512
+#: Bytes in which there are few frames.
+FEW = 256
 #: Bytes that may wait here without being counted.
 LITTLE = 4_096
-#: Frames in a piece that are many.
-MANY = 16
 #: Seconds that a client gets to answer our close.
 LINGER = 3.0
 
@@ -96,8 +95,8 @@ class WebSocket:
     """A WebSocket on a transport. `out` is filled by the client's side; `flush` sends it."""
 
     __slots__ = (
-        "_answered", "_backlog", "_core", "_forwarded", "_held", "_kept", "_later", "_refused", "_rules", "_scheduler",
-        "_state", "_transport", "client", "max_unsent", "out", "peer",
+        "_answered", "_backlog", "_core", "_forwarded", "_frames", "_held", "_kept", "_later", "_refused", "_rules",
+        "_scheduler", "_state", "_transport", "client", "max_unsent", "out", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -119,13 +118,13 @@ class WebSocket:
         self._forwarded = forwarded
         # Messages may come in any number of fragments, as they are passed on one by one; and without extensions there
         # is no compression, so nothing is larger than it came.
+        limit = min(MAX_FIRST_FRAME, rules.max_frame)
         self._core = ServerProtocol(
-            subprotocols=[Subprotocol(name) for name in rules.subprotocols],
-            max_size=(None, min(MAX_FIRST_FRAME, rules.max_frame)),
-            logger=_SILENT,
+            subprotocols=[Subprotocol(name) for name in rules.subprotocols], max_size=(None, limit), logger=_SILENT
         )
+        self._frames = Frames(self._core, limit)
         self._state = SHAKING_HANDS
-        self._backlog = b""  # the request as far as it has come; later, what the core has not been given yet
+        self._backlog = b""  # the request as far as it has come; later, frames that must wait
         self._held = False  # does the client's side want nothing now?
         self._kept = 0  # bytes that the client's side knows to be held here
         self._answered = False  # has it sent anything?
@@ -143,16 +142,21 @@ class WebSocket:
     # --- the transport calls ---
 
     def receive(self, data: bytes, now: float) -> None:
-        self._backlog = self._backlog + data if self._backlog else data
+        if self._backlog:
+            data = self._backlog + data
         if self._state == SHAKING_HANDS:
+            self._backlog = data
             self._shake_hands()
+            data = self._backlog
         if self._state in (OPEN, CLOSING):
-            self._unpack(now)
+            self._unpack(data, now)
+        else:
+            self._backlog = data
         self._tell_kept()
 
     def _tell_kept(self) -> None:
         """Tell the client's side what waits here, if it is worth it: it counts as its own."""
-        kept = len(self._backlog) + len(self._core.reader.buffer)
+        kept = len(self._backlog) + self._frames.held
         if kept < LITTLE:
             kept = 0
         elif self._state == CLOSING:
@@ -189,7 +193,7 @@ class WebSocket:
         if out and self._state == OPEN:
             if not self._answered:
                 self._answered = True
-                self._core.max_fragment_size = self._rules.max_frame
+                self._core.max_fragment_size = self._frames.limit = self._rules.max_frame
             below = self._transport.out
             unit_size = self._rules.unit_size
             left = 0
@@ -209,11 +213,11 @@ class WebSocket:
         transport = self._transport
         self.flush()
         if self._state == OPEN and self._core.eof_sent:
-            # The client's close has come with what makes us close: MQTT.js sends DISCONNECT and it in one piece.
+            # What is sent with our answer to the client's close is too much for the client's side.
             self.client = None
             self._held = False
             self._wind_up()
-        elif self._state == OPEN and not transport.unsent and len(self._core.reader.buffer) < LITTLE:
+        elif self._state == OPEN and not transport.unsent and self._frames.held < LITTLE:
             self._core.send_close(CloseCode.NORMAL_CLOSURE)
             self._send()
             self._linger()
@@ -229,7 +233,7 @@ class WebSocket:
 
     def resume_reading(self) -> None:
         self._held = False
-        if self._backlog or (self._core.eof_sent and self._state == OPEN):
+        if self._backlog:
             self._scheduler.soon(self._go_on)
         else:
             self._transport.resume_reading()
@@ -310,34 +314,34 @@ class WebSocket:
 
     # --- frames ---
 
-    def _unpack(self, now: float) -> None:
-        """Pass on what is in the frames that have come."""
+    def _unpack(self, data: bytes, now: float) -> None:
+        """Pass on what is in the frames that have come. Where they begin and end means nothing [MQTT-6.0.0-2]."""
         core = self._core
-        data, self._backlog = self._backlog, b""
-        position = frames = 0
-        slice = SMALL_SLICE if self._scheduler.late else SLICE
-        piece = SMALL_PIECE
-        while position < len(data) and self._state != CLOSED:
+        frames = self._frames
+        data, self._backlog = frames.behind_rest(data), b""
+        position = count = 0
+        size = len(data)
+        slice = SMALL_SLICE if size > FEW and self._scheduler.late else SLICE
+        while position < size and self._state != CLOSED:
             if self._held:
                 self._backlog = data[position:]  # until `resume_reading`
                 return
-            if frames >= slice:
+            if count >= slice:
                 self._backlog = data[position:]
                 self._transport.pause_reading()
                 self._scheduler.in_turn(self._go_on)
                 return
-            core.receive_data(data[position : position + piece])
-            position += piece
-            events = core.events_received()
-            piece = PIECE if len(events) < MANY else SMALL_PIECE
-            if events:
-                frames += len(events)
-                self._pass_on([frame for frame in events if isinstance(frame, Frame)], now)
+            payloads, position, taken = frames.take(data, position, slice - count)
+            count += taken
+            if payloads and self.client is not None:
+                payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
+                if payload:
+                    self.client.receive(payload, now)
             if core.eof_sent:
                 self._wind_up()
             elif core.writes:
                 self._send()
-        if not frames:
+        if not count:
             self.progress(now)  # a part of a large frame: slow, but not silent
 
     def _go_on(self) -> None:
@@ -345,30 +349,14 @@ class WebSocket:
         if self._held or self._state == CLOSED:
             return
         try:
-            if self._core.eof_sent and self._state == OPEN:
-                self._wind_up()
-            elif self._backlog:
-                self._unpack(time.monotonic())
+            if self._backlog:
+                self._unpack(self._backlog, time.monotonic())
         except Exception:
             self._end("a bug in the broker")  # as in Transport.ready
             raise
         self._tell_kept()
         if not self._backlog and not self._held:
             self._transport.resume_reading()
-
-    def _pass_on(self, frames: list[Frame], now: float) -> None:
-        parts = []
-        for frame in frames:
-            if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
-                parts.append(frame.data)
-            elif frame.opcode is Opcode.TEXT:
-                if not self._core.eof_sent:
-                    self._core.fail(CloseCode.UNSUPPORTED_DATA, "only binary frames are taken")  # [MQTT-6.0.0-1]
-                break
-        # Where frames begin and end means nothing [MQTT-6.0.0-2].
-        data = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
-        if data and self.client is not None:
-            self.client.receive(data, now)
 
     def _send(self) -> None:
         """Send what the core has produced."""
@@ -385,8 +373,6 @@ class WebSocket:
         if self._state == CLOSED:
             return
         if self._state == OPEN:
-            if self._held:
-                return  # what came before is not through yet: `resume_reading`
             self.flush()
             self._send()
         if core.close_rcvd is not None:
@@ -420,14 +406,8 @@ class WebSocket:
         self._forget()
 
     def _forget(self) -> None:
-        """It is over. The core leads back to itself, and holds what came last: that would stay for long."""
         self._backlog = b""
-        core = self._core
-        core.reader.buffer.clear()
-        core.parser.close()
-        for error in (core.parser_exc, core.handshake_exc):
-            if error is not None:
-                error.__traceback__ = None
+        self._frames.forget()
 
     def _tell_lost(self, why: str) -> None:
         client, self.client = self.client, None
@@ -435,10 +415,13 @@ class WebSocket:
             client.lost(why)
 
 
+_SHORT = [bytes((0x82, size)) for size in range(126)]
+
+
 def header(size: int) -> bytes:
     """What stands in front of a binary frame of so many bytes, whole and not masked."""
     if size < 126:
-        return bytes((0x82, size))
+        return _SHORT[size]
     if size < 65_536:
         return struct.pack("!BBH", 0x82, 126, size)
     return struct.pack("!BBQ", 0x82, 127, size)

@@ -316,14 +316,14 @@ def test_a_close_that_comes_with_what_makes_us_close(side: Side) -> None:
     assert (side.core.close_rcvd.code, side.wire.closed, side.speaker.losses) == (1000, [True], [])
 
 
-def test_an_error_that_comes_with_what_makes_us_close(side: Side) -> None:
+def test_an_error_behind_what_makes_us_close(side: Side) -> None:
     side.speaker.on_receive = lambda data: side.layer.close()
     side.core.send_binary(b"DISCONNECT")
     side.core.send_text(b"text")
     side.send()
     side.answers()
     assert side.core.close_rcvd is not None
-    assert (side.core.close_rcvd.code, side.wire.closed, side.speaker.losses) == (1003, [], [])
+    assert (side.core.close_rcvd.code, side.wire.closed, side.speaker.losses) == (1000, [], [])
     side.timers[0]()
     assert side.wire.closed == [True]
 
