@@ -152,7 +152,8 @@ class WebSocket:
             self._unpack(data, now)
         else:
             self._backlog = data
-        self._tell_kept()
+        if self._backlog or self._frames.left or self._kept:
+            self._tell_kept()
 
     def _tell_kept(self) -> None:
         """Tell the client's side what waits here, if it is worth it: it counts as its own."""
@@ -333,11 +334,11 @@ class WebSocket:
                 return
             payloads, position, taken = frames.take(data, position, slice - count)
             count += taken
-            if payloads and self.client is not None:
+            if payloads:
                 payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-                if payload:
+                if payload and self.client is not None:
                     self.client.receive(payload, now)
-            if core.eof_sent:
+            elif core.eof_sent:
                 self._wind_up()
             elif core.writes:
                 self._send()

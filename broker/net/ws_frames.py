@@ -21,6 +21,7 @@ except ImportError:  # its wheel has none for this system
 PIECE = 8_192
 #: A frame of which only a part has come is kept here, as long as it has no more bytes than that.
 SMALL = 2_048
+ENDLESS = 1 << 62
 #: How a common frame begins: FIN, and the opcode of a binary frame.
 _BINARY = 0x82
 _OPCODES = frozenset(Opcode)
@@ -29,14 +30,14 @@ _OPCODES = frozenset(Opcode)
 class Frames:
     """What comes from one client, in frames. `core` has shaken hands, and gets no bytes from anybody else."""
 
-    __slots__ = ("_core", "_fragmented", "_left", "_rest", "limit")
+    __slots__ = ("_core", "_fragmented", "_rest", "left", "limit")
 
     def __init__(self, core: ServerProtocol, limit: int) -> None:
         """`limit`: bytes of a frame's payload, as the core has it, too."""
         self._core = core
         self.limit = limit
         self._rest = b""  # the beginning of a frame that nobody has looked at yet
-        self._left = 0  # bytes that the core lacks of the frame under way
+        self.left = 0  #: bytes that the core lacks of a frame; without end, if it is at its own
         self._fragmented = False  # is a message under way?
 
     @property
@@ -56,7 +57,7 @@ class Frames:
         Returns their payloads, where the next one begins, and how many there were, ping and the like among them. (None,
         and the end of `data`: the next one is not whole.)
         """
-        if self._left or self._core.eof_sent:
+        if self.left:
             return self._by_core(data, position)
         if not self._fragmented:
             payloads = []
@@ -92,16 +93,15 @@ class Frames:
         if not hopeless and (end is None or (end > size and data[position] == _BINARY and end - position <= small)):
             self._rest = data[position:]
             return [], size, 0
-        self._left = size if end is None else end - position
+        self.left = (size if end is None else end) - position
         return self._by_core(data, position)
 
     def _by_core(self, data: bytes, position: int) -> tuple[list[bytes], int, int]:
         """Give the core what is left of its frame, or as much of it as has come."""
         core = self._core
-        size = len(data)
-        end = size if core.eof_sent else min(size, position + self._left)  # after its end it only forgets
+        end = min(len(data), position + self.left)
         core.receive_data(data[position:end])
-        self._left -= end - position
+        self.left -= end - position
         payloads = []
         events = core.events_received()
         for event in events:
@@ -111,6 +111,8 @@ class Frames:
                 self._fragmented = not event.fin
             elif event.opcode is Opcode.TEXT:
                 core.fail(CloseCode.UNSUPPORTED_DATA, "only binary frames are taken")  # [MQTT-6.0.0-1]
+        if core.eof_sent:
+            self.left = ENDLESS  # it forgets whatever comes now
         return payloads, end, len(events)
 
     def forget(self) -> None:
