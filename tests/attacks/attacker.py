@@ -13,6 +13,7 @@ from tests.attacks import (  # noqa: F401  # they fill the table
     on_memory,
     on_places,
     on_time,
+    on_tls,
     time_by_acknowledging,
     time_by_connecting,
     time_by_subscribing,

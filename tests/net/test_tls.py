@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ import pytest
 from broker.config.kinds import Choice
 from broker.config.options import OPTIONS
 from broker.net import tls as tls_module
-from broker.net.tls import AHEAD, STEPS, TURN, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
+from broker.net.tls import AHEAD, RECORDS, STEPS, TURN, Handshakes, Tls, TlsLayer, common_name, read_tls, subject
 from tests.certificates import Authority
 from tests.flood import client_hello
+from tests.key_updates import logging_secrets, send_raw, updater
 from tests.net.running_loop import RunningLoop
 from tests.net.test_transport import MAX_UNSENT, Pair, noise
 
@@ -104,6 +106,43 @@ def test_bytes_arrive_whole_and_in_order_in_both_directions(pair: TlsPair) -> No
     pair.flush(b"more")
     assert pair.read(len(back) + 4) == back + b"more"
     pair.until(lambda: pair.layer.unsent == 0)
+
+
+def test_key_updates_are_served_in_many_turns(
+    strange: TlsPair, running: RunningLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL reads on until it has something for us: a block full of them would take a third of a second."""
+    monkeypatch.setattr(tls_module, "TURN", 0.0)
+    logging_secrets(strange.context, tmp_path / "secrets")
+    strange.shake_hands()
+    assert isinstance(strange.peer, ssl.SSLSocket)
+    updates = updater(strange.peer, tmp_path / "secrets")
+    turns = running.turns
+    for number in range(3):
+        send_raw(strange.peer, b"".join(updates.update() for _ in range(1000)) + updates.data(b"behind %d" % number))
+    strange.until(lambda: b"".join(strange.client.received) == b"behind 0behind 1behind 2")
+    assert running.turns - turns > 3000 / RECORDS / 2
+    strange.flush(b"answer")
+    assert strange.read(6) == b"answer"
+
+
+def test_what_comes_in_many_turns_waits_while_the_client_s_side_holds_back(
+    pair: TlsPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_module, "TURN", 0.0)
+    pair.client.on_receive = lambda data: pair.layer.pause_reading()
+    said = b"".join(b"%03d" % number for number in range(200))
+    for start in range(0, len(said), 3):
+        pair.peer.sendall(said[start : start + 3])
+
+    def all_is_here() -> bool:
+        received = len(pair.client.received)
+        pair.layer.resume_reading()
+        assert len(pair.client.received) == received  # not before the next turn
+        return b"".join(pair.client.received) == said
+
+    pair.until(all_is_here)
+    assert len(pair.client.received) >= 200 / RECORDS
 
 
 def test_a_record_that_comes_byte_by_byte(running: RunningLoop, strange: TlsPair) -> None:
