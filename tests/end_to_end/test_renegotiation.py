@@ -15,7 +15,15 @@ def test_who_asks_for_a_renegotiation_does_not_get_it(tmp_path: Path) -> None:
     certificate(tmp_path)
     broker = BrokerProcess(tmp_path, TLS.replace("{directory}", str(tmp_path)))
     host, port = broker.addresses[1]
-    command = ["openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_2", "-CAfile", tmp_path / "authority.pem"]
+    command = [
+        "openssl",
+        "s_client",
+        "-connect",
+        f"{host}:{port}",
+        "-tls1_2",
+        "-CAfile",
+        str(tmp_path / "authority.pem"),
+    ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as client:
