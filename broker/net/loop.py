@@ -198,7 +198,12 @@ class Loop:
 
     def _serve_many(self, ready: list[tuple[selectors.SelectorKey, int]], now: float) -> None:
         """Hear as many of them as there is time for in this turn: the system tells of the others again."""
-        events = {key.data: event for key, event in ready}
+        events: dict[Ready, int] = {key.data: event for key, event in ready}
+        if len(events) < len(ready):  # kqueue tells READ and WRITE one by one
+            for key, event in ready:
+                events[key.data] |= event
+        if events.pop(self, 0):
+            self.ready(READ, now)
 
         def serve(handler: Ready) -> None:
             try:

@@ -9,12 +9,22 @@ import pytest
 from broker.net import polling
 from tests.net.running_loop import RunningLoop
 
+
+class OneByOne(selectors.PollSelector):
+    """Tells READ and WRITE of a socket apart, as `selectors.KqueueSelector` does."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        told = super().select(timeout)
+        return [(key, event) for key, events in told for event in (polling.READ, polling.WRITE) if events & event]
+
+
 SELECTORS = [
     pytest.param(polling.Epoll, id="ours"),
     pytest.param(selectors.EpollSelector, id="epoll"),
     pytest.param(selectors.PollSelector, id="poll"),
     pytest.param(selectors.SelectSelector, id="select"),
     pytest.param(selectors.DefaultSelector, id="default"),
+    pytest.param(OneByOne, id="kqueue-like"),
 ]
 
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from broker.net.loop import FEW
 from broker.net.polling import READ, WRITE
 from tests.net.conftest import SELECTORS
 from tests.net.running_loop import DEADLINE, RunningLoop, eventually_set
@@ -348,3 +349,33 @@ def test_close_frees_its_descriptors_and_waking_it_later_is_harmless() -> None:
     running.loop.wake()
     running.loop.post(lambda: None)
     running.loop.stop()
+
+
+def test_in_a_crowd_each_hears_once_of_all_its_events(running: RunningLoop) -> None:
+    class Counter:
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+            self.told: list[int] = []
+
+        def ready(self, events: int, now: float) -> None:
+            self.told.append(events)
+            running.loop.unregister(self.sock)
+
+    pairs = [socket.socketpair() for _ in range(FEW + 1)]
+    for _, there in pairs:
+        there.send(b"x")
+    counters = [Counter(here) for here, _ in pairs]
+
+    def register() -> None:
+        for counter in counters:
+            running.loop.register(counter.sock, READ | WRITE, counter)
+
+    running.call(register)
+    end = time.monotonic() + DEADLINE
+    while not all(counter.told for counter in counters):
+        running.next_turn()
+        assert time.monotonic() < end
+    assert {tuple(counter.told) for counter in counters} == {(READ | WRITE,)}
+    for here, there in pairs:
+        here.close()
+        there.close()
