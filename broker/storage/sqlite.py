@@ -15,6 +15,7 @@ lock, so that a second broker on the same data fails at once.
 import contextlib
 import os
 import sqlite3
+import traceback
 
 from ..core.ports import (
     OF_A_GROUP,
@@ -129,6 +130,7 @@ class SqliteStore:
         try:
             return self._load()
         except _FAULTS as error:
+            traceback.clear_frames(error.__traceback__)  # a cursor that is open would keep the file locked
             raise StoreError(self._explain(error)) from None
 
     def _load(self) -> Snapshot:
@@ -227,20 +229,20 @@ class SqliteStore:
                 " ORDER BY first",
                 {"session": session, "start": start},
             )
-            for row in rows:
-                first, last, data, places, id = typed(row, int, int, bytes, bytes | None, int | None)
-                body = None if id is None else self._bodies.get(id) or self._read_body(id)
-                settled = set(unpack_numbers("I", places)) if places else ()
-                for offset, qos, message in unpack(data, body):
-                    if first + offset > last:
-                        raise Damage("a message has the place of another")
-                    if first + offset < start or offset in settled:
-                        continue
-                    if found and (len(found) >= count or size <= 0):
-                        rows.close()
-                        return found
-                    found.append((first + offset, message, qos))
-                    size -= message.size
+            with contextlib.closing(rows):  # one that is open would keep the file locked
+                for row in rows:
+                    first, last, data, places, id = typed(row, int, int, bytes, bytes | None, int | None)
+                    body = None if id is None else self._bodies.get(id) or self._read_body(id)
+                    settled = set(unpack_numbers("I", places)) if places else ()
+                    for offset, qos, message in unpack(data, body):
+                        if first + offset > last:
+                            raise Damage("a message has the place of another")
+                        if first + offset < start or offset in settled:
+                            continue
+                        if found and (len(found) >= count or size <= 0):
+                            return found
+                        found.append((first + offset, message, qos))
+                        size -= message.size
         except _FAULTS as error:
             raise StoreError(self._explain(error)) from None
         return found

@@ -282,6 +282,29 @@ def test_values_that_this_broker_never_wrote_are_told_as_damage(fast_path: Path,
     assert "is damaged" in why
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["subscription SET filter = CAST(x'2b' || filter AS BLOB)", "will SET topic = x'2b'", "segment SET data = x'00'"],
+)
+def test_a_store_that_was_damaged_is_free_once_it_is_closed(fast_path: Path, whole: bytes, change: str) -> None:
+    """Though somebody still has the error."""
+    path = put(fast_path, whole)
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE {change}")
+    db.commit()
+    db.close()
+    store = SqliteStore(str(fast_path))
+    errors = []
+    try:
+        store.load()
+        store.fetch(5, 0, ALL, NO_LIMIT)
+    except StoreError as error:
+        errors.append(error)
+    store.close()
+    assert len(errors) == 1
+    SqliteStore(str(fast_path)).close()
+
+
 def test_a_damaged_log_gives_back_what_stands_before_the_damage(fast_path: Path) -> None:
     """Frames of the log have checksums: SQLite takes it for shorter than it is. No commit is given back in part."""
     directory = fast_path / "data"
