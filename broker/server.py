@@ -240,8 +240,7 @@ class Server:
         flushing = self._flushing
         if flushing.left or len(turn.dirty) > FEW:
             dirty, turn.dirty = turn.dirty, set()
-            # Who gets little does not wait for those who get much.
-            least_first = sorted(dirty, key=lambda one: len(one.out))
+            least_first = sorted(dirty, key=_owed)
             flushing.serve(dict.fromkeys((*flushing.left, *least_first)), _flush_one, self.timers.now)
             return bool(flushing.left or turn.dirty)
         flushing.rest(self.timers.now)
@@ -462,6 +461,12 @@ def names(listeners: Sequence[ListenerConfig]) -> list[str]:
             number += 1
         found.append(name)
     return found
+
+
+def _owed(client: Client) -> int:
+    """About how much it is to be sent: who gets little does not wait for those who get much."""
+    out = client.out
+    return (len(out) << 10) + len(out[-1]) if out else 0
 
 
 def _flush_one(client: Client) -> None:

@@ -9,7 +9,7 @@ measured, as the core has no clock, and a test can say what happens.
 """
 
 #: What one client may have done before others have their turn.
-SHARE = 2_000
+SHARE = 1_500
 #: Above this, those who come later in the same turn get but a little: a crowd must not add up to a long turn.
 TURN = 8_000
 LEAST = 32

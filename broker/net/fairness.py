@@ -11,7 +11,7 @@ The time is that of the processor: on a busy machine, a turn shall do as much as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from time import monotonic, thread_time
 from typing import Generic, TypeVar
 
@@ -40,15 +40,16 @@ class Fairness(Generic[T]):
         if self._greedy and now > next(reversed(self._greedy.values())):
             self._greedy = {}
 
-    def serve(self, ready: Collection[T], serve: Callable[[T], None], now: float) -> None:
-        """Serve as many of them as there is time for. `now`: what those who have to wait wait from."""
+    def serve(self, ready: Collection[T], serve: Callable[[T], None], now: float, in_order: Container[T] = ()) -> None:
+        """Serve as many of them as there is time for. `now`: what those who have to wait wait from. `in_order`: those
+        of whom nobody may overtake another who came before."""
         left, greedy = self.left, self._greedy
         if greedy and now > next(iter(greedy.values())):
             greedy = self._greedy = {one: until for one, until in greedy.items() if until >= now}
-        if left or greedy:
-            modest = [one for one in ready if one not in left and one not in greedy]
+        if left or greedy or in_order:
+            modest = [one for one in ready if one not in left and one not in greedy and one not in in_order]
             others = [one for one in left if one in ready]
-            others += [one for one in ready if one in greedy and one not in left]
+            others += [one for one in ready if one not in left and (one in greedy or one in in_order)]
         else:
             modest, others = list(ready), []
         much: list[T] = []

@@ -76,6 +76,7 @@ class Loop:
         self._soon: list[Callable[[], None]] = []
         self._round: deque[Callable[[], None]] = deque()
         self._sockets: Fairness[Ready] = Fairness(SERVING)
+        self._newcomers: set[Ready] = set()  # nothing was heard of them yet
         self._stopping = False
         self.crowded = False  #: are so many sockets ready in this turn that each should take little?
         #: Hears how many sockets are ready in this turn, where they are many, and in the first turn with few again.
@@ -96,12 +97,13 @@ class Loop:
 
     def register(self, sock: socket.socket, events: int, handler: Ready) -> None:
         self._selector.register(sock, events, handler)
+        self._newcomers.add(handler)
 
     def modify(self, sock: socket.socket, events: int, handler: Ready) -> None:
         self._selector.modify(sock, events, handler)
 
     def unregister(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
+        self._newcomers.discard(self._selector.unregister(sock).data)
 
     # --- calls ---
 
@@ -178,6 +180,8 @@ class Loop:
                     many = False
                     self.crowd(len(ready))
                 self._sockets.rest(now)
+                if self._newcomers:
+                    self._newcomers.difference_update([key.data for key, _ in ready])
                 for key, events in ready:
                     try:
                         key.data.ready(events, now)
@@ -206,12 +210,14 @@ class Loop:
             self.ready(READ, now)
 
         def serve(handler: Ready) -> None:
+            self._newcomers.discard(handler)
             try:
                 handler.ready(events[handler], now)
             except Exception as error:
                 self._failed(error)
 
-        self._sockets.serve(events, serve, now)
+        # Newcomers in the order in which they came: of two CONNECTs of a client, the later one is the one that counts.
+        self._sockets.serve(events, serve, now, self._newcomers)
 
     def _go_round(self) -> None:
         """Let those go on who wait for their turn, each once at the most, until the time is up."""

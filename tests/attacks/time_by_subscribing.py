@@ -67,7 +67,7 @@ def wildcards_of_many_clients(ground: Ground) -> None:
     pump(ground, plain([ground.client()]), topics, 5)
 
 
-@attack()
+@attack(of_a_crowd(1000))
 def a_thousand_clients_with_everything(ground: Ground) -> None:
     """1,000 clients that subscribed to #, and two that publish to ever new topics"""
     readers = [ground.client() for _ in range(ground.count(1000, 50))]

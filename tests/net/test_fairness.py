@@ -144,6 +144,25 @@ def test_on_a_busy_machine_a_turn_does_as_much_as_on_a_quiet_one(clock: Clock) -
     assert served == ready
 
 
+def test_newcomers_are_served_in_the_order_in_which_they_came(clock: Clock) -> None:
+    bench = Bench(clock)
+    newcomers = crowd(40)
+    bench.costs = dict.fromkeys(newcomers, 0.001)
+    served: list[str] = []
+
+    def serve(one: str) -> None:
+        served.append(one)
+        clock.work(0.001)
+
+    for number in range(10, 50, 10):  # they come ten by ten, and there is time for ten
+        ready = [one for one in newcomers[:number] if one not in served]
+        bench.fair.serve(["known", *ready], serve, clock.now, newcomers)
+    while len(served) < 44:
+        bench.fair.serve([one for one in newcomers if one not in served], serve, clock.now, newcomers)
+    assert [one for one in served if one != "known"] == newcomers
+    assert served.count("known") == 4
+
+
 def test_it_tells_since_when_they_wait(clock: Clock) -> None:
     bench = Bench(clock)
     bench.costs = {"a": 1.0}
