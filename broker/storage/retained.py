@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ..core.ports import RetainedRecord
 from ..wire.message import Message
 from ..wire.topics import is_valid_topic
-from .values import Damage, typed
+from .values import Damage, sound_properties, typed
 
 
 def load(db: sqlite3.Connection) -> list[RetainedRecord]:
@@ -22,7 +22,7 @@ def load(db: sqlite3.Connection) -> list[RetainedRecord]:
         topic, payload, qos, id, kept, expires = typed(row, bytes, bytes, int, int, bytes | None, float | None)
         if not is_valid_topic(topic):
             raise Damage("a Topic Name is not valid")
-        message = Message(topic, payload, qos, True, None, kept or b"", expires)
+        message = Message(topic, payload, qos, True, None, sound_properties(kept) if kept else b"", expires)
         retained.append(RetainedRecord(message, *authors[id]))
     return retained
 

@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
+from ..wire.codes import ProtocolError
+from ..wire.properties import Published, published
 from . import soundness
 
 
@@ -21,6 +23,18 @@ def typed(row: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
         if not isinstance(value, kind):
             raise Damage("a value has a wrong type")
     return row
+
+
+def sound_properties(kept: bytes) -> bytes:
+    """What a message keeps of its properties, if it is that: else each client that gets it would end its connection."""
+    found: Published | None
+    try:
+        found = published(kept)
+    except ProtocolError:
+        found = None
+    if found is None or found.kept != kept:
+        raise Damage("the properties of a message are not valid")
+    return kept
 
 
 def pack_numbers(kind: str, numbers: Iterable[float]) -> bytes:

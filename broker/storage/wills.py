@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ..core.ports import WillRecord
 from ..wire.topics import is_valid_topic
-from .values import Damage, typed
+from .values import Damage, sound_properties, typed
 
 _COLUMNS = "client_id, username, listener, topic, payload, qos, retain, kept, message_expiry, delay, due"
 _KINDS = (str, str | None, str | None, bytes, bytes, int, int, bytes, int | None, int, float | None)
@@ -21,6 +21,7 @@ def load(db: sqlite3.Connection) -> dict[int, WillRecord]:
         will = WillRecord(*values)
         if not is_valid_topic(will.topic):
             raise Damage("a Topic Name is not valid")
+        sound_properties(will.kept)
         wills[id] = will._replace(retain=bool(will.retain))
     return wills
 
