@@ -112,7 +112,15 @@ ROOMS = {
         )
     ),
     "broker.entrance": Room(
-        ("broker.admission", "broker.arrival", "broker.auth", "broker.config", "broker.core", "broker.net")
+        (
+            "broker.admission",
+            "broker.arrival",
+            "broker.auth",
+            "broker.config",
+            "broker.core",
+            "broker.net",
+            "broker.wire.codes",
+        )
     ),
     # The composition root is the one file that knows every part.
     "broker.server": Room(
@@ -132,6 +140,7 @@ ROOMS = {
             "broker.reload",
             "broker.storage",
             "broker.version",
+            "broker.wire.codes",
         )
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
@@ -179,7 +188,7 @@ ORDER = (
     ("ports",),
     ("looking_back",),
     # Plain things.
-    ("account", "authors", "limits", "slow_reading", "stats", "subscription", "timers"),
+    ("account", "authors", "limits", "reasons", "slow_reading", "stats", "subscription", "timers"),
     ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "retained", "route"),
     # What is held for clients.
     ("incoming", "router", "session", "waiting"),
@@ -195,7 +204,8 @@ ORDER = (
     # Clients that are connected.
     ("intake", "sys_topics"),
     ("connection",),
-    ("handlers", "trace"),
+    ("admission5", "handlers", "trace"),
+    ("handlers5",),
     ("admission",),
 )
 HEIGHT = {f"broker.core.{module}": height for height, layer in enumerate(ORDER) for module in layer}

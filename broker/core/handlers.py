@@ -23,6 +23,7 @@ from ..wire.codes import (
     SUBSCRIBE,
     UNSUBSCRIBE,
     ProtocolError,
+    ReasonCode,
 )
 from ..wire.message import Message
 from ..wire.packets import Packet
@@ -121,7 +122,8 @@ def _publish(connection: Connection, packet: Packet) -> None:
             durable = session.store_id != 0
         else:
             if not received.add(packet_id):
-                connection.close("it holds too many Packet Identifiers of QoS 2 messages that it has not released")
+                why = "it holds too many Packet Identifiers of QoS 2 messages that it has not released"
+                connection.close(why, reason=ReasonCode.QUOTA_EXCEEDED)
                 raise Spent
             durable = exchange.publish(topic, frame[payload_at:], qos, bool(first & 1), session)
             if session.store_id:

@@ -10,6 +10,7 @@ Owns: the Protocols through which the core looks back. Must not know: who implem
 from collections.abc import Hashable
 from typing import Protocol
 
+from ..wire.codes import ReasonCode
 from ..wire.message import Message
 from .ports import QueueChanges, QueuedMessage, Rights
 
@@ -40,7 +41,7 @@ class Sender(Hashable, Protocol):
     def wanted(self) -> int:
         """Bytes that it will hold, by what it has announced."""
 
-    def close(self, why: str) -> None: ...
+    def close(self, why: str, *, reason: ReasonCode | None = None) -> None: ...
 
 
 class Client(Publisher, Protocol):
@@ -51,6 +52,17 @@ class Client(Publisher, Protocol):
     taken_at: float  #: when it took something of what was unsent
     rights: Rights | None
     size: int  #: bytes that it takes, as core.memory counts
+    # Of MQTT 5.0; with a client of MQTT 3.1.1, these say that it takes anything, but no aliases.
+    receive_maximum: int  #: messages of QoS 1 and 2 that it takes in flight
+    largest: int  #: bytes of the largest packet that it takes; 0: any
+    alias_maximum: int  #: Topic Aliases that it takes
+    problem_information: bool  #: does it want Reason Strings?
+    receive_limit: int  #: messages of QoS 1 and 2 that the broker takes from it in flight
+    alias_limit: int  #: Topic Aliases that the broker takes from it
+
+    @property
+    def version(self) -> int:
+        """The protocol level that it speaks."""
 
     @property
     def peer(self) -> str: ...
@@ -68,7 +80,8 @@ class Client(Publisher, Protocol):
         """Send this; if it is `durable`, once all that happened up to now is stored."""
 
     def flush(self) -> None: ...
-    def close(self, why: str) -> None: ...
+    def close(self, why: str, normal: bool = False, gently: bool = True, reason: ReasonCode | None = None) -> None:
+        """End it. A client of MQTT 5.0 is told the `reason`, if there is one, before."""
 
 
 class Outgoing(Protocol):
@@ -91,6 +104,8 @@ class Outgoing(Protocol):
     def puback(self, packet_id: int) -> None: ...
     def pubrec(self, packet_id: int) -> None: ...
     def pubcomp(self, packet_id: int) -> None: ...
+    def refused(self, packet_id: int) -> None: ...
+    def has_sent(self, packet_id: int) -> bool: ...
 
 
 class Holder(Hashable, Protocol):

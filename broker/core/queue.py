@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..wire.codes import ProtocolError
+from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder import pubrel
 from ..wire.message import Message
 from .complaints import Complaints
@@ -208,7 +208,7 @@ class Queue:
         if sent is None:
             return
         if sent[1] != AWAITS_PUBACK:
-            raise ProtocolError("PUBACK for a message of QoS 2")
+            raise ProtocolError("PUBACK for a message of QoS 2", reason=ReasonCode.PROTOCOL_ERROR)
         self._settle(sent)
 
     def pubrec(self, packet_id: int) -> None:
@@ -221,7 +221,7 @@ class Queue:
                 return  # its message is still in the store: it will be sent again, and answered again
         elif sent[1] != AWAITS_PUBCOMP:
             if sent[1] != AWAITS_PUBREC:
-                raise ProtocolError("PUBREC for a message of QoS 1")
+                raise ProtocolError("PUBREC for a message of QoS 1", reason=ReasonCode.PROTOCOL_ERROR)
             self._inflight[packet_id] = (sent[0], AWAITS_PUBCOMP, sent[2])
             durable = self._release(sent[2])
         connection = self._session.connection
@@ -233,9 +233,26 @@ class Queue:
         if sent is None:
             return
         if sent[1] != AWAITS_PUBCOMP:
-            raise ProtocolError("PUBCOMP for a message that was not released")
+            raise ProtocolError("PUBCOMP for a message that was not released", reason=ReasonCode.PROTOCOL_ERROR)
         del self._inflight[packet_id]
         self._settle(sent)
+
+    def refused(self, packet_id: int) -> None:
+        """The client does not take this message of QoS 2: nothing is released, and all is over [MQTT5-4.3.3-4]."""
+        sent = self._inflight.get(packet_id)
+        if sent is None:
+            return
+        if sent[1] != AWAITS_PUBREC:
+            raise ProtocolError(
+                "PUBREC with an error for a message that is not of QoS 2, or was released",
+                reason=ReasonCode.PROTOCOL_ERROR,
+            )
+        del self._inflight[packet_id]
+        self._settle(sent)
+
+    def has_sent(self, packet_id: int) -> bool:
+        """May the client have a message with this identifier?"""
+        return packet_id in self._inflight or not self._knows_all_sent()
 
     def _knows_all_sent(self) -> bool:
         return True

@@ -36,6 +36,7 @@ class Session:
         "client_id",
         "connection",
         "disconnected_at",
+        "expiry",
         "feeding",
         "listener",
         "origin",
@@ -58,6 +59,9 @@ class Session:
         self.connection: Client | None = None
         self.origin = ""  #: the place that it was made from (see core.ports.Gatekeeper.origin)
         self.disconnected_at: float | None = None  #: a date of core.clock
+        self.expiry: float | None = (
+            None  #: seconds that it is kept, inf: for ever; None: MQTT 3.1.1, as the option says
+        )
         self.username: str | None = None
         self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None

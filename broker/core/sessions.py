@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from ..wire.codes import ReasonCode
 from ..wire.packets import Connect
 from .endings import Endings
 from .expiry import Expiry
@@ -151,7 +152,8 @@ class Sessions(dict[str, Session]):
         session = self.get(client_id)
         if session is not None and session.connection is not None:
             # [MQTT-3.1.4-2] The older connection ends, and not by its own will.
-            session.connection.close(f"taken over by a new connection from {connection.peer}")
+            why = f"taken over by a new connection from {connection.peer}"
+            session.connection.close(why, reason=ReasonCode.SESSION_TAKEN_OVER)  # [MQTT5-3.1.4-3]
             session = self.get(client_id)
         if connect.clean_session and session is not None:
             self.discard(session)  # [MQTT-3.1.2-6]

@@ -13,7 +13,7 @@ While it is away, nothing is in memory but what the store does not have yet.
 
 from __future__ import annotations
 
-from ..wire.codes import ProtocolError
+from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder import pubrel
 from ..wire.message import Message
 from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
@@ -198,7 +198,7 @@ class StoredQueue(Queue):
             return
         size, awaits, seq = sent
         if awaits != AWAITS_PUBACK:
-            raise ProtocolError("PUBACK for a message of QoS 2")
+            raise ProtocolError("PUBACK for a message of QoS 2", reason=ReasonCode.PROTOCOL_ERROR)
         self._count -= 1
         self.size -= size
         if self._other_ids:
@@ -235,8 +235,9 @@ class StoredQueue(Queue):
         if self._loaded <= seq:
             self._early.add(seq)
         self._settled.append(seq)
-        del self._released[seq]
-        self._released_changed = True
+        if seq in self._released:
+            del self._released[seq]
+            self._released_changed = True
         self._journal.touched.add(self)
         if self._waiting or self._loaded < self.next_seq:
             self._pump_soon()
