@@ -189,14 +189,20 @@ ORDER = (
     ("looking_back",),
     # Plain things.
     ("account", "authors", "limits", "reasons", "slow_reading", "stats", "subscription", "timers"),
+    ("aliases", "message_expiry"),
     ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "retained", "route"),
+    ("unanswered",),
     # What is held for clients.
-    ("incoming", "router", "session", "waiting"),
+    ("incoming", "outgoing", "router", "session", "waiting"),
     ("bridges", "denials", "journal", "quotas", "turn"),
     # Messages.
-    ("by_options", "expiry", "feeding", "retaining", "tidying"),
+    ("by_options", "expiry", "perishing", "retaining", "tidying"),
+    ("feeding",),
     ("publishing", "queue"),
-    ("endings", "stored_queue", "wills"),
+    ("endings", "loading", "wills"),
+    ("stored_queue",),
+    ("queue5",),
+    ("queues",),
     # Subscriptions and sessions, and all of it together.
     ("subscriptions",),
     ("sessions",),
@@ -205,6 +211,7 @@ ORDER = (
     ("intake", "sys_topics"),
     ("connection",),
     ("admission5", "handlers", "trace"),
+    ("publish5",),
     ("handlers5",),
     ("admission",),
 )

@@ -10,10 +10,11 @@ from typing import Any
 from ..wire import encoder5, properties
 from ..wire.codes import ReasonCode
 from ..wire.packets import Connect
-from .connection import ANY_NUMBER, Connection
+from .connection import Connection
 from .limits import NEVER
 from .reasons import reason_string, with_reason_string
 from .session import Session
+from .unanswered import ANY_NUMBER
 
 #: The largest packet that there can be: who takes this takes any.
 ANY_SIZE = 268_435_460

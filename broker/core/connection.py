@@ -14,18 +14,19 @@ from __future__ import annotations
 
 from ..wire import encoder5, properties
 from ..wire.codes import MQTT_5, ReasonCode
+from .aliases import Inward
 from .exchange import Exchange
 from .intake import CLOSED, CONNECTED, CONNECTING, HELD, SERVED, STORE, UNSENT, Dialogue, Intake
+from .looking_back import Outward
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport
 from .reasons import reason_string, with_reason_string
 from .session import Discard, Session
 from .timers import Timer
+from .unanswered import ANY_NUMBER, Unanswered
 
 #: The largest CONNECT that is taken: the five fields of MQTT 3.1.1, five more that are properties in MQTT 5.0, and
 #: 64 KiB for everything else. No client gets more before it is known.
 MAX_CONNECT = 10 * 65_537 + 65_536
-#: Messages of QoS 1 and 2 that a client takes in flight if it does not say how many (MQTT 5.0, 3.1.2.11.3).
-ANY_NUMBER = 65_535
 #: Acknowledgements that may wait for the store before the client's next packets do.
 MAX_HELD = 10_000
 #: Bytes of answers that a client may leave unread, above what it has not read anyway, before its next packets wait.
@@ -39,8 +40,8 @@ class Connection(Intake):
 
     __slots__ = (
         "_max_packet_size", "_most_waiting", "_patience", "_timer", "alias_limit", "alias_maximum", "congested",
-        "gatekeeper", "give_up", "held", "largest", "out", "place", "problem_information", "receive_limit",
-        "receive_maximum", "rights", "session", "size", "taken_at",
+        "gatekeeper", "give_up", "held", "inward", "largest", "out", "outward", "place", "problem_information",
+        "receive_limit", "receive_maximum", "rights", "session", "size", "taken_at", "unanswered",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +81,9 @@ class Connection(Intake):
         # What it was told that the broker takes.
         self.receive_limit = ANY_NUMBER
         self.alias_limit = 0
+        self.outward: Outward | None = None  #: how messages are laid out for it, if not as for all
+        self.inward: Inward | None = None  #: the Topic Aliases that it has set
+        self.unanswered: Unanswered | None = None  #: what it has in flight, if that is limited
 
     # --- who it is ---
 

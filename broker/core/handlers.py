@@ -105,7 +105,7 @@ def _publish(connection: Connection, packet: Packet) -> None:
     session = connection.session
     assert session is not None
     route = connection.known(topic) or exchange.router.route(topic)
-    allowed = _may_publish(connection, topic, route)
+    allowed = may_publish(connection, topic, route)
     qos = (first >> 1) & 3
     durable = False
     if not allowed:
@@ -139,7 +139,7 @@ def _publish(connection: Connection, packet: Packet) -> None:
         raise Spent
 
 
-def _may_publish(connection: Connection, topic: bytes, route: Route) -> bool:
+def may_publish(connection: Connection, topic: bytes, route: Route) -> bool:
     """As bridges.may_publish. What it takes to find out is charged."""
     session = connection.session
     assert session is not None

@@ -12,6 +12,7 @@ from ..wire.codes import (
     PINGREQ,
     PUBACK,
     PUBCOMP,
+    PUBLISH,
     PUBREC,
     PUBREL,
     SUBSCRIBE,
@@ -23,6 +24,7 @@ from ..wire.packets import Packet
 from .connection import Connection
 from .handlers import on_pingreq, on_puback, on_pubcomp, on_subscribe, on_unsubscribe
 from .intake import Dialogue, Finished
+from .publish5 import on_publish
 
 #: The first byte of a reason code that tells of a failure.
 FAILURE = 0x80
@@ -99,6 +101,7 @@ def _violated(connection: Connection, error: ProtocolError) -> None:
 
 DIALOGUE = Dialogue.of(
     {
+        PUBLISH: on_publish,
         PUBACK: on_puback,
         PUBREC: on_pubrec,
         PUBREL: on_pubrel,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ..wire.codes import MQTT_3_1_1
 from ..wire.packets import Will
 from .identifiers import Identifiers
-from .looking_back import Client, Outgoing, Sink
+from .looking_back import THREE, Client, Outgoing, Sink
 from .ports import RetainedRecord, Rights
 
 
@@ -38,6 +38,7 @@ class Session:
         "disconnected_at",
         "expiry",
         "feeding",
+        "layout",
         "listener",
         "origin",
         "proven_name",
@@ -68,6 +69,7 @@ class Session:
         self.listener: str | None = None  #: the one that it last connected to, whose rights are its; None: not known
         self.will: Will | None = None  #: of the client that is connected
         self.version = MQTT_3_1_1  #: the protocol level of its client, now or last
+        self.layout = THREE  #: how its client gets messages, now or last (looking_back)
         self.bridge = False  #: is its client a broker, too?
         self.sink = sink  #: where frames of QoS 0 go
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> options

@@ -102,7 +102,9 @@ class Sessions(dict[str, Session]):
         session.origin = record.origin
         self._quotas.enter(session)
         session.listener = record.listener
+        session.version = record.version
         session.rights = rights(session)
+        self._subscriptions.speak(session)
         # A session that was connected when the broker died has been away since the restart at the latest.
         date = record.disconnected_at
         session.disconnected_at = self._expiry.now() if date is None else date
@@ -177,6 +179,7 @@ class Sessions(dict[str, Session]):
         session.bridge = connect.bridge
         session.will = connect.will
         connection.session = session
+        self._subscriptions.speak(session)
         connection.size = CONNECTION + _connect_size(connect)
         self._memory.size += connection.size
         self.connected += 1
