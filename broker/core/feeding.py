@@ -126,7 +126,7 @@ class Feeding:
                         break
                     continue
                 turn.account.spent += FEEDING
-                message = by_options.retained(message, named)  # [MQTT5-3.3.1-8]
+                message = by_options.retained(message, named)
                 qos = min(message.qos, options & QOS)
                 if qos == 0:
                     by_options.send_at_most_once(turn, now, message, session)
