@@ -26,6 +26,7 @@ from .net.listener import Listener, listen_on, listen_unix
 from .net.proxy import Trusted
 from .net.tls import Tls, TlsLayer, read_tls
 from .net.transport import Transport
+from .wire.codes import ReasonCode
 
 if TYPE_CHECKING:
     from .net.ws import WebSocket
@@ -137,11 +138,11 @@ class Entrance:
             session = connection.session
             missing = self.missing(layer, self._taken_by_proxies)
             if missing:
-                connection.close(missing)
+                connection.close(missing, reason=ReasonCode.ADMINISTRATIVE_ACTION)
             elif session is not None:
                 proved = isinstance(layer, TlsLayer) and layer.identity is not None
                 if not self._stays(session.username, session.client_id, proved):
-                    connection.close("no longer authorised to connect")
+                    connection.close("no longer authorised to connect", reason=ReasonCode.NOT_AUTHORIZED)
 
     def missing(self, layer: object, direct: bool) -> str:
         """What the listener now asks for and a connection does not have, that came before a reload. `layer`: what it

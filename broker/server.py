@@ -45,6 +45,7 @@ from .reload import Reload
 from .storage.memory import MemoryStore
 from .storage.sqlite import DataError, SqliteStore
 from .version import __version__
+from .wire.codes import ReasonCode
 
 #: Seconds after which a connection without CONNECT may be closed when the system has no room for more. An honest client
 #: that is slow may take longer, but then others need the room.
@@ -272,7 +273,7 @@ class Server:
             if backlog.size <= backlog.limit - backlog.limit // 8:
                 break
             why = "too much waits for clients that do not read (max_memory), and most for this one"
-            connection.close(why, gently=False)
+            connection.close(why, gently=False, reason=ReasonCode.QUOTA_EXCEEDED)
 
     def _no_memory(self) -> bool:
         """The system gives no more: end who holds most, and tell it now and then."""
@@ -319,6 +320,8 @@ class Server:
             setattr(limits, row.name, getattr(self.config, row.name))
         if self.config.max_memory is None:
             limits.max_memory = max(LEAST_MEMORY, machine.memory() // 2)
+        if self.config.max_session_expiry is None:
+            limits.max_session_expiry = self.config.session_expiry
         self.exchange.limits_changed()
         self.loop.backlog.limit = self.exchange.memory.unsent.limit
 
@@ -396,6 +399,12 @@ class Server:
 
     # --- the end ---
 
+    @property
+    def _farewell(self) -> ReasonCode:
+        """What clients of MQTT 5.0 are told when the broker ends."""
+        elsewhere = self.config.server_reference
+        return ReasonCode.USE_ANOTHER_SERVER if elsewhere else ReasonCode.SERVER_SHUTTING_DOWN
+
     def _begin_ending(self) -> None:
         """Take nothing more in, and give clients the time to take what is on its way to them."""
         self._notify("STOPPING=1")
@@ -426,7 +435,7 @@ class Server:
                     self.exchange.wills.publish_now(connection.session)
             for connection in connections:
                 if connection.state != CLOSED:
-                    connection.close("the broker is shutting down")
+                    connection.close("the broker is shutting down", reason=self._farewell)
             self.exchange.expiry.stop()
             self.exchange.journal.end_of_turn()
         if self.exchange.journal.idle:

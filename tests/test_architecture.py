@@ -112,7 +112,15 @@ ROOMS = {
         )
     ),
     "broker.entrance": Room(
-        ("broker.admission", "broker.arrival", "broker.auth", "broker.config", "broker.core", "broker.net")
+        (
+            "broker.admission",
+            "broker.arrival",
+            "broker.auth",
+            "broker.config",
+            "broker.core",
+            "broker.net",
+            "broker.wire.codes",
+        )
     ),
     # The composition root is the one file that knows every part.
     "broker.server": Room(
@@ -132,6 +140,7 @@ ROOMS = {
             "broker.reload",
             "broker.storage",
             "broker.version",
+            "broker.wire.codes",
         )
     ),
     # The commands besides serving. Each may ask the rooms it is about; none starts a broker.
@@ -179,15 +188,21 @@ ORDER = (
     ("ports",),
     ("looking_back",),
     # Plain things.
-    ("account", "authors", "limits", "slow_reading", "stats", "subscription", "timers"),
+    ("account", "authors", "limits", "reasons", "slow_reading", "stats", "subscription", "timers"),
+    ("aliases", "message_expiry"),
     ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "retained", "route"),
+    ("unanswered",),
     # What is held for clients.
-    ("incoming", "router", "session", "waiting"),
+    ("incoming", "outgoing", "router", "session", "waiting"),
     ("bridges", "denials", "journal", "quotas", "turn"),
     # Messages.
-    ("by_options", "expiry", "feeding", "retaining", "tidying"),
+    ("by_options", "expiry", "perishing", "retaining", "tidying"),
+    ("feeding",),
     ("publishing", "queue"),
-    ("endings", "stored_queue", "wills"),
+    ("endings", "loading", "wills"),
+    ("stored_queue",),
+    ("queue5",),
+    ("queues",),
     # Subscriptions and sessions, and all of it together.
     ("subscriptions",),
     ("sessions",),
@@ -195,7 +210,9 @@ ORDER = (
     # Clients that are connected.
     ("intake", "sys_topics"),
     ("connection",),
-    ("handlers", "trace"),
+    ("admission5", "handlers", "trace"),
+    ("publish5",),
+    ("handlers5",),
     ("admission",),
 )
 HEIGHT = {f"broker.core.{module}": height for height, layer in enumerate(ORDER) for module in layer}

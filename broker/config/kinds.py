@@ -255,6 +255,28 @@ class Choice(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Text(Kind):
+    """Any text that MQTT can carry, and a terminal can show; it may be empty."""
+
+    metavar = "TEXT"
+
+    @property
+    def example(self) -> str:
+        return '"TEXT"'
+
+    @property
+    def values(self) -> str:
+        return "a text"
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise self.refused(value)
+        if not value.isprintable() and value:
+            raise Refused("must be a text of printable characters")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Path(Kind):
     """A path of a file or directory; absolute once it is resolved."""
 

@@ -31,6 +31,7 @@ from .kinds import (
     Peers,
     Size,
     SocketPath,
+    Text,
     Texts,
     UrlPath,
     is_loopback,
@@ -290,6 +291,30 @@ class Config:
     max_connect_rate: int = field(metadata=option(
         0, Integer(0, _MANY), "connections per second from an address (in IPv6: a /64 network); further ones wait for "
         "their turn; 0 is no limit", flag=True, reload=True))
+    max_session_expiry: float | None = field(metadata=option(
+        None, Duration(0, 36500 * _DAY), "longest time that a client of MQTT 5.0 may ask for as its Session Expiry "
+        "Interval; 0 is no limit", flag=True, reload=True, unset="that of session_expiry"))
+    receive_maximum: int = field(metadata=option(
+        65535, Integer(1, 65535), "messages of QoS 1 and 2 that a client of MQTT 5.0 may have in flight to the broker",
+        flag=True, reload=True))
+    max_topic_alias: int = field(metadata=option(
+        10, Integer(0, 65535), "Topic Aliases that a client of MQTT 5.0 may use", flag=True, reload=True))
+    max_qos: int = field(metadata=option(
+        2, Integer(0, 2), "highest QoS of messages from clients, and of subscriptions; whoever sends more is "
+        "disconnected", flag=True, reload=True))
+    retain_available: bool = field(metadata=option(
+        True, Boolean(), "let clients publish retained messages; if not, a client of MQTT 5.0 that does is "
+        "disconnected, and what one of MQTT 3.1.1 sends is delivered, but not retained", flag=True, reload=True))
+    wildcard_available: bool = field(metadata=option(
+        True, Boolean(), "let clients subscribe with + and #", flag=True, reload=True))
+    shared_available: bool = field(metadata=option(
+        True, Boolean(), "let clients share subscriptions ($share/...)", flag=True, reload=True))
+    response_information: str = field(metadata=option(
+        "", Text(), "what clients of MQTT 5.0 that ask for it are told to begin their Response Topics with: %c stands "
+        "for the ClientId, and %u for the user name", flag=True, reload=True))
+    server_reference: str = field(metadata=option(
+        "", Text(), "another broker (host, or host:port), which clients of MQTT 5.0 are told of when this one ends",
+        flag=True, reload=True))
     # fmt: on
 
     def changes(self, new: "Config") -> list[Change]:

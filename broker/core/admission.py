@@ -6,18 +6,31 @@ session is made of.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..wire import encoder, strangers
-from ..wire.codes import CONNECT, MQTT_3_1, MQTT_3_1_1, PACKET_NAMES, ProtocolError, ReturnCode
+from ..wire.codes import (
+    CONNECT,
+    MQTT_3_1,
+    MQTT_3_1_1,
+    MQTT_5,
+    PACKET_NAMES,
+    VERSION_NAMES,
+    ProtocolError,
+    ReasonCode,
+    ReturnCode,
+)
 from ..wire.packets import Connect, Packet
-from . import handlers
+from . import admission5, handlers, handlers5
 from .connection import Connection
 from .intake import ADMISSION, ADMITTING, BEHIND, CONNECTING, Dialect
 from .ports import Verdict
+from .reasons import OF_RETURN_CODES
 
 NO_ROOM = "as many clients as the listener takes are connected (max_connections)"
 
 #: What is done with a client that has been accepted, by the version that it speaks.
-DIALECTS = {MQTT_3_1: handlers.DIALECT, MQTT_3_1_1: handlers.DIALECT}
+DIALECTS = {MQTT_3_1: handlers.DIALECT, MQTT_3_1_1: handlers.DIALECT, MQTT_5: handlers5.DIALECT}
 
 
 def on_connect(connection: Connection, packet: Packet) -> None:
@@ -35,7 +48,7 @@ def on_connect(connection: Connection, packet: Packet) -> None:
         _refuse(connection, ReturnCode.SERVER_UNAVAILABLE, "shutting down", connect)
     elif not room:
         _refuse(connection, ReturnCode.SERVER_UNAVAILABLE, NO_ROOM, connect)
-    elif not connect.client_id and not connect.clean_session:
+    elif not connect.client_id and not connect.clean_session and connect.version != MQTT_5:
         # [MQTT-3.1.3-8]
         why = "empty Client Identifier with CleanSession = 0"
         _refuse(connection, ReturnCode.IDENTIFIER_REJECTED, why, connect)
@@ -65,21 +78,36 @@ def _admitted(connection: Connection, connect: Connect, verdict: Verdict) -> Non
     if refusal is not None:
         _refuse(connection, *refusal, connect)
         return
+    asked = connect
     if not connect.client_id:
-        connect = connect._replace(client_id=exchange.sessions.new_client_id())
-    patience = connect.keep_alive * 1.5  # [MQTT-3.1.2-24]
-    limit = gatekeeper.max_keepalive * 1.5
-    connection.admit(connect.version, limit if limit and not 0 < patience <= limit else patience)
+        connect = connect._replace(client_id=exchange.sessions.new_client_id())  # [MQTT5-3.1.3-6]
+    limit = gatekeeper.max_keepalive
+    patience = connect.keep_alive * 1.5  # [MQTT-3.1.2-24] [MQTT5-3.1.2-22]
+    if limit and not 0 < connect.keep_alive <= limit:
+        patience = limit * 1.5
+        connect = connect._replace(keep_alive=max(1, int(limit)))
+    connection.admit(connect.version, patience)
+    told: dict[int, Any] = {}
+    if connect.version == MQTT_5:
+        admission5.take_note(connection, connect)
+        told = admission5.announcements(connection, asked, connect)
     connection.rights = gatekeeper.rights(connect.username, connect.client_id)
     opened = exchange.sessions.open(connection, connect)
+
+    def accept(present: bool) -> None:
+        _accept(connection, asked, present, told)
+
     if opened.durable:
-        # What the CONNACK promises must be true.
-        exchange.journal.when_stored(lambda present: _accept(connection, present), opened.present)
+        exchange.journal.when_stored(accept, opened.present)  # what the CONNACK promises must be true
     else:
-        _accept(connection, opened.present)
-    unchecked = connect.username is not None and not gatekeeper.proves_names
+        accept(opened.present)
+    _tell(connection, asked)
+
+
+def _tell(connection: Connection, connect: Connect) -> None:
+    unchecked = connect.username is not None and not connection.gatekeeper.proves_names
     note = {"note": "user name not checked"} if unchecked else {}
-    exchange.complaints.coming(
+    connection.exchange.complaints.coming(
         "client connected",
         connection.peer,
         client=connection.client_id,
@@ -88,7 +116,7 @@ def _admitted(connection: Connection, connect: Connect, verdict: Verdict) -> Non
         **note,
         clean=connect.clean_session,
         keep_alive=connect.keep_alive,
-        version=("3.1" if connect.version == MQTT_3_1 else "3.1.1") + (", bridge" if connect.bridge else ""),
+        version=VERSION_NAMES[connect.version] + (", bridge" if connect.bridge else ""),
     )
 
 
@@ -109,15 +137,21 @@ def _refusal(connection: Connection, connect: Connect, verdict: Verdict) -> tupl
     return (ReturnCode.SERVER_UNAVAILABLE, full) if full else None
 
 
-def _accept(connection: Connection, session_present: bool) -> None:
-    """Send the CONNACK. It is the first packet that the client gets [MQTT-3.2.0-1]."""
+def _accept(connection: Connection, asked: Connect, session_present: bool, told: dict[int, Any]) -> None:
+    """Send the CONNACK. It is the first packet that the client gets [MQTT-3.2.0-1] [MQTT5-3.2.0-1]."""
     session = connection.session
     if connection.state != ADMITTING or session is None:
         return  # it left meanwhile, or was taken over
     exchange = connection.exchange
-    # The reserved byte of MQTT 3.1 stays 0.
-    present = session_present and session.version != MQTT_3_1
-    connection.out.append(encoder.connack(ReturnCode.ACCEPTED, present))  # [MQTT-3.1.4-4] [MQTT-3.2.2-2]
+    if session.version == MQTT_5:
+        connack = admission5.accepted(connection, session, asked, session_present, told)
+        if not connack:
+            connection.close("it takes no packet as large as its CONNACK (Maximum Packet Size)")
+            return
+    else:
+        # The reserved byte of MQTT 3.1 stays 0. [MQTT-3.1.4-4] [MQTT-3.2.2-2]
+        connack = encoder.connack(ReturnCode.ACCEPTED, session_present and session.version != MQTT_3_1)
+    connection.out.append(connack)
     exchange.stats.other_sent += 1
     exchange.turn.dirty.add(connection)
     connection.begin(DIALECTS[session.version])
@@ -125,19 +159,31 @@ def _accept(connection: Connection, session_present: bool) -> None:
     connection.resume(ADMISSION | BEHIND)
 
 
-def _refuse(connection: Connection, code: ReturnCode, why: str, connect: Connect | None = None) -> None:
+def _refuse(
+    connection: Connection, code: ReturnCode, why: str, connect: Connect | None = None, reason: ReasonCode | None = None
+) -> None:
+    """`reason` is the code in MQTT 5.0, if there is a better one than what the return code stands for. `connect` is
+    None if it could not be read: then a `reason` says that it is one of MQTT 5.0."""
     exchange = connection.exchange
-    connection.out.append(encoder.connack(code, False))
-    exchange.stats.other_sent += 1
+    if (reason is not None) if connect is None else connect.version == MQTT_5:
+        reason = OF_RETURN_CODES[code] if reason is None else reason
+        connack = admission5.refused(reason, why, connect, exchange.limits.server_reference)
+    else:
+        reason = None
+        connack = encoder.connack(code, False)
+    if connack:
+        connection.out.append(connack)
+        exchange.stats.other_sent += 1
     exchange.stats.refused += 1
     client_id, username = (connect.client_id, connect.username) if connect is not None else (None, None)
     # Whose fault it is, if it is not everybody's at this address.
     at_fault = {ReturnCode.IDENTIFIER_REJECTED: client_id, ReturnCode.SERVER_UNAVAILABLE: None}.get(code, username)
+    number = int(code) if reason is None else f"{reason:#04x}"
     exchange.complaints.warning(
         "client refused", connection.peer, why, at_fault,
-        client=client_id, address=connection.peer, user=username, code=int(code), reason=why,
+        client=client_id, address=connection.peer, user=username, code=number, reason=why,
     )  # fmt: skip
-    connection.end()  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+    connection.end()  # [MQTT-3.2.2-5] [MQTT-3.1.4-5] [MQTT5-3.2.2-7]
 
 
 def _not_yet(connection: Connection, packet: Packet) -> None:
@@ -145,8 +191,11 @@ def _not_yet(connection: Connection, packet: Packet) -> None:
 
 
 def _violated(connection: Connection, error: ProtocolError) -> None:
-    if error.code is not None and connection.state == CONNECTING:
-        _refuse(connection, error.code, error.why)
+    if connection.state == CONNECTING and error.level == MQTT_5 and error.code is None:
+        _refuse(connection, ReturnCode.SERVER_UNAVAILABLE, error.why, reason=error.reason)  # [MQTT5-3.1.4-2]
+    elif error.code is not None and connection.state == CONNECTING:
+        reason = error.reason if error.level == MQTT_5 else None
+        _refuse(connection, error.code, error.why, reason=reason)
     else:
         stranger = strangers.explain(connection.offending, "MQTT") if connection.state == CONNECTING else ""
         connection.close(stranger or f"protocol error: {error.why}")  # [MQTT-4.8.0-1] [MQTT-3.1.4-1]

@@ -12,14 +12,21 @@ its CONNECT waits, in order. Until it has sent something, it is listened to, so 
 
 from __future__ import annotations
 
+from ..wire import encoder5, properties
+from ..wire.codes import MQTT_5, ReasonCode
+from .aliases import Inward
 from .exchange import Exchange
-from .intake import CLOSED, CONNECTED, CONNECTING, HELD, STORE, UNSENT, Dialect, Intake
+from .intake import CLOSED, CONNECTED, CONNECTING, HELD, SERVED, STORE, UNSENT, Dialect, Intake
+from .looking_back import Outward
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport
+from .reasons import reason_string, with_reason_string
 from .session import Discard, Session
 from .timers import Timer
+from .unanswered import ANY_NUMBER, Unanswered
 
-#: The largest CONNECT that can be: its five fields, its fixed part, its header. No client gets more before it is known.
-MAX_CONNECT = 5 * 65_537 + 12 + 5
+#: The largest CONNECT that is taken: the five fields of MQTT 3.1.1, five more that are properties in MQTT 5.0, and
+#: 64 KiB for everything else. No client gets more before it is known.
+MAX_CONNECT = 10 * 65_537 + 65_536
 #: Acknowledgements that may wait for the store before the client's next packets do.
 MAX_HELD = 10_000
 #: Bytes of answers that a client may leave unread, above what it has not read anyway, before its next packets wait.
@@ -32,8 +39,9 @@ class Connection(Intake):
     """The broker's side of one network connection. All of it runs on the loop's thread."""
 
     __slots__ = (
-        "_max_packet_size", "_most_waiting", "_patience", "_timer", "congested", "gatekeeper", "give_up", "held", "out",
-        "place", "rights", "session", "size", "taken_at",
+        "_max_packet_size", "_most_waiting", "_patience", "_timer", "alias_limit", "alias_maximum", "congested",
+        "gatekeeper", "give_up", "held", "inward", "largest", "out", "outward", "place", "problem_information",
+        "receive_limit", "receive_maximum", "rights", "session", "size", "taken_at", "unanswered",
     )  # fmt: skip
 
     def __init__(
@@ -46,9 +54,11 @@ class Connection(Intake):
         max_packet_size: int,
         place: Place,
         first: Dialect,
+        versions: frozenset[int] = SERVED,
     ) -> None:
-        """`first`: what is done with a client that has not said who it is (admission)."""
-        super().__init__(exchange, transport, now, min(MAX_CONNECT, max_packet_size), first)
+        """`first`: what is done with a client that has not said who it is (admission). `versions`: of MQTT, that it
+        may speak."""
+        super().__init__(exchange, transport, now, min(MAX_CONNECT, max_packet_size), first, versions)
         self._max_packet_size = max_packet_size
         self._most_waiting = 0  # bytes above which a congested client is not read from
         self._patience = connect_timeout  # seconds of silence that end the connection; 0: any
@@ -63,6 +73,17 @@ class Connection(Intake):
         self.congested = False  #: is more unsent than the limit?
         self.held = 0  #: acknowledgements that wait for the store
         self.place = place
+        # What a client of MQTT 5.0 has said that it takes.
+        self.receive_maximum = ANY_NUMBER  #: messages of QoS 1 and 2 in flight
+        self.largest = 0  #: bytes of a packet; 0: any
+        self.alias_maximum = 0  #: Topic Aliases
+        self.problem_information = True  #: Reason Strings
+        # What it was told that the broker takes.
+        self.receive_limit = ANY_NUMBER
+        self.alias_limit = 0
+        self.outward: Outward | None = None  #: how messages are laid out for it, if not as for all
+        self.inward: Inward | None = None  #: the Topic Aliases that it has set
+        self.unanswered: Unanswered | None = None  #: what it has in flight, if that is limited
 
     # --- who it is ---
 
@@ -75,6 +96,16 @@ class Connection(Intake):
     def offending(self) -> bytes:
         """How the packet begins that is malformed."""
         return self._decoder.offending
+
+    @property
+    def version(self) -> int:
+        """The protocol level that it speaks."""
+        return self._decoder.version
+
+    @property
+    def max_packet_size(self) -> int:
+        """Bytes of the largest packet that is taken from it."""
+        return self._max_packet_size
 
     @property
     def client_id(self) -> str | None:
@@ -210,10 +241,13 @@ class Connection(Intake):
 
     # --- the end ---
 
-    def close(self, why: str, normal: bool = False, gently: bool = True) -> None:
-        """End the connection. Unless it is `normal`, the will is published. `gently`: see Transport.close."""
+    def close(self, why: str, normal: bool = False, gently: bool = True, reason: ReasonCode | None = None) -> None:
+        """End the connection. Unless it is `normal`, the will is published. `gently`: see Transport.close. A client of
+        MQTT 5.0 is told the `reason`, if there is one."""
         if self.state == CLOSED:
             return
+        if reason is not None and self.state == CONNECTED and self.version == MQTT_5:
+            self._say_why(reason, why)  # [MQTT5-4.13.2-1] [MQTT5-3.14.0-1]
         before = self.state
         session = self.session
         complaints = self.exchange.complaints
@@ -231,6 +265,17 @@ class Connection(Intake):
                 self.exchange.sessions.leave(session, self, normal)
         finally:
             self.end(gently)
+
+    def _say_why(self, reason: ReasonCode, why: str) -> None:
+        """DISCONNECT, with words if the client wants them and takes so large a packet."""
+        section = b""
+        if reason in (ReasonCode.USE_ANOTHER_SERVER, ReasonCode.SERVER_MOVED):
+            section = properties.encode({properties.SERVER_REFERENCE: self.exchange.limits.server_reference})
+        text = reason_string(reason, why) if self.problem_information else ""
+        packet = with_reason_string(lambda more: encoder5.disconnect(reason, more), section, text, self.largest)
+        if not self.largest or len(packet) <= self.largest:  # [MQTT5-3.14.2-3] [MQTT5-3.1.2-24]
+            self.out.append(packet)
+            self.exchange.stats.other_sent += 1
 
     def _left_without_a_word(self, why: str) -> None:
         """A load balancer looks like this, every other second, whether somebody listens."""
@@ -283,7 +328,8 @@ class Connection(Intake):
             self.close("no CONNECT within connect_timeout")
         elif self._paused:
             # Not read from, because it does not read: were it there, it would.
-            self.close(f"keep alive: for {silent} it has taken nothing of what it is owed")
+            why = f"keep alive: for {silent} it has taken nothing of what it is owed"
+            self.close(why, reason=ReasonCode.KEEP_ALIVE_TIMEOUT)
         else:
-            self.close(f"keep alive: silent for {silent}")
+            self.close(f"keep alive: silent for {silent}", reason=ReasonCode.KEEP_ALIVE_TIMEOUT)
         return None

@@ -18,6 +18,7 @@ from .incoming import Incoming
 from .journal import Journal
 from .limits import Limits
 from .memory import Memory
+from .perishing import Perishing
 from .ports import Log, Rights, Scheduler, Snapshot
 from .pressure import Pressure
 from .publishing import Publishing
@@ -70,20 +71,21 @@ class Exchange:
         # Messages.
         self.router = Router(limits, self.account)
         self.retained = Retained(self.account)
-        self.feeding = Feeding(self.retained, self.turn, journal, self.pressure, scheduler)
+        self.expiry = Expiry(clock, timers, limits, journal, scheduler, log)
+        self.feeding = Feeding(self.retained, self.turn, journal, self.pressure, scheduler, self.expiry.now)
+        self.perishing = Perishing(self.retained, journal, timers, self.expiry.now)
         retaining = Retaining(self.retained, limits, self.memory, journal, self.complaints, self.stats)
-        self.publishing = Publishing(self.router, self.turn, retaining)
+        self.publishing = Publishing(self.router, self.turn, retaining, self.expiry.now)
         self.publish = self.publishing.publish
         # Sessions.
         queues = Shared(
             self.turn, limits, journal, self.quotas, self.memory, self.pressure, self.feeding, self.complaints,
-            self.stats,
+            self.stats, self.expiry.now,
         )  # fmt: skip
         self.subscriptions = Subscriptions(
             self.router, self.retained, self.feeding, queues, journal, limits, self.memory, self.turn, self.denials
         )
         self.wills = Wills(self.publishing, self.router, self.turn, self.pressure, self.denials, scheduler)
-        self.expiry = Expiry(clock, timers, limits, journal, scheduler, log)
         endings = Endings(self.router, self.turn, self.memory, queues, scheduler)
         self.sessions = Sessions(
             self.subscriptions, endings, self.wills, self.expiry, self.feeding, self.router, journal, self.quotas,

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from ..wire.codes import MQTT_5
+from . import by_options
 from .journal import Journal
+from .message_expiry import is_over
 from .ports import RetainedRecord, Scheduler
 from .pressure import Pressure
 from .retained import Retained
+from .route import identifying
 from .session import Session
 from .subscription import NO_LOCAL, QOS
 from .turn import Turn
@@ -28,13 +32,21 @@ _FEED_STEP = FEED_SIZE // FEED_SLICE
 
 class Feeding:
     def __init__(
-        self, retained: Retained, turn: Turn, journal: Journal, pressure: Pressure, scheduler: Scheduler
+        self,
+        retained: Retained,
+        turn: Turn,
+        journal: Journal,
+        pressure: Pressure,
+        scheduler: Scheduler,
+        now: Callable[[], float],
     ) -> None:
+        """`now` gives the date."""
         self._retained = retained
         self._turn = turn
         self._journal = journal
         self._pressure = pressure
         self._scheduler = scheduler
+        self._now = now
         #: May the author of this retained message still publish it?
         self.may_publish: Callable[[RetainedRecord], bool] = lambda record: True
         self._hungry: set[Session] = set()  # sessions whose retained messages go on when it is their turn
@@ -95,29 +107,29 @@ class Feeding:
             self.soon(session)
             return
         turn = self._turn
+        now = self._now()
         while feeding:
             if turn.over:
                 self.soon(session)
                 break
             topic_filter, (records, options) = next(iter(feeding.items()))
+            named = identifying(options) if session.version == MQTT_5 else b""
             for record in records:
                 turn.account.spent += 1
                 if record is None:  # many topics were looked at: others have their turn first
                     room = 0
                     break
                 message = record.message
-                if not self._may_be_fed(record, session, options):
+                if not self._may_be_fed(record, session, options, now):
                     room -= _FEED_STEP
                     if room <= 0:
                         break
                     continue
                 turn.account.spent += FEEDING
+                message = by_options.retained(message, named)
                 qos = min(message.qos, options & QOS)
                 if qos == 0:
-                    session.sink.append(message.frame())
-                    turn.sent += 1
-                    if connection is not None:
-                        turn.dirty.add(connection)
+                    by_options.send_at_most_once(turn, now, message, session)
                 elif session.queue is not None:
                     session.queue.deliver(message, qos)
                 room -= max(message.size, _FEED_STEP)
@@ -134,11 +146,13 @@ class Feeding:
         self._fed[session] = FEED_SIZE - room
         self._pressure.queue = None  # it is the broker that goes slowly here
 
-    def _may_be_fed(self, record: RetainedRecord, session: Session, options: int) -> bool:
-        """Rights are asked for at delivery: the reader's, and whether the author still may publish there. What may not
-        be delivered stays, as the right may come back."""
+    def _may_be_fed(self, record: RetainedRecord, session: Session, options: int, now: float) -> bool:
+        """Not if it has expired. Rights are asked for at delivery: the reader's, and whether the author still may
+        publish there. What may not be delivered stays, as the right may come back."""
         topic = record.message.topic
         if session.rights is not None and not session.rights.may_receive(topic):
+            return False
+        if is_over(record.message, now):
             return False
         if options & NO_LOCAL and record.client_id == session.client_id:
             return False

@@ -23,6 +23,7 @@ from ..wire.codes import (
     SUBSCRIBE,
     UNSUBSCRIBE,
     ProtocolError,
+    ReasonCode,
 )
 from ..wire.message import Message
 from ..wire.packets import Packet
@@ -104,7 +105,7 @@ def _publish(connection: Connection, packet: Packet) -> None:
     session = connection.session
     assert session is not None
     route = connection.known(topic) or exchange.router.route(topic)
-    allowed = _may_publish(connection, topic, route)
+    allowed = may_publish(connection, topic, route)
     qos = (first >> 1) & 3
     durable = False
     if not allowed:
@@ -121,7 +122,8 @@ def _publish(connection: Connection, packet: Packet) -> None:
             durable = session.store_id != 0
         else:
             if not received.add(packet_id):
-                connection.close("it holds too many Packet Identifiers of QoS 2 messages that it has not released")
+                why = "it holds too many Packet Identifiers of QoS 2 messages that it has not released"
+                connection.close(why, reason=ReasonCode.QUOTA_EXCEEDED)
                 raise Spent
             durable = exchange.publish(topic, frame[payload_at:], qos, bool(first & 1), session)
             if session.store_id:
@@ -137,7 +139,7 @@ def _publish(connection: Connection, packet: Packet) -> None:
         raise Spent
 
 
-def _may_publish(connection: Connection, topic: bytes, route: Route) -> bool:
+def may_publish(connection: Connection, topic: bytes, route: Route) -> bool:
     """As bridges.may_publish. What it takes to find out is charged."""
     session = connection.session
     assert session is not None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+from ..wire.codes import ReasonCode
 from .looking_back import Sender
 from .memory import RELIEF, Part
 
@@ -69,4 +70,5 @@ class Incoming:
             wanted, _, sender = heapq.heappop(places[place])
             if places[place]:
                 heapq.heappush(totals, (total - wanted, place))
-            sender.close("too much memory is held by packets that are not whole, and its is the largest")
+            why = "too much memory is held by packets that are not whole, and its is the largest"
+            sender.close(why, reason=ReasonCode.QUOTA_EXCEEDED)

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError
+from ..wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReasonCode
 from ..wire.decoder import Decoder
 from ..wire.packets import Packet
 from .exchange import Exchange
@@ -23,7 +23,7 @@ from .ports import Transport
 
 CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
 
-#: The versions of MQTT that are served.
+#: The versions of MQTT that are served, where a listener does not say which.
 SERVED = frozenset({MQTT_3_1, MQTT_3_1_1})
 
 #: Bytes of a packet that is not whole yet which count as a sign of life: a large one may take its time, but must go on.
@@ -39,6 +39,12 @@ class Spent(Exception):
 
 class Finished(Exception):
     """The client said DISCONNECT: what follows in the same block of bytes is not looked at."""
+
+    def __init__(self, why: str = "DISCONNECT", normal: bool = True) -> None:
+        """`normal`: its will is not wanted any more."""
+        super().__init__(why)
+        self.why = why
+        self.normal = normal
 
 
 #: Gets the Connection and the packet.
@@ -66,13 +72,21 @@ class Intake(ABC):
         "_watched", "_work", "exchange", "handlers", "known", "state", "turn",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, transport: Transport, now: float, max_size: int, first: Dialect) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        transport: Transport,
+        now: float,
+        max_size: int,
+        first: Dialect,
+        versions: frozenset[int],
+    ) -> None:
         self.exchange = exchange
         self.turn = exchange.turn
         self.known = exchange.router.known
         self.state = CONNECTING
         self._transport = transport
-        self._decoder = Decoder(max_size, holder=self, versions=SERVED)
+        self._decoder = Decoder(max_size, holder=self, versions=versions)
         self.handlers, self._violated = first
         self._left: Iterator[Packet] | None = None  # packets that are decoded, and wait for its next turn
         self._work: Iterator[None] | None = None  # a packet that is worked on over several turns
@@ -84,7 +98,7 @@ class Intake(ABC):
         self._dripped = 0  # bytes since then, none of which completed a packet
 
     @abstractmethod
-    def close(self, why: str, normal: bool = False, gently: bool = True) -> None:
+    def close(self, why: str, normal: bool = False, gently: bool = True, reason: ReasonCode | None = None) -> None:
         """End the connection."""
 
     @property
@@ -211,8 +225,8 @@ class Intake(ABC):
             if self.state != CLOSED:
                 self.pause(TURN)
                 exchange.scheduler.in_turn(self._next_turn)
-        except Finished:
-            self.close("DISCONNECT", normal=True, gently=False)
+        except Finished as finished:
+            self.close(finished.why, normal=finished.normal, gently=False)
         except ProtocolError as error:
             stats.protocol_errors += 1
             if self.state != CLOSED:
@@ -223,7 +237,7 @@ class Intake(ABC):
         except Exception as error:
             stats.bugs += 1
             exchange.complaints.bug("bug: it closes this client's connection", error, self.peer, client=self.client_id)
-            self.close("a bug in the broker")
+            self.close("a bug in the broker", reason=ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
         if exchange.pressure.queue is not None:
             exchange.pressure.hold(self)
 
@@ -231,7 +245,7 @@ class Intake(ABC):
         """It ends the client that caused it."""
         self._decoder.drop()  # what it holds may be what there is no room for
         self._left = self._work = None
-        self.close("no memory is left for what this client sends")
+        self.close("no memory is left for what this client sends", reason=ReasonCode.QUOTA_EXCEEDED)
 
     def _next_turn(self) -> None:
         self.resume(TURN)

@@ -1,10 +1,13 @@
-"""The limits that hold for all clients of a broker.
+"""The limits that hold for all clients of a broker, and what it offers them.
 
 Owns: their names and meanings as the core uses them (defaults, ranges and help are in the table of options). Mutable,
 as a reload changes them in place.
 """
 
 from dataclasses import dataclass
+
+#: A Session Expiry Interval that has no end (MQTT 5.0, 3.1.2.11.2).
+NEVER = 0xFFFF_FFFF
 
 
 @dataclass(slots=True)
@@ -27,3 +30,18 @@ class Limits:
     max_sessions_per_address: int = 0
     max_store: int = 2 << 30
     max_memory: int = 1 << 30
+    # What clients of MQTT 5.0 are told. It holds for those of 3.1.1, too, as far as it can.
+    max_session_expiry: float = 0.0  #: of MQTT 5.0; 0: any
+    receive_maximum: int = 65_535  #: messages of QoS 1 and 2 that a client may have in flight
+    max_topic_alias: int = 0
+    max_qos: int = 2
+    retain_available: bool = True
+    wildcard_available: bool = True
+    shared_available: bool = True
+    response_information: str = ""  #: %c is the Client Identifier, %u the user name; "": none
+    server_reference: str = ""  #: where clients find another broker; "": nowhere
+
+    def granted_expiry(self, asked: int) -> float:
+        """For how many seconds a session is kept whose client asks for this Session Expiry Interval; inf: for ever."""
+        seconds = float("inf") if asked == NEVER else float(asked)
+        return min(seconds, self.max_session_expiry) if self.max_session_expiry else seconds

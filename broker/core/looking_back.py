@@ -5,13 +5,20 @@ Owns: the Protocols through which the core looks back. Must not know: who implem
     Client, Publisher, Sender            connection.Connection
     Outgoing, Filling, Thirsty, Stored   queue.Queue, stored_queue.StoredQueue
     Holder                               session.Session: whoever can hold a subscription
+    Group                                a holder that hands each message on to one of its members
 """
+
+from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Protocol
 
+from ..wire.codes import ReasonCode
 from ..wire.message import Message
 from .ports import QueueChanges, QueuedMessage, Rights
+
+#: How a holder gets its messages: as anybody who speaks MQTT 3.1.1, or 5.0; in a way of its own; or it hands them on.
+THREE, FIVE, SPECIAL, GROUP = range(4)
 
 
 class Sink(Protocol):
@@ -40,7 +47,7 @@ class Sender(Hashable, Protocol):
     def wanted(self) -> int:
         """Bytes that it will hold, by what it has announced."""
 
-    def close(self, why: str) -> None: ...
+    def close(self, why: str, *, reason: ReasonCode | None = None) -> None: ...
 
 
 class Client(Publisher, Protocol):
@@ -51,6 +58,18 @@ class Client(Publisher, Protocol):
     taken_at: float  #: when it took something of what was unsent
     rights: Rights | None
     size: int  #: bytes that it takes, as core.memory counts
+    # Of MQTT 5.0; with a client of MQTT 3.1.1, these say that it takes anything, but no aliases.
+    receive_maximum: int  #: messages of QoS 1 and 2 that it takes in flight
+    largest: int  #: bytes of the largest packet that it takes; 0: any
+    alias_maximum: int  #: Topic Aliases that it takes
+    problem_information: bool  #: does it want Reason Strings?
+    receive_limit: int  #: messages of QoS 1 and 2 that the broker takes from it in flight
+    alias_limit: int  #: Topic Aliases that the broker takes from it
+    outward: Outward | None  #: how messages are laid out for it; None: as for all
+
+    @property
+    def version(self) -> int:
+        """The protocol level that it speaks."""
 
     @property
     def peer(self) -> str: ...
@@ -68,7 +87,20 @@ class Client(Publisher, Protocol):
         """Send this; if it is `durable`, once all that happened up to now is stored."""
 
     def flush(self) -> None: ...
-    def close(self, why: str) -> None: ...
+    def close(self, why: str, normal: bool = False, gently: bool = True, reason: ReasonCode | None = None) -> None:
+        """End it. A client of MQTT 5.0 is told the `reason`, if there is one, before."""
+
+
+class Outward(Protocol):
+    """How messages are laid out for one client that takes no packet of any size, or Topic Aliases."""
+
+    def frame(self, message: Message, left: int | None) -> bytes | None:
+        """The whole PUBLISH at QoS 0; None: it is too large for the client."""
+
+    def pieces(
+        self, message: Message, qos: int, packet_id: int, left: int | None, again: bool
+    ) -> tuple[bytes, ...] | None:
+        """The PUBLISH at QoS 1 or 2, likewise. What is made here is sent, and in this order."""
 
 
 class Outgoing(Protocol):
@@ -91,16 +123,27 @@ class Outgoing(Protocol):
     def puback(self, packet_id: int) -> None: ...
     def pubrec(self, packet_id: int) -> None: ...
     def pubcomp(self, packet_id: int) -> None: ...
+    def refused(self, packet_id: int) -> None: ...
+    def has_sent(self, packet_id: int) -> bool: ...
 
 
 class Holder(Hashable, Protocol):
     """Who gets what its subscriptions match."""
 
     store_id: int  #: 0: it is not stored
+    version: int  #: the protocol level of its client, now or last
+    layout: int  #: THREE, FIVE, SPECIAL or GROUP
     rights: Rights | None
     sink: Sink  #: where frames of QoS 0 go
     queue: Outgoing | None  #: its way out at QoS 1 and 2: there is one if it was granted more than QoS 0
     connection: Client | None
+
+
+class Group(Holder, Protocol):
+    """A holder whose layout is GROUP."""
+
+    def share(self, message: Message, options: int, author: Holder | None, retain: bool) -> None:
+        """Deliver this message to one of its members. `retain`: was it published to be retained?"""
 
 
 class Filling(Hashable, Protocol):

@@ -14,9 +14,10 @@ session is a StoredQueue (stored_queue).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..wire.codes import ProtocolError
+from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder import pubrel
 from ..wire.message import Message
 from .complaints import Complaints
@@ -25,6 +26,7 @@ from .journal import Journal
 from .limits import Limits
 from .looking_back import Client
 from .memory import Memory
+from .message_expiry import is_over
 from .pressure import Pressure
 from .quotas import Quotas
 from .session import Session
@@ -41,7 +43,7 @@ MAX_MEMORY = 4 << 20
 # message itself is not needed any more: what has to be sent again comes from the store.
 InFlight = tuple[int, int, int]
 AWAITS_PUBACK, AWAITS_PUBREC, AWAITS_PUBCOMP = 1, 2, 3
-_SENT: tuple[InFlight, ...] = ((0, 0, 0), (0, AWAITS_PUBACK, 0), (0, AWAITS_PUBREC, 0))
+SENT: tuple[InFlight, ...] = ((0, 0, 0), (0, AWAITS_PUBACK, 0), (0, AWAITS_PUBREC, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Shared:
     feeding: Feeding
     complaints: Complaints
     stats: Stats
+    now: Callable[[], float]  #: the date
 
 
 class Queue:
@@ -112,19 +115,24 @@ class Queue:
                 seq += 1
                 packet_id = seq % IDENTIFIERS + 1
             self.next_seq = seq + 1
-            inflight[packet_id] = _SENT[qos]
+            inflight[packet_id] = SENT[qos]
             connection = self._session.connection
             connection.out.extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))  # type: ignore[union-attr]
             turn.dirty.add(connection)  # type: ignore[arg-type]  # open: there is a connection
             turn.sent += 1
         else:
-            if waiting is None:
-                waiting = self._waiting = Waiting(self._shared.memory.queues)
-            if not self._may_wait(message.size, waiting):
-                self._drop()
-                return
-            waiting.put((0, message, qos))  # it has its place when it is sent
-            self.size += message.size
+            self._wait(message, qos)
+
+    def _wait(self, message: Message, qos: int) -> None:
+        """It cannot be sent now."""
+        waiting = self._waiting
+        if waiting is None:
+            waiting = self._waiting = Waiting(self._shared.memory.queues)
+        if not self._may_wait(message.size, waiting) and not self._makes_room(message.size, waiting):
+            self._drop()
+            return
+        waiting.put((0, message, qos))  # it has its place when it is sent
+        self.size += message.size
 
     def _may_wait(self, more: int, waiting: Waiting) -> bool:
         """May so many bytes more wait? From half of what may wait on, publishers are held back; as long as they are, a
@@ -142,6 +150,15 @@ class Queue:
         if held:
             self._turn.account.until = 0  # who publishes it has had enough of this turn
         return held or not waiting or (count < 2 * limits.max_memory_queue and size <= MAX_MEMORY)
+
+    def _makes_room(self, more: int, waiting: Waiting) -> bool:
+        """May they wait, if what has waited longest and has expired is dropped?"""
+        now = self._shared.now()
+        if not waiting or not is_over(waiting[0][1], now):
+            return False
+        while waiting and is_over(waiting[0][1], now):
+            self.size -= waiting.take()[1].size
+        return self._may_wait(more, waiting)
 
     @property
     def progress(self) -> object:
@@ -208,7 +225,7 @@ class Queue:
         if sent is None:
             return
         if sent[1] != AWAITS_PUBACK:
-            raise ProtocolError("PUBACK for a message of QoS 2")
+            raise ProtocolError("PUBACK for a message of QoS 2", reason=ReasonCode.PROTOCOL_ERROR)
         self._settle(sent)
 
     def pubrec(self, packet_id: int) -> None:
@@ -221,7 +238,7 @@ class Queue:
                 return  # its message is still in the store: it will be sent again, and answered again
         elif sent[1] != AWAITS_PUBCOMP:
             if sent[1] != AWAITS_PUBREC:
-                raise ProtocolError("PUBREC for a message of QoS 1")
+                raise ProtocolError("PUBREC for a message of QoS 1", reason=ReasonCode.PROTOCOL_ERROR)
             self._inflight[packet_id] = (sent[0], AWAITS_PUBCOMP, sent[2])
             durable = self._release(sent[2])
         connection = self._session.connection
@@ -233,9 +250,26 @@ class Queue:
         if sent is None:
             return
         if sent[1] != AWAITS_PUBCOMP:
-            raise ProtocolError("PUBCOMP for a message that was not released")
+            raise ProtocolError("PUBCOMP for a message that was not released", reason=ReasonCode.PROTOCOL_ERROR)
         del self._inflight[packet_id]
         self._settle(sent)
+
+    def refused(self, packet_id: int) -> None:
+        """The client does not take this message of QoS 2: nothing is released, and all is over [MQTT5-4.3.3-4]."""
+        sent = self._inflight.get(packet_id)
+        if sent is None:
+            return
+        if sent[1] != AWAITS_PUBREC:
+            raise ProtocolError(
+                "PUBREC with an error for a message that is not of QoS 2, or was released",
+                reason=ReasonCode.PROTOCOL_ERROR,
+            )
+        del self._inflight[packet_id]
+        self._settle(sent)
+
+    def has_sent(self, packet_id: int) -> bool:
+        """May the client have a message with this identifier?"""
+        return packet_id in self._inflight or not self._knows_all_sent()
 
     def _knows_all_sent(self) -> bool:
         return True
@@ -274,6 +308,13 @@ class Queue:
         waiting = self._waiting
         if not waiting or not self._open:
             return
+        self._send(waiting)
+        if self._fills_up:
+            self._catch_up()
+        if not waiting:
+            self._drained()
+
+    def _send(self, waiting: Waiting) -> None:
         turn = self._turn
         inflight = self._inflight
         window = self._limits.max_inflight
@@ -286,17 +327,15 @@ class Queue:
             self.size -= message.size
             if rights is not None and not rights.may_receive(message.topic):
                 continue  # the right was taken away since it was queued
+            if message.expires is not None and is_over(message, self._shared.now()):
+                continue  # [MQTT5-3.3.2-5]
             seq = self.next_seq
             packet_id = seq % IDENTIFIERS + 1
             while packet_id in inflight:  # [MQTT-2.3.1-4]
                 seq += 1
                 packet_id = seq % IDENTIFIERS + 1
             self.next_seq = seq + 1
-            inflight[packet_id] = _SENT[qos]
+            inflight[packet_id] = SENT[qos]
             extend((message.head(qos), packet_id.to_bytes(2, "big"), message.payload))
             turn.sent += 1
         turn.dirty.add(connection)
-        if self._fills_up:
-            self._catch_up()
-        if not waiting:
-            self._drained()

@@ -4,7 +4,7 @@ Owns: a tree of topics by level, and its limits. Must not know: who subscribed, 
 stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .account import BRANCHES, Account
 from .authors import Author, Authors
@@ -36,6 +36,8 @@ class Retained:
         self.size = 0  #: bytes of their topics and payloads
         self._branches = 0  # below the first
         self.authors = Authors()
+        #: Told of each record whose message expires.
+        self.enter_perishable: Callable[[RetainedRecord], None] = lambda record: None
 
     @property
     def memory(self) -> int:
@@ -78,6 +80,8 @@ class Retained:
             branch[last] = record
         self.count += 1
         self.size += record.message.size
+        if message.expires is not None:
+            self.enter_perishable(record)
         return record
 
     def remove(self, topic: bytes) -> bool:

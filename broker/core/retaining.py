@@ -34,9 +34,10 @@ class Retaining:
         self._complaints = complaints
         self._stats = stats
 
-    def retain(self, topic: bytes, payload: bytes, qos: int, author: Session | None) -> bool:
+    def retain(self, message: Message, author: Session | None) -> bool:
         """Keep the message for later subscribers [MQTT-3.3.1-5]. True if the store has to know."""
         retained = self._retained
+        topic, payload = message.topic, message.payload
         # The broker's own topics are made anew after a start, also by the bridges that tell their state.
         stored = author is not None and not topic.startswith(b"$SYS/")
         if not payload:
@@ -45,23 +46,24 @@ class Retaining:
             return stored  # where there is none, its removal may still wait to be stored
         old = retained.get(topic)
         by = Author(author.proven_name, author.client_id, author.listener) if author is not None else NOBODY
-        if author is not None and self._full(topic, payload, old, by):
+        if author is not None and self._full(message, old, by):
             if old is None:
                 return False
             retained.remove(topic)  # an old value would be wrong from now on
             if stored:
                 self._journal.retain(topic, None)
             return stored
-        record = retained.set(RetainedRecord(Message(topic, payload, qos, retain=True), *by))
+        kept = Message(topic, payload, message.qos, True, None, message.kept, message.expires)
+        record = retained.set(RetainedRecord(kept, *by))
         if stored:
             self._journal.retain(topic, record)
         return stored
 
-    def _full(self, topic: bytes, payload: bytes, old: RetainedRecord | None, by: Author) -> bool:
+    def _full(self, message: Message, old: RetainedRecord | None, by: Author) -> bool:
         """Is there no room for this message in place of the old one? Counted and told."""
         retained = self._retained
         limits = self._limits
-        added = len(topic) + len(payload) - (old.message.size if old is not None else 0) + retained.authors.cost(by)
+        added = message.size - (old.message.size if old is not None else 0) + retained.authors.cost(by)
         memory = self._memory.retained
         memory.size = retained.held
         full = (
@@ -74,7 +76,7 @@ class Retaining:
             self._complaints.warning(
                 "no room for more retained messages: this one is delivered, but not kept",
                 "",
-                topic=topic,
+                topic=message.topic,
                 retained=retained.count,
                 bytes=retained.size,
             )

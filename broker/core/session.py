@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ..wire.codes import MQTT_3_1_1
 from ..wire.packets import Will
 from .identifiers import Identifiers
-from .looking_back import Client, Outgoing, Sink
+from .looking_back import THREE, Client, Outgoing, Sink
 from .ports import RetainedRecord, Rights
 
 
@@ -36,7 +36,9 @@ class Session:
         "client_id",
         "connection",
         "disconnected_at",
+        "expiry",
         "feeding",
+        "layout",
         "listener",
         "origin",
         "proven_name",
@@ -58,12 +60,16 @@ class Session:
         self.connection: Client | None = None
         self.origin = ""  #: the place that it was made from (see core.ports.Gatekeeper.origin)
         self.disconnected_at: float | None = None  #: a date of core.clock
+        self.expiry: float | None = (
+            None  #: seconds that it is kept, inf: for ever; None: MQTT 3.1.1, as the option says
+        )
         self.username: str | None = None
         self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None
         self.listener: str | None = None  #: the one that it last connected to, whose rights are its; None: not known
         self.will: Will | None = None  #: of the client that is connected
         self.version = MQTT_3_1_1  #: the protocol level of its client, now or last
+        self.layout = THREE  #: how its client gets messages, now or last (looking_back)
         self.bridge = False  #: is its client a broker, too?
         self.sink = sink  #: where frames of QoS 0 go
         self.subscriptions: dict[bytes, int] | None = None  #: Topic Filter -> options

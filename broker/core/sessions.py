@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from ..wire.codes import ReasonCode
 from ..wire.packets import Connect
 from .endings import Endings
 from .expiry import Expiry
@@ -101,7 +102,9 @@ class Sessions(dict[str, Session]):
         session.origin = record.origin
         self._quotas.enter(session)
         session.listener = record.listener
+        session.version = record.version
         session.rights = rights(session)
+        self._subscriptions.speak(session)
         # A session that was connected when the broker died has been away since the restart at the latest.
         date = record.disconnected_at
         session.disconnected_at = self._expiry.now() if date is None else date
@@ -151,7 +154,8 @@ class Sessions(dict[str, Session]):
         session = self.get(client_id)
         if session is not None and session.connection is not None:
             # [MQTT-3.1.4-2] The older connection ends, and not by its own will.
-            session.connection.close(f"taken over by a new connection from {connection.peer}")
+            why = f"taken over by a new connection from {connection.peer}"
+            session.connection.close(why, reason=ReasonCode.SESSION_TAKEN_OVER)  # [MQTT5-3.1.4-3]
             session = self.get(client_id)
         if connect.clean_session and session is not None:
             self.discard(session)  # [MQTT-3.1.2-6]
@@ -175,6 +179,7 @@ class Sessions(dict[str, Session]):
         session.bridge = connect.bridge
         session.will = connect.will
         connection.session = session
+        self._subscriptions.speak(session)
         connection.size = CONNECTION + _connect_size(connect)
         self._memory.size += connection.size
         self.connected += 1

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ..wire.codes import SUBSCRIBE_FAILURE
 from ..wire.encoder import suback, unsuback
-from . import bridges
+from . import bridges, queues
 from .account import BRANCHES
 from .denials import Denials
 from .feeding import Feeding
@@ -21,7 +21,6 @@ from .queue import Queue, Shared
 from .retained import Retained
 from .router import Router, weight
 from .session import Session
-from .stored_queue import StoredQueue
 from .subscription import QOS, SHARED
 from .turn import Turn
 
@@ -129,13 +128,18 @@ class Subscriptions:
 
     def make_queue(self, session: Session) -> Queue:
         """The session has been granted more than QoS 0: give it its queue."""
-        queue = session.queue = (StoredQueue if session.store_id else Queue)(self._queues, session)
+        queue = session.queue = queues.make(self._queues, session)
         connection = session.connection
         if connection is not None:
             queue.attach()
             if connection.congested:
                 queue.congest()
         return queue
+
+    def speak(self, session: Session) -> None:
+        """The session has another client, or none yet: it gets its messages in the version of MQTT that it speaks."""
+        if queues.speak(self._queues, session) and session.subscriptions:
+            self._router.forget_routes()
 
     def unsubscribe(self, session: Session, packet_id: int, filters: Iterable[bytes | None]) -> Iterator[None]:
         """UNSUBSCRIBE: what was queued is still delivered [MQTT-3.10.4-3]. It yields as `subscribe` does."""

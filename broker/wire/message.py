@@ -98,6 +98,11 @@ class Message:
             five.frame = frame
         return frame
 
+    def give_head5(self, head: bytes) -> None:
+        """What `head5(1, None)` would build is known already."""
+        five = self._five = _Layouts5()
+        five.head1 = head
+
     def head5(self, qos: int, left: int | None) -> bytes:
         """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which `tail5(left)` and the payload follow. It
         is the same whatever is left, unless that is None. DUP is 0."""

@@ -14,7 +14,7 @@ from broker.core import admission
 from broker.core.clock import Clock
 from broker.core.connection import Connection
 from broker.core.exchange import Exchange
-from broker.core.intake import CLOSED
+from broker.core.intake import CLOSED, SERVED
 from broker.core.journal import Journal
 from broker.core.limits import Limits
 from broker.core.ports import Dialogue, GiveUp, Outcome, RetainedRecord, Rights, Store, Verdict
@@ -319,6 +319,7 @@ class World:
         self.now = self.timers.now = now
         self.room = 1_000_000  #: for clients
         self.epoch = epoch  #: the system's clock is this much ahead of `now`
+        self.versions = SERVED  #: of MQTT, that clients may speak
         self.gatekeeper = FakeGatekeeper()
         self._soon: list[Callable[[], None]] = []
         self._texts = itertools.count(1)
@@ -439,6 +440,7 @@ class Client:
             max_packet_size,
             FakePlace(world),
             admission.FIRST,
+            world.versions,
         )
         self.transport.congest = self.connection.congest
         self._seen: list[Sent] = []

@@ -1,0 +1,203 @@
+"""What a PUBLISH of MQTT 5.0 leads to.
+
+Owns: Topic Aliases of clients, what they may publish by the limits, what they are answered, and the quick ways of the
+commonest PUBLISHes. Must not know: who gets a message, and how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..wire.codes import ProtocolError, ReasonCode
+from ..wire.encoder5 import ack
+from ..wire.message import Message
+from ..wire.packets import Packet, Published
+from .account import COPIED
+from .aliases import Inward
+from .connection import Connection
+from .handlers import SLOWLY, may_publish
+from .identifiers import Identifiers
+from .intake import Spent
+from .route import Route
+from .router import MANY_WILDCARDS
+from .session import Session
+from .unanswered import ANY_NUMBER, Unanswered
+
+_PUBACK, _PUBREC = 0x40, 0x50
+_NOTHING = Published(0, None, b"", True)
+
+
+def on_publish(connection: Connection, packet: Packet) -> None:
+    first, topic, frame, payload_at, packet_id, said = packet
+    if said is not None and said.alias:
+        topic = _meant(connection, topic, said.alias)
+    route = connection.known(topic)
+    if route is None:
+        if connection.exchange.router.wildcards > MANY_WILDCARDS:
+            connection.work_on(_find_and_publish(connection, packet, topic))
+        else:
+            _publish(connection, packet, topic)
+        return
+    turn = connection.turn
+    rights = connection.rights
+    if (
+        (said is None or said.forwardable)
+        and (route.plain5 or route.crowd5)
+        and (rights is None or rights.may_surely_publish(topic))
+    ):
+        if first == 0x30:
+            # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
+            if route.size:
+                turn.sent += route.size
+                if route.marked != turn.number:
+                    turn.mark(route)
+                for target in route.targets:
+                    target.sink.append(frame)
+                if route.crowd5:
+                    turn.account.spent += route.size * len(frame) // COPIED
+                    if turn.over:
+                        raise Spent
+            return
+        if first == 0x32 and route.plain5 and route.size and not route.fives0 and _unlimited(connection):
+            # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
+            if said is None:
+                message = Message(topic, frame[payload_at:], 1)
+                message.give_head5(frame[: payload_at - 3])
+            else:
+                message = Message(topic, frame[payload_at:], 1, False, None, said.kept)
+            for target in route.targets:
+                target.queue.deliver(message, 1)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
+            turn.queued += route.size
+            acknowledgement = b"\x40\x02" + packet_id.to_bytes(2, "big")  # [MQTT5-4.3.2-4]
+            if route.durable or connection.held:
+                connection.acknowledge(acknowledgement, route.durable)
+            else:
+                connection.out.append(acknowledgement)
+                turn.acknowledged += 1
+                turn.dirty.add(connection)
+            return
+    _publish(connection, packet, topic)
+
+
+def _unlimited(connection: Connection) -> bool:
+    """May it have as many messages of QoS 1 in flight as it likes?"""
+    return connection.receive_limit == ANY_NUMBER and connection.exchange.limits.max_qos > 0
+
+
+def _meant(connection: Connection, topic: bytes, alias: int) -> bytes:
+    """The topic of a PUBLISH with a Topic Alias, which is set if it comes with a topic [MQTT5-3.3.2-12]."""
+    inward = connection.inward
+    if inward is None:
+        inward = connection.inward = Inward(connection.alias_limit)
+    inward.check(alias)
+    if not topic:
+        return inward.topic(alias)
+    exchange = connection.exchange
+    if connection.known(topic) is None:
+        exchange.router.check(topic)
+    more = inward.set(alias, topic)
+    if more:
+        memory = exchange.memory.clients
+        if more > 0 and memory.full(more):
+            raise ProtocolError(
+                "there is no memory for more Topic Aliases (max_memory)", reason=ReasonCode.QUOTA_EXCEEDED
+            )
+        memory.size += more
+        connection.size += more
+    return topic
+
+
+def _find_and_publish(connection: Connection, packet: Packet, topic: bytes) -> Iterator[None]:
+    """A PUBLISH of which it may take long to find out who gets it."""
+    for _ in connection.exchange.router.route_in_steps(topic):
+        if connection.turn.over:
+            yield
+    _publish(connection, packet, topic)
+
+
+def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
+    """A PUBLISH that does not go the quick way. Raises Spent when it is done, if it was too much."""
+    first, _, frame, payload_at, packet_id, said = packet
+    exchange = connection.exchange
+    connection.turn.account.spent += SLOWLY
+    session = connection.session
+    assert session is not None
+    qos = (first >> 1) & 3
+    retain = bool(first & 1)
+    _check(connection, qos, retain, packet_id)
+    route = connection.known(topic) or exchange.router.route(topic)
+    reason = ReasonCode.SUCCESS
+    durable = False
+    if not may_publish(connection, topic, route):
+        # It goes nowhere. At QoS 0 there is no answer to say so.
+        exchange.denials.denied("publish refused: not authorised", connection.peer, session, topic)
+        reason = ReasonCode.NOT_AUTHORIZED
+    elif qos == 2 and session.received is not None and packet_id in session.received:
+        # [MQTT5-4.3.3-10] Known already: answered again, after whatever it waits for, and not delivered again.
+        durable = session.store_id != 0
+    else:
+        if qos == 2:
+            _note(connection, session, packet_id)
+        said = said or _NOTHING
+        expires = None if said.expiry is None else exchange.expiry.now() + said.expiry
+        durable = exchange.publish(topic, frame[payload_at:], qos, retain, session, said.kept, expires)
+        if qos == 2 and session.store_id:
+            durable = True
+            exchange.journal.received(session)
+        reason = _outcome(route)
+    if qos:
+        # [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
+        connection.acknowledge(ack(_PUBACK if qos == 1 else _PUBREC, packet_id, reason), durable)
+        _answered(connection, qos, packet_id, reason)
+    elif retain and exchange.journal.full:
+        connection.wait_for_store()  # nobody waits for what is retained at QoS 0, but it is stored
+    if connection.turn.over:
+        raise Spent
+
+
+def _check(connection: Connection, qos: int, retain: bool, packet_id: int) -> None:
+    """Raise ProtocolError if the CONNACK has told the client not to send this."""
+    limits = connection.exchange.limits
+    if qos > limits.max_qos:
+        # [MQTT5-3.2.2-11]
+        raise ProtocolError(
+            f"PUBLISH with QoS {qos}; at most {limits.max_qos} (max_qos)", reason=ReasonCode.QOS_NOT_SUPPORTED
+        )
+    if retain and not limits.retain_available:
+        # [MQTT5-3.2.2-14]
+        raise ProtocolError("PUBLISH with RETAIN (retain_available)", reason=ReasonCode.RETAIN_NOT_SUPPORTED)
+    if qos and connection.receive_limit != ANY_NUMBER:
+        if connection.unanswered is None:
+            connection.unanswered = Unanswered(connection.receive_limit)
+        session = connection.session
+        assert session is not None
+        connection.unanswered.take(packet_id, qos, session.received)  # [MQTT5-3.3.4-7]
+
+
+def _note(connection: Connection, session: Session, packet_id: int) -> None:
+    """The client has sent a message of QoS 2 with this identifier [MQTT5-4.3.3-10]."""
+    received = session.received
+    if received is None:
+        received = session.received = Identifiers(connection.exchange.sessions.unreleased)
+    if not received.add(packet_id):
+        connection.close(
+            "it holds too many Packet Identifiers of QoS 2 messages that it has not released",
+            reason=ReasonCode.QUOTA_EXCEEDED,
+        )
+        raise Spent
+
+
+def _outcome(route: Route) -> ReasonCode:
+    """What the publisher is told. Sessions whose clients are away are subscribers, and groups are."""
+    return ReasonCode.SUCCESS if route.size else ReasonCode.NO_MATCHING_SUBSCRIBERS
+
+
+def _answered(connection: Connection, qos: int, packet_id: int, reason: int) -> None:
+    """The answer to a PUBLISH is on its way. At QoS 2 it is but the first one, if it is not an error."""
+    unanswered = connection.unanswered
+    if unanswered is None or (qos == 2 and reason < ReasonCode.UNSPECIFIED_ERROR):
+        return
+    if connection.held:
+        connection.exchange.journal.when_stored(unanswered.done, packet_id)
+    else:
+        unanswered.done(packet_id)
