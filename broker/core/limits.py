@@ -22,6 +22,7 @@ class Limits:
     max_retained: int = 100_000
     max_retained_bytes: int = 256 << 20
     session_expiry: float = 0.0
+    max_session_expiry: float = 0.0
     max_sessions: int = 50_000
     max_sessions_per_user: int = 0
     max_sessions_per_address: int = 0

@@ -25,14 +25,23 @@ class Publishing:
         self._turn = turn
         self._retaining = retaining
 
-    def publish(self, topic: bytes, payload: bytes, qos: int, retain: bool, author: Session | None) -> bool:
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        author: Session | None,
+        kept: bytes = b"",
+        expires: float | None = None,
+    ) -> bool:
         """Deliver a message to all who subscribed [MQTT-4.5.0-1], and retain it if asked. True if any of that must be
         stored before it may be acknowledged.
 
         `author`: the session that published it, None for the broker itself.
         """
         route = self._router.known(topic) or self._router.route(topic)
-        message = Message(topic, payload, qos)
+        message = Message(topic, payload, qos, kept=kept, expires=expires)
         durable = False
         if retain:
             self._turn.account.spent += RETAINING
