@@ -7,6 +7,7 @@ from collections.abc import Callable
 from broker.core.incoming import Incoming
 from broker.core.limits import Limits
 from broker.core.memory import SHARES, WHOLE, Memory
+from broker.wire.codes import ReasonCode
 from tests.core.harness import Client, FakeLog, World
 
 MIB = 1 << 20
@@ -71,7 +72,7 @@ class Holding:
         self.closed = False
         incoming.change(self, held)
 
-    def close(self, why: str) -> None:
+    def close(self, why: str, *, reason: ReasonCode | None = None) -> None:
         self.closed = True
         self._incoming.change(self, -self.held)
 
