@@ -87,6 +87,10 @@ class Expiry:
         """The date of what happens now."""
         return self._clock.date(self._timers.now)
 
+    def lasting(self) -> float:
+        """The date by which messages expire: it counts the time in which the broker was stopped."""
+        return self._clock.lasting(self._timers.now)
+
     def left(self, session: Session) -> None:
         """The client of a persistent session is away since `disconnected_at`."""
         if self._period and session not in self._entered:
