@@ -235,19 +235,22 @@ class Client5(Client):
                 properties=vectors.length(len(section)) + section,
             )
         )
-        packets = self.get()
-        assert packets[0].name == "SUBACK"
-        assert all(reason < 0x80 for reason in packets[0].reasons)
-        self._found = packets[1:]
+        answer = self._take("SUBACK", packet_id)
+        assert all(reason < 0x80 for reason in answer.reasons)
         return self
 
     def forget(self, *filters: str, packet_id: int = 1) -> Client5:
         """UNSUBSCRIBE; the answer is taken."""
         self.send(unsubscribe5(packet_id, *(name.encode() for name in filters)))
-        packets = self.get()
-        assert packets[0].name == "UNSUBACK"
-        self._found = packets[1:]
+        self._take("UNSUBACK", packet_id)
         return self
+
+    def _take(self, name: str, packet_id: int) -> Packet5:
+        """The answer of this name, from what has arrived."""
+        packets = self.get()
+        [answer] = [one for one in packets if (one.name, one.packet_id) == (name, packet_id)]
+        self._found = [one for one in packets if one is not answer]
+        return answer
 
     def bye(self, reason: int = 0, **values: Any) -> Client5:
         self.send(disconnect5(reason, *properties(**values)))
