@@ -86,6 +86,10 @@ class Clock:
         """The broker's own time."""
         return now + self._offset
 
+    def lasting(self, now: float) -> float:
+        """The same with all pauses: for what is known by its end alone, and not by its beginning."""
+        return self.date(now) + sum(length for _, length in self._pauses)
+
     def elapsed(self, date: float, now: float) -> float:
         """Seconds that have passed since then, pauses included."""
         return self.date(now) - date + sum(length for at, length in self._pauses if at >= date)

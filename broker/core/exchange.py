@@ -72,15 +72,15 @@ class Exchange:
         self.router = Router(limits, self.account)
         self.retained = Retained(self.account)
         self.expiry = Expiry(clock, timers, limits, journal, scheduler, log)
-        self.feeding = Feeding(self.retained, self.turn, journal, self.pressure, scheduler, self.expiry.now)
-        self.perishing = Perishing(self.retained, journal, timers, self.expiry.now)
+        self.feeding = Feeding(self.retained, self.turn, journal, self.pressure, scheduler, self.expiry.lasting)
+        self.perishing = Perishing(self.retained, journal, timers, self.expiry.lasting)
         retaining = Retaining(self.retained, limits, self.memory, journal, self.complaints, self.stats)
-        self.publishing = Publishing(self.router, self.turn, retaining, self.expiry.now)
+        self.publishing = Publishing(self.router, self.turn, retaining, self.expiry.lasting)
         self.publish = self.publishing.publish
         # Sessions.
         queues = Shared(
             self.turn, limits, journal, self.quotas, self.memory, self.pressure, self.feeding, self.complaints,
-            self.stats, self.expiry.now,
+            self.stats, self.expiry.lasting,
         )  # fmt: skip
         self.subscriptions = Subscriptions(
             self.router, self.retained, self.feeding, queues, journal, limits, self.memory, self.turn, self.denials

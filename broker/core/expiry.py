@@ -109,6 +109,10 @@ class Expiry:
             return session.expiry
         return self._limits.session_expiry or FOR_EVER
 
+    def lasting(self) -> float:
+        """The date by which messages expire: it counts the time in which the broker was stopped."""
+        return self._clock.lasting(self._timers.now)
+
     def left(self, session: Session) -> None:
         """The client of a persistent session is away since `disconnected_at`."""
         period = self.period(session)

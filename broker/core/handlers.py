@@ -195,7 +195,7 @@ def on_subscribe(connection: Connection, packet: Packet) -> None:
     session = connection.session
     assert session is not None
     exchange.stats.other_received += 1
-    connection.work_on(exchange.subscriptions.subscribe(session, packet[1], _read(connection, packet[2])))
+    connection.work_on(exchange.subscriptions.subscribe(session, packet[1], _read(connection, packet[2]), *packet[3:]))
 
 
 def on_unsubscribe(connection: Connection, packet: Packet) -> None:

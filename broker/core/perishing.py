@@ -50,7 +50,7 @@ class Perishing:
 
     def _tidy(self) -> None:
         """Drop the entries of messages that were replaced or removed."""
-        self._heap = [entry for entry in self._heap if self._found(*entry) is not None]
+        self._heap = list({entry for entry in self._heap if self._found(*entry) is not None})
         heapq.heapify(self._heap)
 
     def _found(self, expires: float, topic: bytes) -> RetainedRecord | None:

@@ -139,7 +139,7 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
         if qos == 2:
             _note(connection, session, packet_id)
         said = said or _NOTHING
-        expires = None if said.expiry is None else exchange.expiry.now() + said.expiry
+        expires = None if said.expiry is None else exchange.expiry.lasting() + said.expiry
         durable = exchange.publish(topic, frame[payload_at:], qos, retain, session, said.kept, expires)
         if qos == 2 and session.store_id:
             durable = True

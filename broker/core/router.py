@@ -18,7 +18,7 @@ from .filter_tree import STEP, FilterTree
 from .limits import Limits
 from .looking_back import Holder
 from .route import Route
-from .subscription import together
+from .subscription import IDENTIFIERS, together
 
 #: How many topics are remembered at the most, beside one for each subscription: some megabytes.
 MAX_ROUTES = 10_000
@@ -221,5 +221,5 @@ def _add(targets: dict[Holder, int], found: Sequence[dict[Holder, int]]) -> None
             held = targets.get(holder)
             if held is None:
                 targets[holder] = options
-            elif held != options:
+            elif held != options or options >> IDENTIFIERS:
                 targets[holder] = together(held, options)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..wire.codes import SUBSCRIBE_FAILURE
-from ..wire.encoder import suback, unsuback
+from ..wire import encoder, encoder5
+from ..wire.codes import MQTT_5, SUBSCRIBE_FAILURE
 from . import bridges, queues
 from .account import BRANCHES
 from .denials import Denials
@@ -21,7 +21,7 @@ from .queue import Queue, Shared
 from .retained import Retained
 from .router import Router, weight
 from .session import Session
-from .subscription import QOS, SHARED
+from .subscription import IDENTIFIERS, QOS, SHARED
 from .turn import Turn
 
 #: Units of work that a Topic Filter is, and bytes of it that are a unit more.
@@ -58,7 +58,9 @@ class Subscriptions:
         self._turn = turn
         self._denials = denials
 
-    def subscribe(self, session: Session, packet_id: int, wanted: Iterable[tuple[bytes, int] | None]) -> Iterator[None]:
+    def subscribe(
+        self, session: Session, packet_id: int, wanted: Iterable[tuple[bytes, int] | None], identifier: int = 0
+    ) -> Iterator[None]:
         """SUBSCRIBE: enter each filter as if it had come alone [MQTT-3.8.4-4], answer once, send what is retained.
 
         It yields wherever its client has used up its share, and None in `wanted` is such a place, too."""
@@ -66,7 +68,7 @@ class Subscriptions:
         assert connection is not None
         codes: list[int] = []
         granted: list[tuple[bytes, int]] = []
-        more = bridges.OPTIONS if session.bridge else 0
+        more = (bridges.OPTIONS if session.bridge else 0) | identifier << IDENTIFIERS
         turn = self._turn
         for one in wanted:
             if turn.over:
@@ -84,9 +86,10 @@ class Subscriptions:
             self.enter(session, topic_filter, qos | more)
             if session.store_id:
                 self._journal.subscription(session.store_id, topic_filter, qos | more)
-            codes.append(qos)
+            codes.append(qos & QOS)
             granted.append((topic_filter, qos | more))
-        connection.acknowledge(suback(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
+        make = encoder5.suback if session.version == MQTT_5 else encoder.suback
+        connection.acknowledge(make(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
         if granted and self._retained.count:
             self._feeding.owe(session, granted)
 
@@ -162,4 +165,5 @@ class Subscriptions:
                     self._journal.subscription(session.store_id, topic_filter, None)
                 if session.feeding:
                     session.feeding.pop(topic_filter, None)  # [MQTT-3.10.4-2]
-        connection.acknowledge(unsuback(packet_id), session.store_id != 0)  # [MQTT-3.10.4-5]
+        answer = encoder5.unsuback(packet_id, [0]) if session.version == MQTT_5 else encoder.unsuback(packet_id)
+        connection.acknowledge(answer, session.store_id != 0)  # [MQTT-3.10.4-5]
