@@ -430,9 +430,7 @@ class Server:
             self._deadline = time.monotonic() + STORE_GRACE
             self.timers.at(self._deadline, lambda now: None)
             connections = [connection for entrance in self._entrances for connection in entrance.connections.values()]
-            for connection in connections:
-                if connection.session is not None:  # before anybody is gone who should get it
-                    self.exchange.wills.publish_now(connection.session)
+            self.exchange.wills.close_down(self.config.data is None)
             for connection in connections:
                 if connection.state != CLOSED:
                     connection.close("the broker is shutting down", reason=self._farewell)

@@ -131,7 +131,7 @@ def _refusal(connection: Connection, connect: Connect, verdict: Verdict) -> tupl
     if owner is not None and not connection.gatekeeper.may_take_over(owner, connect.username):
         why = f"the session with this Client Identifier belongs to the user {owner!r} (allow_user_change)"
         return ReturnCode.NOT_AUTHORIZED, why
-    if exchange.journal.failed and not connect.clean_session:
+    if exchange.journal.failed and exchange.sessions.stores(connect):
         return ReturnCode.SERVER_UNAVAILABLE, "the store does not work at the moment"
     full = exchange.sessions.no_room(connection, connect) or ("" if connection.place.take() else NO_ROOM)
     return (ReturnCode.SERVER_UNAVAILABLE, full) if full else None

@@ -85,7 +85,10 @@ class Exchange:
         self.subscriptions = Subscriptions(
             self.router, self.retained, self.feeding, queues, journal, limits, self.memory, self.turn, self.denials
         )
-        self.wills = Wills(self.publishing, self.router, self.turn, self.pressure, self.denials, scheduler)
+        self.wills = Wills(
+            self.publishing, self.router, self.turn, self.pressure, self.denials, scheduler, journal, self.expiry,
+            timers, self.memory, lambda record: self.feeding.may_publish(record),
+        )  # fmt: skip
         endings = Endings(self.router, self.turn, self.memory, queues, scheduler)
         self.sessions = Sessions(
             self.subscriptions, endings, self.wills, self.expiry, self.feeding, self.router, journal, self.quotas,
@@ -94,11 +97,13 @@ class Exchange:
 
     def restore(self, snapshot: Snapshot, rights: Callable[[Session], Rights | None]) -> None:
         """Begin with what the store holds. `rights` of a session that is away."""
-        dates = (stored.record.disconnected_at for stored in snapshot.sessions)
+        dates = [stored.record.disconnected_at for stored in snapshot.sessions]
+        dates += [will.due - will.delay for will in snapshot.wills.values() if will.due is not None]
         self.expiry.start(snapshot.clock, [date for date in dates if date is not None])
         self.sessions.restore(snapshot.sessions, rights)
         for retained in snapshot.retained:
             self.retained.set(retained)
+        self.wills.restore(snapshot.wills, self.sessions)
 
     def limits_changed(self) -> None:
         """The limits are other ones: what goes by them beforehand does so by these."""

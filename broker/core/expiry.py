@@ -1,17 +1,20 @@
 """When the persistent sessions of absent clients end.
 
-Owns: the clock by which they are dated, the order in which they are due, and how many end at a time. Must not know:
-what a session is made of, or how it ends.
+Owns: how long each lasts, the clock by which they are dated, the order in which they are due, and how many end at a
+time. Must not know: what a session is made of, or how it ends.
 
-All in one heap, with one entry for each session at most. An entry is not moved when its client comes back, but looked
-at again when it is due: a client that comes and goes costs nothing here.
+All in one heap, with one entry for each session that counts. It is not moved when the client comes back, but looked at
+again when it is due: a client that comes and goes costs nothing here, unless it wants a shorter time than before.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from typing import TypeAlias
 
+from ..wire.codes import MQTT_5
+from ..wire.packets import Connect
 from .clock import FAR, Clock
 from .journal import Journal
 from .limits import Limits
@@ -24,12 +27,16 @@ from .timers import Timer, Timers
 SLICE = 256
 #: Seconds between two records of the clock that nothing else asks for.
 RECORD = 3600.0
+FOR_EVER = float("inf")
 #: Seconds that do not matter: dates are so large that a float cannot tell less than a microsecond.
 EXACT = 0.001
 
 
+_Entry: TypeAlias = tuple[float, int, Session]
+
+
 class Expiry:
-    """The sessions that are away, and until when they are kept (`Limits.session_expiry`)."""
+    """The sessions that are away, and until when they are kept."""
 
     def __init__(
         self,
@@ -48,8 +55,8 @@ class Expiry:
         self._journal = journal
         self._scheduler = scheduler
         self._log = log
-        self._heap: list[tuple[float, int, Session]] = []
-        self._entered: dict[Session, int] = {}  # the number of its entry that counts
+        self._heap: list[_Entry] = []
+        self._entered: dict[Session, _Entry] = {}  # the one of each that counts
         self._count = 0
         self._timer: Timer | None = None
         self._working = False
@@ -87,16 +94,42 @@ class Expiry:
         """The date of what happens now."""
         return self._clock.date(self._timers.now)
 
+    def remaining(self, date: float, period: float) -> float:
+        """Seconds until what began then and lasts for `period` is over; 0 or less if it is."""
+        return self._clock.remaining(date, period, self._timers.now)
+
+    def granted(self, connect: Connect) -> float | None:
+        """How long the session is kept that this CONNECT asks for, as in Session.expiry."""
+        if connect.version == MQTT_5:
+            return self._limits.granted_expiry(connect.session_expiry)
+        return 0.0 if connect.clean_session else None
+
+    def period(self, session: Session) -> float:
+        """Seconds that the session lasts without its client."""
+        if session.expiry is not None:
+            return session.expiry
+        return self._limits.session_expiry or FOR_EVER
+
     def left(self, session: Session) -> None:
         """The client of a persistent session is away since `disconnected_at`."""
-        if self._period and session not in self._entered:
-            self._enter(session)
+        period = self.period(session)
+        if period == FOR_EVER:
+            return  # if it has an entry, that leads to nothing
+        due = self._timers.now + max(0.0, self._remaining(session, period))
+        entry = self._entered.get(session)
+        if entry is None or due < entry[0]:
+            self._enter(session, due)
             self._set_timer()
 
     def forget(self, session: Session) -> None:
         """The session has ended."""
-        if self._entered.pop(session, None) is not None and len(self._heap) > 2 * len(self._entered) + 64:
-            self._heap = [entry for entry in self._heap if self._entered.get(entry[2]) == entry[1]]
+        if self._entered.pop(session, None) is not None:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Entries that do not count must not add up."""
+        if len(self._heap) > 2 * len(self._entered) + 64:
+            self._heap = [entry for entry in self._heap if self._entered.get(entry[2]) is entry]
             heapq.heapify(self._heap)
 
     def limits_changed(self, sessions: list[Session]) -> None:
@@ -111,13 +144,15 @@ class Expiry:
                 self.left(session)
         self._set_timer()
 
-    def _enter(self, session: Session) -> None:
+    def _remaining(self, session: Session, period: float) -> float:
         assert session.disconnected_at is not None
-        now = self._timers.now
+        return self._clock.remaining(session.disconnected_at, period, self._timers.now)
+
+    def _enter(self, session: Session, due: float) -> None:
         self._count += 1
-        self._entered[session] = self._count
-        due = now + max(0.0, self._clock.remaining(session.disconnected_at, self._period, now))
-        heapq.heappush(self._heap, (due, self._count, session))
+        entry = self._entered[session] = due, self._count, session
+        heapq.heappush(self._heap, entry)
+        self._tidy()
 
     def _set_timer(self) -> None:
         if not self._heap or self._working:
@@ -140,15 +175,18 @@ class Expiry:
         room = SLICE
         ended = []
         while self._heap and self._heap[0][0] <= now and room > 0:
-            _, number, session = heapq.heappop(self._heap)
+            entry = heapq.heappop(self._heap)
+            session = entry[2]
             room -= 1
-            if self._entered.get(session) != number:
+            if self._entered.get(session) is not entry:
                 continue
             del self._entered[session]
-            if session.disconnected_at is None:
+            period = self.period(session)
+            if session.disconnected_at is None or period == FOR_EVER:
                 continue
-            if self._clock.remaining(session.disconnected_at, self._period, now) > EXACT:
-                self._enter(session)  # it was here meanwhile, or the clock was put right
+            left = self._remaining(session, period)
+            if left > EXACT:
+                self._enter(session, now + left)  # it was here meanwhile, or the clock was put right
                 continue
             ended.append(session.client_id)
             room -= len(session.subscriptions or ())

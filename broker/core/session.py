@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from ..wire.codes import MQTT_3_1_1
-from ..wire.packets import Will
 from .identifiers import Identifiers
 from .looking_back import THREE, Client, Outgoing, Sink
 from .ports import RetainedRecord, Rights
@@ -56,18 +55,17 @@ class Session:
 
     def __init__(self, client_id: str, store_id: int, sink: Sink) -> None:
         self.client_id = client_id
-        self.store_id = store_id  #: 0: CleanSession = 1, ends with its connection; else its key in the store
+        self.store_id = store_id  #: its key in the store; 0: it is not stored, and ends with its connection
         self.connection: Client | None = None
         self.origin = ""  #: the place that it was made from (see core.ports.Gatekeeper.origin)
         self.disconnected_at: float | None = None  #: a date of core.clock
-        self.expiry: float | None = (
-            None  #: seconds that it is kept, inf: for ever; None: MQTT 3.1.1, as the option says
-        )
         self.username: str | None = None
         self.proven_name: str | None = None  #: the user name, if it was checked
         self.rights: Rights | None = None
         self.listener: str | None = None  #: the one that it last connected to, whose rights are its; None: not known
-        self.will: Will | None = None  #: of the client that is connected
+        self.will = 0  #: which one is published when its client has gone (see wills); 0: none
+        #: Seconds that it lasts without its client, inf: for ever; None: as the options say (Limits.session_expiry).
+        self.expiry: float | None = None
         self.version = MQTT_3_1_1  #: the protocol level of its client, now or last
         self.layout = THREE  #: how its client gets messages, now or last (looking_back)
         self.bridge = False  #: is its client a broker, too?
@@ -78,3 +76,8 @@ class Session:
         self.received: Identifiers | None = None  #: of QoS 2 messages that it has not released [MQTT-4.3.3-2]
         #: Retained messages on their way to it: by Topic Filter, the messages and the options.
         self.feeding: OrderedDict[bytes, tuple[Iterator[RetainedRecord | None], int]] | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """Does it go on when its client has gone? [MQTT5-3.1.2-23]"""
+        return self.expiry is None or self.expiry > 0

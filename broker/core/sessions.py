@@ -28,6 +28,7 @@ from .stored_queue import StoredQueue
 from .subscriptions import Subscriptions
 from .turn import Turn
 from .wills import Wills
+from .wills import size as size_of_will
 
 #: Units of work that it takes to find out about the rights of a session.
 JUDGING = 5
@@ -94,6 +95,8 @@ class Sessions(dict[str, Session]):
             newest = max(newest, stored.record.id)
             self._restore(stored, rights)
         self._store_ids = itertools.count(newest + 1)
+        for session in [session for session in self.values() if not session.lasts]:
+            self.discard(session)  # its client was connected when the broker was killed
 
     def _restore(self, stored: SessionSnapshot, rights: Callable[[Session], Rights | None]) -> None:
         record = stored.record
@@ -102,6 +105,7 @@ class Sessions(dict[str, Session]):
         session.origin = record.origin
         self._quotas.enter(session)
         session.listener = record.listener
+        session.expiry = record.expiry
         session.version = record.version
         session.rights = rights(session)
         self._subscriptions.speak(session)
@@ -136,9 +140,14 @@ class Sessions(dict[str, Session]):
         if self._memory.full(CONNECTION + SESSION + len(connect.client_id) + _connect_size(connect)):
             return "there is no memory for more clients (max_memory)"
         session = self.get(connect.client_id)
-        if connect.clean_session or (session is not None and session.store_id):
+        if not self.stores(connect) or (session is not None and session.store_id):
             return ""
         return self._quotas.refusal(connection.proven_name(connect.username), connection.origin)
+
+    def stores(self, connect: Connect) -> bool:
+        """Is the session that this CONNECT asks for to be stored? (If there is one, it may be anyway.)"""
+        granted = self._expiry.granted(connect)
+        return granted is None or granted > 0
 
     def new_client_id(self) -> str:
         """An identifier for a client that has none [MQTT-3.1.3-6]."""
@@ -158,18 +167,20 @@ class Sessions(dict[str, Session]):
             session.connection.close(why, reason=ReasonCode.SESSION_TAKEN_OVER)  # [MQTT5-3.1.4-3]
             session = self.get(client_id)
         if connect.clean_session and session is not None:
-            self.discard(session)  # [MQTT-3.1.2-6]
+            self.discard(session)  # [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
             session = None
         present = session is not None
-        # The CONNACK says that there is a session, or that there is none any more.
-        durable = not connect.clean_session or client_id in self._leaving
         proven_name = connection.proven_name(connect.username)
+        expiry = self._expiry.granted(connect)
         if session is None:
-            session = self._new(connection, connect, proven_name)
-        elif session.proven_name != proven_name:
+            session = self._new(connection, client_id, proven_name, expiry)
+        else:
+            if session.will:
+                self._wills.forget(session)  # it was delayed [MQTT5-3.1.3-9]
             self._quotas.rename(session, proven_name)
         session.connection = connection
         session.disconnected_at = None
+        session.expiry = expiry
         if session.subscriptions and (session.rights is not None or connection.rights is not None):
             self._router.forget_routes()
         session.username = connect.username
@@ -177,21 +188,25 @@ class Sessions(dict[str, Session]):
         session.listener = connection.listener
         session.version = connect.version
         session.bridge = connect.bridge
-        session.will = connect.will
+        # The CONNACK says that there is a session, or that there is none any more.
+        durable = session.store_id != 0 or client_id in self._leaving
+        if session.store_id:
+            self._journal.save_session(_record(session))
+        if connect.will is not None:
+            stored = self._wills.keep(session, connect.will, connection.peer)
+            # While the store fails, who wants nothing else of it may come in all the same.
+            durable = durable or (stored and not self._journal.failed)
         connection.session = session
         self._subscriptions.speak(session)
-        connection.size = CONNECTION + _connect_size(connect)
+        connection.size = CONNECTION + len(connect.username or "")
         self._memory.size += connection.size
         self.connected += 1
         self._stats.connections += 1
         self._stats.maximum = max(self._stats.maximum, self.connected)
-        if durable and session.store_id:
-            self._journal.save_session(_record(session))
         return Opened(present, durable)
 
-    def _new(self, connection: Client, connect: Connect, proven_name: str | None) -> Session:
-        client_id = connect.client_id
-        store_id = 0 if connect.clean_session else next(self._store_ids)
+    def _new(self, connection: Client, client_id: str, proven_name: str | None, expiry: float | None) -> Session:
+        store_id = 0 if expiry == 0 else next(self._store_ids)
         session = self[client_id] = Session(client_id, store_id, self._turn.away)
         self._memory.size += SESSION + len(client_id)
         session.proven_name = proven_name
@@ -213,25 +228,26 @@ class Sessions(dict[str, Session]):
     # --- a client goes ---
 
     def leave(self, session: Session, connection: Client, normal: bool) -> None:
-        """The connection has ended; `normal`: by a DISCONNECT, so that its will is forgotten [MQTT-3.14.4-3]."""
+        """The connection has ended; `normal`: by a DISCONNECT, so that its will is forgotten [MQTT-3.14.4-3]
+        [MQTT5-3.14.4-3]."""
         self.connected -= 1
         self._memory.size -= connection.size
         session.connection = None
         session.sink = self._turn.away
         if session.queue is not None:
             session.queue.detach()
-        if session.store_id:
-            session.disconnected_at = self._expiry.now()
-            self._expiry.left(session)
-            self._journal.save_session(_record(session))
-            if session.feeding:
-                self._feeding.soon(session)  # it may have waited for the client to read
-        else:
+        if normal and session.will:
+            self._wills.forget(session)
+        if not session.lasts:
             self.discard(session)
-        if normal:
-            session.will = None
-        else:
-            self._wills.gone(session, connection.peer)
+            return
+        session.disconnected_at = self._expiry.now()
+        self._expiry.left(session)
+        self._journal.save_session(_record(session))
+        if session.feeding:
+            self._feeding.soon(session)  # it may have waited for the client to read
+        if session.will:
+            self._wills.gone(session, self._expiry.period(session))
 
     def discard(self, session: Session) -> None:
         """End the session, and all that belongs to it. Retained messages stay [MQTT-3.1.2-7]."""
@@ -250,6 +266,8 @@ class Sessions(dict[str, Session]):
             self._journal.forget_session(session.store_id)
             self._leaving[session.client_id] = self._leaving.get(session.client_id, 0) + 1
             self._journal.when_stored(self._has_left, session.client_id)
+        if session.will:
+            self._wills.gone(session, 0.0)  # whatever its delay [MQTT5-3.1.2-8]
 
     def _has_left(self, client_id: str) -> None:
         self._leaving[client_id] -= 1
@@ -281,10 +299,9 @@ class Sessions(dict[str, Session]):
 
 
 def _connect_size(connect: Connect) -> int:
-    """Bytes of what is kept of a CONNECT, as long as the client is there."""
-    will = connect.will
+    """Bytes of what is kept of a CONNECT."""
     size = len(connect.username or "")
-    return size if will is None else size + len(will.topic) + len(will.payload)
+    return size if connect.will is None else size + size_of_will(connect.will)
 
 
 def _record(session: Session) -> SessionRecord:
@@ -298,4 +315,6 @@ def _record(session: Session) -> SessionRecord:
         None if connected else (queue.sent_to if queue is not None else 0),
         session.listener,
         session.origin,
+        session.expiry,
+        session.version,
     )

@@ -189,7 +189,7 @@ def break_off(client: Client) -> None:
 
 
 def shut_down(client: Client) -> None:
-    client.world.exchange.wills.publish_now(client.world.session("c"))
+    client.world.exchange.wills.close_down(False)
     client.connection.close("the broker is shutting down")
     client.world.settle()
 
