@@ -42,7 +42,9 @@ class Client5(Client):
         assert session is not None
         connection.state = CLOSED
         connection.session = None
-        self.world.exchange.sessions.leave(session, connection, reason == NORMAL, expiry)
+        if expiry is not None:
+            session.expiry = self.world.limits.granted_expiry(expiry)
+        self.world.exchange.sessions.leave(session, connection, reason == NORMAL)
         connection.end()
         self.world.settle()
 
@@ -68,7 +70,7 @@ def dial5(
     def accept(present: bool) -> None:
         if connection.session is not None:
             client.present = present
-            connection.begin(handlers.DIALOGUE)
+            connection.begin(handlers.DIALECT)
             world.exchange.sessions.attach(connection.session)
 
     if opened.durable:
