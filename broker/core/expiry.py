@@ -13,6 +13,8 @@ import heapq
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ..wire.codes import MQTT_5
+from ..wire.packets import Connect
 from .clock import FAR, Clock
 from .journal import Journal
 from .limits import Limits
@@ -25,8 +27,6 @@ from .timers import Timer, Timers
 SLICE = 256
 #: Seconds between two records of the clock that nothing else asks for.
 RECORD = 3600.0
-#: A Session Expiry Interval that means for ever (MQTT 5.0, 3.1.2.11.2).
-NEVER = 0xFFFFFFFF
 FOR_EVER = float("inf")
 #: Seconds that do not matter: dates are so large that a float cannot tell less than a microsecond.
 EXACT = 0.001
@@ -98,10 +98,11 @@ class Expiry:
         """Seconds until what began then and lasts for `period` is over; 0 or less if it is."""
         return self._clock.remaining(date, period, self._timers.now)
 
-    def granted(self, wanted: int) -> float:
-        """For how long a session is kept whose client wants so many seconds."""
-        most = self._limits.max_session_expiry or FOR_EVER
-        return min(FOR_EVER if wanted == NEVER else float(wanted), most)
+    def granted(self, connect: Connect) -> float | None:
+        """How long the session is kept that this CONNECT asks for, as in Session.expiry."""
+        if connect.version == MQTT_5:
+            return self._limits.granted_expiry(connect.session_expiry)
+        return 0.0 if connect.clean_session else None
 
     def period(self, session: Session) -> float:
         """Seconds that the session lasts without its client."""

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from ..wire.codes import MQTT_5, ReasonCode
+from ..wire.codes import ReasonCode
 from ..wire.packets import Connect
 from .endings import Endings
 from .expiry import Expiry
@@ -146,14 +146,8 @@ class Sessions(dict[str, Session]):
 
     def stores(self, connect: Connect) -> bool:
         """Is the session that this CONNECT asks for to be stored? (If there is one, it may be anyway.)"""
-        granted = self._granted(connect)
+        granted = self._expiry.granted(connect)
         return granted is None or granted > 0
-
-    def _granted(self, connect: Connect) -> float | None:
-        """As in Session.expiry."""
-        if connect.version == MQTT_5:
-            return self._expiry.granted(connect.session_expiry)
-        return 0.0 if connect.clean_session else None
 
     def new_client_id(self) -> str:
         """An identifier for a client that has none [MQTT-3.1.3-6]."""
@@ -177,7 +171,7 @@ class Sessions(dict[str, Session]):
             session = None
         present = session is not None
         proven_name = connection.proven_name(connect.username)
-        expiry = self._granted(connect)
+        expiry = self._expiry.granted(connect)
         if session is None:
             session = self._new(connection, client_id, proven_name, expiry)
         else:
@@ -187,9 +181,7 @@ class Sessions(dict[str, Session]):
         session.connection = connection
         session.disconnected_at = None
         session.expiry = expiry
-        if session.subscriptions and (
-            session.rights is not None or connection.rights is not None or session.version != connect.version
-        ):
+        if session.subscriptions and (session.rights is not None or connection.rights is not None):
             self._router.forget_routes()
         session.username = connect.username
         session.rights = connection.rights
@@ -235,9 +227,9 @@ class Sessions(dict[str, Session]):
 
     # --- a client goes ---
 
-    def leave(self, session: Session, connection: Client, normal: bool, expiry: int | None = None) -> None:
+    def leave(self, session: Session, connection: Client, normal: bool) -> None:
         """The connection has ended; `normal`: by a DISCONNECT, so that its will is forgotten [MQTT-3.14.4-3]
-        [MQTT5-3.14.4-3]. `expiry`: the Session Expiry Interval that a DISCONNECT has changed."""
+        [MQTT5-3.14.4-3]."""
         self.connected -= 1
         self._memory.size -= connection.size
         session.connection = None
@@ -246,8 +238,6 @@ class Sessions(dict[str, Session]):
             session.queue.detach()
         if normal and session.will:
             self._wills.forget(session)
-        if expiry is not None and session.store_id:
-            session.expiry = self._expiry.granted(expiry)
         if not session.lasts:
             self.discard(session)
             return

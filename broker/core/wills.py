@@ -34,8 +34,8 @@ from .session import Session
 from .timers import Timer, Timers
 from .turn import Turn
 
-#: Bytes that a will takes beside its topic, payload and properties: measured in CPython 3.11.
-WILL = 700
+#: Bytes that a delayed will takes beside its topic, payload and properties: measured in CPython 3.11.
+WILL = 900
 #: Units of work that it takes to publish one, beside what it leads to.
 PUBLISHING = 10
 

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -40,6 +41,8 @@ FILTERS = st.sampled_from(("t/1", "t/+", "t/#", "+/1", "+", "#", "u", "u/#"))
 QOS = st.integers(0, 2)
 
 
+#: Topic, payload, QoS, and whether it is to be retained.
+Will: TypeAlias = tuple[str, str, int, bool]
 WILLS = st.one_of(st.none(), st.tuples(TOPICS, QOS, SELDOM))
 
 
@@ -122,7 +125,7 @@ class Peer:
         self.retained_seen: Counter[str] = (
             Counter()
         )  #: what came at QoS 0 because it was retained, since it was emptied
-        self.will: tuple[str, str, int, bool] | None = None
+        self.will: Will | None = None
         self.first_seen: list[tuple[str, int]] = []  #: (publisher/topic/QoS, number) in the order of first arrival
 
     @property
@@ -182,6 +185,7 @@ class Machine(RuleBasedStateMachine):
         self.targets: dict[str, set[tuple[str, int]]] = {}  # payload -> whose it will be when it is acknowledged
         self.audience: dict[str, set[str]] = {}  # payload -> the names of who may get it
         self.unstored: list[str] = []  # payloads of wills that nobody knows to be stored
+        self.stored_wills: list[Will] = []  # of those who were connected when the store became slow
         self.made = 0  # sessions
         self.count = 0
         self.next_id = 0
@@ -386,6 +390,7 @@ class Machine(RuleBasedStateMachine):
     def the_store_stops(self, fails: bool) -> None:
         self.world.settle()
         self.stored = copy.deepcopy(self.model)
+        self.stored_wills = self.wills()
         self.world.lane.held = not fails
         self.store.broken = fails
 
@@ -408,17 +413,27 @@ class Machine(RuleBasedStateMachine):
     def crash(self, really: bool) -> None:
         if not really:
             return
+        wills = self.wills()
         for peer in self.peers.values():
             peer.gone()
         if self.slow:
             self.model = copy.deepcopy(self.stored)
+            wills = self.stored_wills
             self.forgot = True
         self.unstored.clear()
         self.store.broken = False
         self.model.crash()
         self.store = self.reopen()
         limits = self.world.limits
+        for will in wills:
+            self.note(*will)  # those who were connected are gone
+            self.promise(will[1])
         self.world = World(self.store, limits).restore().settle()
+
+    def wills(self) -> list[Will]:
+        """Of those who are connected, the oldest first."""
+        left = [peer.will for peer in self.peers.values() if peer.will is not None]
+        return sorted(left, key=lambda will: int(will[1].rpartition(" ")[2]))
 
     # --- what the clients see ---
 

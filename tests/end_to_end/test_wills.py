@@ -110,6 +110,61 @@ def test_the_will_is_published_at_the_end_of_the_broker(start_broker: StartBroke
         assert broker.wait() == 0
 
 
+def test_the_wills_of_all_who_were_connected_are_published_after_kill_9(
+    start_broker: StartBroker, tmp_path: Path
+) -> None:
+    """[MQTT-3.1.2-8] Of those with a clean session, too; of none that has said goodbye; and once."""
+    broker = start_broker(data=tmp_path / "data")
+    with RawClient.connected(broker.address, "reader", clean=False) as reader:
+        reader.subscribe(("wills/#", 2))
+        for name in ("left", "again"):
+            with RawClient.connected(broker.address, name, will=Will(f"wills/{name}", b"never", 2)) as client:
+                client.disconnect()
+        dying = [
+            RawClient.connected(broker.address, f"dying {clean} {qos}", clean=clean, will=will)
+            for clean in (True, False)
+            for qos in (1, 2)
+            for will in [Will(f"wills/{clean}/{qos}", b"gone", qos, True)]
+        ]
+        again = RawClient.connected(broker.address, "again", clean=True, will=Will("wills/again", b"gone", 1))
+        broker.kill()
+        for client in (again, *dying):
+            client.close()
+    broker.start()
+    broker.kill()
+    broker.start()
+    with RawClient.connected(broker.address, "reader", clean=False, present=True) as reader:
+        assert [reader.message() for _ in range(5)] == [
+            ("wills/True/1", b"gone", 1, False, False, 1),
+            ("wills/True/2", b"gone", 2, False, False, 2),
+            ("wills/False/1", b"gone", 1, False, False, 3),
+            ("wills/False/2", b"gone", 2, False, False, 4),
+            ("wills/again", b"gone", 1, False, False, 5),
+        ]
+        reader.ping()
+    with RawClient.connected(broker.address, "late").subscribe(("wills/#", 0)) as late:
+        assert sorted(late.message()[:4] for _ in range(4)) == [
+            (f"wills/{clean}/{qos}", b"gone", 0, True) for clean in (False, True) for qos in (1, 2)
+        ]
+
+
+def test_a_will_after_kill_9_goes_by_the_rules_that_hold_then(start_broker: StartBroker, tmp_path: Path) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("topic readwrite #\n")
+    broker = start_broker(f'acl = "{rules}"\n', data=tmp_path / "data")
+    with (
+        RawClient.connected(broker.address, "reader", clean=False).subscribe(("#", 1)),
+        RawClient.connected(broker.address, "dying", will=Will("wills/secret", b"x", 1)),
+        RawClient.connected(broker.address, "other", will=Will("wills/open", b"x", 1)),
+    ):
+        broker.kill()
+    rules.write_text("topic readwrite #\ntopic deny wills/secret\n")
+    broker.start()
+    with RawClient.connected(broker.address, "reader", clean=False, present=True) as reader:
+        assert reader.message()[:3] == ("wills/open", b"x", 1)
+    broker.wait_for("will refused: not authorised", client="dying")
+
+
 @pytest.mark.parametrize("behind", [b"", b"\xff\xff", publish("x", b"y")], ids=["alone", "rubbish-behind", "more"])
 def test_after_disconnect_there_is_no_will(behind: bytes, reader: Reader, address: Address) -> None:
     # [MQTT-3.14.4-3]
