@@ -194,15 +194,15 @@ ORDER = (
     ("unanswered",),
     # What is held for clients.
     ("incoming", "outgoing", "router", "session", "waiting"),
-    ("bridges", "denials", "journal", "quotas", "turn"),
+    ("bridges", "denials", "journal", "lending", "quotas", "turn"),
     # Messages.
     ("by_options", "expiry", "perishing", "retaining", "tidying"),
     ("feeding",),
     ("publishing", "queue"),
-    ("endings", "loading", "wills"),
-    ("stored_queue",),
-    ("queue5",),
-    ("queues",),
+    ("group_queue", "loading", "strategies", "wills"),
+    ("group", "stored_queue"),
+    ("queue5", "shares"),
+    ("endings", "queues"),
     # Subscriptions and sessions, and all of it together.
     ("subscriptions",),
     ("sessions",),

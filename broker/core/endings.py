@@ -15,6 +15,8 @@ from .ports import Scheduler
 from .queue import Queue, Shared
 from .router import Router
 from .session import Session
+from .shares import Shares
+from .subscription import SHARED
 from .turn import Turn
 
 #: So many subscriptions are removed at once.
@@ -34,8 +36,11 @@ class _Nowhere(Queue):
 class Endings:
     """Takes the subscriptions of sessions out of the router."""
 
-    def __init__(self, router: Router, turn: Turn, memory: Memory, queues: Shared, scheduler: Scheduler) -> None:
+    def __init__(
+        self, router: Router, shares: Shares, turn: Turn, memory: Memory, queues: Shared, scheduler: Scheduler
+    ) -> None:
         self._router = router
+        self._shares = shares
         self._turn = turn
         self._memory = memory.subscriptions
         self._queues = queues
@@ -49,7 +54,7 @@ class Endings:
         self._turn.account.spent += REMOVING * min(len(filters), FEW)
         if len(filters) <= FEW and not self._waiting:
             for topic_filter in filters:
-                self._router.unsubscribe(session, topic_filter)
+                self._remove(session, topic_filter)
             self._ended(session)
             return
         if session.queue is not None:
@@ -63,13 +68,19 @@ class Endings:
         while self._waiting:
             session, filters = self._waiting[0]
             for topic_filter in filters:
-                self._router.unsubscribe(session, topic_filter)
+                self._remove(session, topic_filter)
                 self._turn.account.spent += REMOVING
                 if self._turn.over:
                     self._scheduler.in_turn(self._go_on)
                     return
             self._ended(session)
             self._waiting.popleft()
+
+    def _remove(self, session: Session, topic_filter: bytes) -> None:
+        if topic_filter.startswith(SHARED):
+            self._shares.leave(session, topic_filter)
+        else:
+            self._router.unsubscribe(session, topic_filter)
 
     def _ended(self, session: Session) -> None:
         self._memory.size -= session.subscribed

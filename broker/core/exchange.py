@@ -19,7 +19,7 @@ from .journal import Journal
 from .limits import Limits
 from .memory import Memory
 from .perishing import Perishing
-from .ports import Log, Rights, Scheduler, Snapshot
+from .ports import OF_A_GROUP, Log, Rights, Scheduler, Snapshot
 from .pressure import Pressure
 from .publishing import Publishing
 from .queue import Shared
@@ -29,6 +29,7 @@ from .retaining import Retaining
 from .router import Router
 from .session import Session
 from .sessions import Sessions
+from .shares import Shares
 from .stats import Stats
 from .subscriptions import Subscriptions
 from .timers import Timers
@@ -82,17 +83,19 @@ class Exchange:
             self.turn, limits, journal, self.quotas, self.memory, self.pressure, self.feeding, self.complaints,
             self.stats, self.expiry.lasting,
         )  # fmt: skip
+        self.shares = Shares(self.router, queues, limits, self.turn, scheduler)
         self.subscriptions = Subscriptions(
-            self.router, self.retained, self.feeding, queues, journal, limits, self.memory, self.turn, self.denials
-        )
+            self.router, self.shares, self.retained, self.feeding, queues, journal, limits, self.memory, self.turn,
+            self.denials,
+        )  # fmt: skip
         self.wills = Wills(
             self.publishing, self.router, self.turn, self.pressure, self.denials, scheduler, journal, self.expiry,
             timers, self.memory, lambda record: self.feeding.may_publish(record),
         )  # fmt: skip
-        endings = Endings(self.router, self.turn, self.memory, queues, scheduler)
+        endings = Endings(self.router, self.shares, self.turn, self.memory, queues, scheduler)
         self.sessions = Sessions(
-            self.subscriptions, endings, self.wills, self.expiry, self.feeding, self.router, journal, self.quotas,
-            self.memory, self.stats, self.turn, unguessable,
+            self.subscriptions, self.shares, endings, self.wills, self.expiry, self.feeding, self.router, journal,
+            self.quotas, self.memory, self.stats, self.turn, unguessable,
         )  # fmt: skip
 
     def restore(self, snapshot: Snapshot, rights: Callable[[Session], Rights | None]) -> None:
@@ -100,7 +103,10 @@ class Exchange:
         dates = [stored.record.disconnected_at for stored in snapshot.sessions]
         dates += [will.due - will.delay for will in snapshot.wills.values() if will.due is not None]
         self.expiry.start(snapshot.clock, [date for date in dates if date is not None])
+        groups = [stored for stored in snapshot.sessions if stored.record.kind == OF_A_GROUP]
+        self.shares.restore(groups)
         self.sessions.restore(snapshot.sessions, rights)
+        self.shares.restored()
         for retained in snapshot.retained:
             self.retained.set(retained)
         self.wills.restore(snapshot.wills, self.sessions)
@@ -108,6 +114,7 @@ class Exchange:
     def limits_changed(self) -> None:
         """The limits are other ones: what goes by them beforehand does so by these."""
         self.expiry.limits_changed(list(self.sessions.values()))
+        self.shares.limits_changed()
         self.quotas.weigh(self.journal.stored)
         self.memory.limits_changed()
 

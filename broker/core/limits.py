@@ -4,7 +4,8 @@ Owns: their names and meanings as the core uses them (defaults, ranges and help 
 as a reload changes them in place.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 #: A Session Expiry Interval that has no end (MQTT 5.0, 3.1.2.11.2).
 NEVER = 0xFFFF_FFFF
@@ -38,6 +39,8 @@ class Limits:
     retain_available: bool = True
     wildcard_available: bool = True
     shared_available: bool = True
+    shared_strategy: str = "round-robin"
+    shared_strategies: Mapping[str, str] = field(default_factory=dict)  #: by group, where it is another one
     response_information: str = ""  #: %c is the Client Identifier, %u the user name; "": none
     server_reference: str = ""  #: where clients find another broker; "": nowhere
 

@@ -13,8 +13,9 @@ While it is away, nothing is in memory but what the store does not have yet.
 
 from __future__ import annotations
 
+from .lending import AWAITS_PUBCOMP, IDENTIFIERS
 from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
-from .queue import AWAITS_PUBCOMP, IDENTIFIERS, Queue, Shared
+from .queue import Queue, Shared
 from .session import Session
 from .waiting import Waiting
 
@@ -115,7 +116,7 @@ class Loading(Queue):
                 self._loaded += 1
             if self._loaded == self.next_seq:
                 # All is in memory: what was an estimate after a start can be told exactly.
-                self._count = len(self._inflight) + len(waiting)
+                self._count = len(self._inflight) + len(waiting) - len(self.lent or ())
                 self.size = sum(size for size, _, _ in self._inflight.values())
                 self.size += sum(message.size for _, message, _ in waiting)
         # Large messages are loaded a few at a time: half of them shall be gone before more come.

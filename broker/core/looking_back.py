@@ -5,7 +5,9 @@ Owns: the Protocols through which the core looks back. Must not know: who implem
     Client, Publisher, Sender            connection.Connection
     Outgoing, Filling, Thirsty, Stored   queue.Queue, stored_queue.StoredQueue
     Holder                               session.Session: whoever can hold a subscription
-    Group                                a holder that hands each message on to one of its members
+    Group                                group.Group: of several clients, one of which gets each message
+    Lender, Asking                       group.Group, group.Member
+    Counted                              session.Session, group.Group
 """
 
 from __future__ import annotations
@@ -103,6 +105,22 @@ class Outward(Protocol):
         """The PUBLISH at QoS 1 or 2, likewise. What is made here is sent, and in this order."""
 
 
+class Lender(Protocol):
+    """A group, whose message is in flight to one of its members."""
+
+    def settled(self, place: int) -> None:
+        """It was acknowledged."""
+
+    def back(self, place: int) -> None:
+        """Its client is gone, and has not acknowledged it."""
+
+
+class Asking(Protocol):
+    """Waits for room with a client."""
+
+    def has_room(self) -> None: ...
+
+
 class Outgoing(Protocol):
     """The way out of messages at QoS 1 and 2."""
 
@@ -120,6 +138,22 @@ class Outgoing(Protocol):
     def congest(self) -> None: ...
     def relieve(self) -> None: ...
     def discard(self) -> None: ...
+    def ready(self, qos: int) -> bool:
+        """Would a message of a group at this QoS go out at once?"""
+
+    @property
+    def pending(self) -> int:
+        """Messages in flight, or in memory to be sent."""
+
+    def lend(self, message: Message, lender: Lender, place: int) -> None:
+        """Send a message at QoS 1 that stays its lender's until it is acknowledged. Only if it is `ready`."""
+
+    def give_back(self) -> list[tuple[Lender, int]]:
+        """The client is gone: what is lent to it."""
+
+    def ask(self, asking: Asking) -> None:
+        """Tell this one, once, when it is ready for messages of groups."""
+
     def puback(self, packet_id: int) -> None: ...
     def pubrec(self, packet_id: int) -> None: ...
     def pubcomp(self, packet_id: int) -> None: ...
@@ -140,10 +174,17 @@ class Holder(Hashable, Protocol):
 
 
 class Group(Holder, Protocol):
-    """A holder whose layout is GROUP."""
+    """A holder whose layout is GROUP: it hands each message on to one of its members."""
 
     def share(self, message: Message, options: int, author: Holder | None, retain: bool) -> None:
-        """Deliver this message to one of its members. `retain`: was it published to be retained?"""
+        """Deliver this message to one of them. `retain`: was it published to be retained?"""
+
+
+class Counted(Protocol):
+    """A session, or a group, that is stored (quotas)."""
+
+    proven_name: str | None  #: whose it is, if that was checked
+    origin: str  #: the place that it was made from
 
 
 class Filling(Hashable, Protocol):

@@ -23,8 +23,9 @@ from ..wire.message import Message
 from .complaints import Complaints
 from .feeding import Feeding
 from .journal import Journal
+from .lending import AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, IDENTIFIERS, InFlight, Lending
 from .limits import Limits
-from .looking_back import Client
+from .looking_back import Asking, Client, Lender
 from .memory import Memory
 from .message_expiry import is_over
 from .pressure import Pressure
@@ -34,15 +35,9 @@ from .stats import Stats
 from .turn import Turn
 from .waiting import Waiting
 
-#: How many Packet Identifiers there are [MQTT-2.3.1-1].
-IDENTIFIERS = 65_535
 #: Bytes of a session's messages above which what comes stays in the store only, or is dropped if there is none.
 MAX_MEMORY = 4 << 20
 
-# A message in flight: its size in bytes, what it waits for: PUBACK (1), PUBREC (2) or PUBCOMP (3), and its place. The
-# message itself is not needed any more: what has to be sent again comes from the store.
-InFlight = tuple[int, int, int]
-AWAITS_PUBACK, AWAITS_PUBREC, AWAITS_PUBCOMP = 1, 2, 3
 SENT: tuple[InFlight, ...] = ((0, 0, 0), (0, AWAITS_PUBACK, 0), (0, AWAITS_PUBREC, 0))
 
 
@@ -62,12 +57,12 @@ class Shared:
     now: Callable[[], float]  #: the date
 
 
-class Queue:
+class Queue(Lending):
     """What a session with CleanSession = 1 is to receive at QoS 1 and 2."""
 
     __slots__ = (
-        "_congested", "_dropped", "_fills_up", "_inflight", "_limits", "_open", "_pumped", "_session", "_shared",
-        "_turn", "_waiting", "next_seq", "size",
+        "_congested", "_dropped", "_fills_up", "_inflight", "_limits", "_open", "_pumped", "_session",
+        "_shared", "_turn", "_waiting", "next_seq", "size",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, session: Session) -> None:
@@ -81,6 +76,11 @@ class Queue:
         self._congested = False
         self._pumped = False  # is it noted for pumping in this turn?
         self._dropped = 0  # messages that did not fit, since it was last told
+        self._after = False  # is somebody to be told when nothing waits?
+        self.asked: list[Asking] | None = None  #: who wants to know when it is ready
+        self.lent: dict[int, tuple[Lender, int]] | None = (
+            None  #: by Packet Identifier: whose it is, and its place there
+        )
         self._fills_up = False  # does it hold publishers back?
         self._inflight: dict[int, InFlight] = {}  # by Packet Identifier
         self._waiting: Waiting | None = None
@@ -133,6 +133,9 @@ class Queue:
             return
         waiting.put((0, message, qos))  # it has its place when it is sent
         self.size += message.size
+
+    def _send_now(self, message: Message) -> None:
+        Queue.deliver(self, message, 1)
 
     def _may_wait(self, more: int, waiting: Waiting) -> bool:
         """May so many bytes more wait? From half of what may wait on, publishers are held back; as long as they are, a
@@ -195,6 +198,7 @@ class Queue:
                 bytes=self.size,
             )
         self._dropped += 1
+        self._after = True
 
     # --- the client comes and goes ---
 
@@ -217,6 +221,8 @@ class Queue:
         self._congested = False
         self._open = True
         self.pump()
+        if self._after and not self._waiting:
+            self._drained()
 
     # --- acknowledgements ---
 
@@ -225,7 +231,8 @@ class Queue:
         if sent is None:
             return
         if sent[1] != AWAITS_PUBACK:
-            raise ProtocolError("PUBACK for a message of QoS 2", reason=ReasonCode.PROTOCOL_ERROR)
+            self._repaid(packet_id, sent[1])
+            return
         self._settle(sent)
 
     def pubrec(self, packet_id: int) -> None:
@@ -282,7 +289,7 @@ class Queue:
         """The exchange of this message is over."""
         if self._waiting:
             self._pump_soon()
-        elif self._dropped or self._session.feeding:
+        elif self._after or self._session.feeding:
             self._drained()
 
     def _drained(self) -> None:
@@ -291,6 +298,7 @@ class Queue:
             client_id = self._session.client_id
             self._shared.complaints.warning("queue empty again", "", client_id, client=client_id, dropped=self._dropped)
             self._dropped = 0
+        self._answer()
         if self._session.feeding:
             self._shared.feeding.soon(self._session)
 

@@ -8,9 +8,10 @@ Deliveries are written out once for each kind of queue and version, as this is w
 from __future__ import annotations
 
 from ..wire.message import Message
+from .lending import AWAITS_PUBACK, IDENTIFIERS
 from .looking_back import Client
 from .message_expiry import is_over, seconds_left
-from .queue import AWAITS_PUBACK, IDENTIFIERS, SENT, Queue
+from .queue import SENT, Queue
 from .stored_queue import DELIVERY, StoredQueue
 from .waiting import Waiting
 
@@ -61,6 +62,9 @@ class Queue5(Queue):
         turn = self._turn
         turn.dirty.add(connection)
         turn.sent += 1
+
+    def _send_now(self, message: Message) -> None:
+        Queue5.deliver(self, message, 1)
 
     def _send(self, waiting: Waiting) -> None:
         turn = self._turn
@@ -147,6 +151,10 @@ class StoredQueue5(StoredQueue):
         journal.hopeful = True
         turn.dirty.add(connection)
         turn.sent += 1
+
+    def _send_now(self, message: Message) -> None:
+        Queue5.deliver(self, message, 1)  # type: ignore[arg-type]  # what it uses is the same
+        self._sent_to = self._loaded = self.next_seq
 
     def _send(self, waiting: Waiting) -> None:
         inflight = self._inflight

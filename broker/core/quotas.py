@@ -7,8 +7,8 @@ Must not know: what a session is made of, what is stored.
 from __future__ import annotations
 
 from .limits import Limits
+from .looking_back import Counted
 from .ports import Log
-from .session import Session
 
 #: Parts of `max_store` that must be free again before the next time it is full is told.
 RELIEF = 0.9
@@ -40,24 +40,24 @@ class Quotas:
             return "this address has as many sessions as max_sessions_per_address allows"
         return "the store is full (max_store)" if self._full else ""
 
-    def enter(self, session: Session) -> None:
+    def enter(self, session: Counted) -> None:
         """There is this session."""
         self.sessions += 1
         self._count(session, 1)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Counted) -> None:
         """It has ended."""
         self.sessions -= 1
         self._count(session, -1)
 
-    def rename(self, session: Session, name: str | None) -> None:
+    def rename(self, session: Counted, name: str | None) -> None:
         """It is another user's from now on."""
         if session.proven_name != name:
             self._count(session, -1)
             session.proven_name = name
             self._count(session, 1)
 
-    def _count(self, session: Session, change: int) -> None:
+    def _count(self, session: Counted, change: int) -> None:
         for counts, key in ((self._by_user, session.proven_name), (self._by_origin, session.origin)):
             if key:
                 left = counts.get(key, 0) + change

@@ -19,10 +19,11 @@ from .identifiers import Identifiers, Unreleased
 from .journal import Journal
 from .looking_back import Client
 from .memory import CONNECTION, SESSION, Memory
-from .ports import GIVEN_CLIENT_ID, Rights, SessionRecord, SessionSnapshot
+from .ports import GIVEN_CLIENT_ID, OF_A_CLIENT, Rights, SessionRecord, SessionSnapshot
 from .quotas import Quotas
 from .router import Router
 from .session import Discard, Session
+from .shares import Shares
 from .stats import Stats
 from .stored_queue import StoredQueue
 from .subscriptions import Subscriptions
@@ -53,6 +54,7 @@ class Sessions(dict[str, Session]):
     def __init__(
         self,
         subscriptions: Subscriptions,
+        shares: Shares,
         endings: Endings,
         wills: Wills,
         expiry: Expiry,
@@ -68,6 +70,7 @@ class Sessions(dict[str, Session]):
         """`unguessable` gives a short text, each time another one."""
         super().__init__()
         self._subscriptions = subscriptions
+        self._shares = shares
         self._endings = endings
         self._wills = wills
         self._feeding = feeding
@@ -85,6 +88,7 @@ class Sessions(dict[str, Session]):
         self.connected = 0
         self.unreleased = Unreleased()
         self._store_ids = itertools.count(1)
+        shares.new_id = lambda: next(self._store_ids)
         # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.
         self._leaving: dict[str, int] = {}
 
@@ -93,8 +97,10 @@ class Sessions(dict[str, Session]):
         newest = 0
         for stored in snapshots:
             newest = max(newest, stored.record.id)
-            self._restore(stored, rights)
         self._store_ids = itertools.count(newest + 1)
+        for stored in snapshots:
+            if stored.record.kind == OF_A_CLIENT:
+                self._restore(stored, rights)
         for session in [session for session in self.values() if not session.lasts]:
             self.discard(session)  # its client was connected when the broker was killed
 
@@ -224,6 +230,7 @@ class Sessions(dict[str, Session]):
             session.queue.attach()
             if connection.congested:
                 session.queue.congest()
+        self._shares.came(session)
 
     # --- a client goes ---
 
@@ -234,6 +241,7 @@ class Sessions(dict[str, Session]):
         self._memory.size -= connection.size
         session.connection = None
         session.sink = self._turn.away
+        self._shares.gone(session)
         if session.queue is not None:
             session.queue.detach()
         if normal and session.will:

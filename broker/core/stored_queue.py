@@ -6,12 +6,12 @@ and when (loading).
 
 from __future__ import annotations
 
-from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder import pubrel
 from ..wire.message import Message
+from .lending import AWAITS_PUBACK, AWAITS_PUBCOMP, IDENTIFIERS, InFlight
 from .loading import AWAY, Loading
 from .message_expiry import is_over
-from .queue import AWAITS_PUBACK, AWAITS_PUBCOMP, IDENTIFIERS, MAX_MEMORY, InFlight
+from .queue import MAX_MEMORY
 from .waiting import Waiting
 
 #: Bytes of memory that a message takes until it is stored, besides its own.
@@ -25,7 +25,6 @@ class StoredQueue(Loading):
 
     @property
     def sent_to(self) -> int:
-        """The first place that was never sent (see SessionRecord)."""
         return max(self._sent_to, self._repeat_to)
 
     @property
@@ -90,6 +89,14 @@ class StoredQueue(Loading):
             waiting.put((seq, message, qos))
             self._loaded = seq + 1
 
+    def _send_now(self, message: Message) -> None:
+        super()._send_now(message)
+        self._sent_to = self._loaded = self.next_seq  # its place is taken, and holds nothing
+
+    @property
+    def _all_loaded(self) -> bool:
+        return self._loaded == self.next_seq
+
     # --- the client comes and goes ---
 
     def attach(self) -> None:
@@ -146,7 +153,8 @@ class StoredQueue(Loading):
             return
         size, awaits, seq = sent
         if awaits != AWAITS_PUBACK:
-            raise ProtocolError("PUBACK for a message of QoS 2", reason=ReasonCode.PROTOCOL_ERROR)
+            self._repaid(packet_id, awaits)
+            return
         self._count -= 1
         self.size -= size
         if self._other_ids:
@@ -160,7 +168,7 @@ class StoredQueue(Loading):
         if self._waiting or self._loaded < self.next_seq:
             if not self._pumped:
                 self._pump_soon()
-        elif self._dropped or self._session.feeding:
+        elif self._after or self._session.feeding:
             self._drained()
 
     def _knows_all_sent(self) -> bool:
@@ -189,7 +197,7 @@ class StoredQueue(Loading):
         self._journal.touched.add(self)
         if self._waiting or self._loaded < self.next_seq:
             self._pump_soon()
-        elif self._dropped or self._session.feeding:
+        elif self._after or self._session.feeding:
             self._drained()
 
     def _other_id(self, seq: int) -> int:

@@ -7,6 +7,8 @@ MQTT 3.1 and 3.1.1 can ask for a QoS alone, and its number is just that; what a 
 of its subscriptions.
 """
 
+from ..wire.topics import split_share
+
 QOS = 3
 #: What the session itself publishes does not come back to it.
 NO_LOCAL = 4
@@ -14,14 +16,26 @@ NO_LOCAL = 4
 RETAIN_AS_PUBLISHED = 8
 #: What retained messages a subscription gets when it is made: it is of no account for those that come later.
 RETAIN_HANDLING = 0x30
+SEND, SEND_IF_NEW = 0x00, 0x10
 #: Where the Subscription Identifiers begin: those of several subscriptions stand one above the other.
 IDENTIFIERS = 8
 #: Bits of each: the largest is 268,435,455 (MQTT 5.0, 3.8.2.1.2).
 WIDTH = 28
 
-#: How the filters begin with which other brokers share messages out among several clients. To take them for the names
-#: that they are in MQTT 3.1.1 would be to promise messages that never come.
-SHARED = (b"$share/", b"$queue/")
+#: How the filters begin of subscriptions that several clients share: `$share/NAME/FILTER`, and `$queue/FILTER`, which
+#: other brokers have for a group without a name.
+SHARED = (SHARE, QUEUE) = (b"$share/", b"$queue/")
+#: The name of that group.
+NAMELESS = b"$queue"
+
+
+def shared(topic_filter: bytes) -> tuple[bytes, bytes] | None:
+    """The whole name of the group and the Topic Filter behind it, if it is a shared subscription, and well made."""
+    if topic_filter.startswith(QUEUE):
+        behind = topic_filter[len(QUEUE) :]
+        return (b"%b%b/%b" % (SHARE, NAMELESS, behind), behind) if behind else None
+    parts = split_share(topic_filter)
+    return (topic_filter, parts[1]) if parts is not None else None
 
 
 def together(one: int, other: int) -> int:

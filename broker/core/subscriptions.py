@@ -7,9 +7,10 @@ retained messages are sent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ..wire import encoder, encoder5
-from ..wire.codes import MQTT_5, SUBSCRIBE_FAILURE
+from ..wire.codes import MQTT_5, SUBSCRIBE_FAILURE, ReasonCode
 from . import bridges, queues
 from .account import BRANCHES
 from .denials import Denials
@@ -21,7 +22,8 @@ from .queue import Queue, Shared
 from .retained import Retained
 from .router import Router, weight
 from .session import Session
-from .subscription import IDENTIFIERS, QOS, SHARED
+from .shares import Shares
+from .subscription import IDENTIFIERS, QOS, RETAIN_HANDLING, SEND, SEND_IF_NEW, SHARED, shared
 from .turn import Turn
 
 #: Units of work that a Topic Filter is, and bytes of it that are a unit more.
@@ -32,13 +34,36 @@ LETTERS = 32
 SUBSCRIPTION_SIZE = 4096
 LONG_SUBSCRIPTION = 1 << 17
 
-DENIED = "subscription refused: not authorised"
+
+class Refusal(NamedTuple):
+    """Why a subscription is refused: for the log, and for a client of MQTT 5.0."""
+
+    why: str
+    reason: ReasonCode
+
+
+DENIED = Refusal("subscription refused: not authorised", ReasonCode.NOT_AUTHORIZED)
+TOO_LONG = Refusal(
+    "subscription refused: the filter is longer or deeper than the limit", ReasonCode.TOPIC_FILTER_INVALID
+)
+NO_WILDCARDS = Refusal(
+    "subscription refused: this broker allows no wildcards (wildcard_available)",
+    ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
+)
+NO_SHARED = Refusal(
+    "subscription refused: this broker allows no shared subscriptions (shared_available)",
+    ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+)
+NO_GROUP = Refusal("subscription refused: a shared subscription is $share/NAME/FILTER", ReasonCode.TOPIC_FILTER_INVALID)
+AS_MANY = Refusal("subscription refused: the session has as many as it may", ReasonCode.QUOTA_EXCEEDED)
+NO_MEMORY = Refusal("subscription refused: there is no memory for more (max_memory)", ReasonCode.QUOTA_EXCEEDED)
 
 
 class Subscriptions:
     def __init__(
         self,
         router: Router,
+        shares: Shares,
         retained: Retained,
         feeding: Feeding,
         queues: Shared,
@@ -49,6 +74,7 @@ class Subscriptions:
         denials: Denials,
     ) -> None:
         self._router = router
+        self._shares = shares
         self._retained = retained
         self._feeding = feeding
         self._queues = queues
@@ -61,13 +87,14 @@ class Subscriptions:
     def subscribe(
         self, session: Session, packet_id: int, wanted: Iterable[tuple[bytes, int] | None], identifier: int = 0
     ) -> Iterator[None]:
-        """SUBSCRIBE: enter each filter as if it had come alone [MQTT-3.8.4-4], answer once, send what is retained.
+        """SUBSCRIBE: enter each filter as if it had come alone [MQTT-3.8.4-4] [MQTT5-3.8.4-5], answer once, send what
+        is retained. `wanted`: the filters with their options; `identifier`: the Subscription Identifier, 0 is none.
 
         It yields wherever its client has used up its share, and None in `wanted` is such a place, too."""
         connection = session.connection
         assert connection is not None
         codes: list[int] = []
-        granted: list[tuple[bytes, int]] = []
+        owed: list[tuple[bytes, int]] = []
         more = (bridges.OPTIONS if session.bridge else 0) | identifier << IDENTIFIERS
         turn = self._turn
         for one in wanted:
@@ -75,45 +102,69 @@ class Subscriptions:
                 yield
             if one is None:
                 continue
-            topic_filter, qos = one
+            topic_filter, asked = one
             turn.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
             refusal = self._refusal(session, topic_filter)
             if refusal is not None:
                 tell = self._denials.denied if refusal == DENIED else self._denials.refused
-                tell(refusal, connection.peer, session, topic_filter)
-                codes.append(SUBSCRIBE_FAILURE)
+                tell(refusal.why, connection.peer, session, topic_filter)
+                codes.append(refusal.reason if session.version == MQTT_5 else SUBSCRIBE_FAILURE)
                 continue
-            self.enter(session, topic_filter, qos | more)
+            options = asked & ~RETAIN_HANDLING | more
+            if topic_filter.startswith(SHARED):
+                pass  # nothing that is retained
+            elif _wants_retained(asked, session, topic_filter):
+                owed.append((topic_filter, options))
+            self.enter(session, topic_filter, options)
             if session.store_id:
-                self._journal.subscription(session.store_id, topic_filter, qos | more)
-            codes.append(qos & QOS)
-            granted.append((topic_filter, qos | more))
+                self._journal.subscription(session.store_id, topic_filter, options)
+            codes.append(asked & QOS)
         make = encoder5.suback if session.version == MQTT_5 else encoder.suback
-        connection.acknowledge(make(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1]
-        if granted and self._retained.count:
-            self._feeding.owe(session, granted)
+        connection.acknowledge(make(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1] [MQTT5-3.8.4-1]
+        if owed and self._retained.count:
+            self._feeding.owe(session, owed)
 
-    def _refusal(self, session: Session, topic_filter: bytes) -> str | None:
+    def _refusal(self, session: Session, topic_filter: bytes) -> Refusal | None:
         limits = self._limits
-        held = session.subscriptions
         if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
-            return "subscription refused: the filter is longer or deeper than the limit"
-        if topic_filter.startswith(SHARED):
-            return "subscription refused: this broker has no shared subscriptions ($share/..., $queue/...)"
-        if held is None or topic_filter not in held:
-            room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
-            more = weight(topic_filter)
-            if held is not None and (len(held) >= limits.max_subscriptions or session.subscribed + more > room):
-                return "subscription refused: the session has as many as it may"
-            if self._memory.full(more):
-                return "subscription refused: there is no memory for more (max_memory)"
+            return TOO_LONG
+        if not limits.wildcard_available and (b"+" in topic_filter or b"#" in topic_filter):
+            return NO_WILDCARDS
+        is_shared = topic_filter.startswith(SHARED)
+        asked_for = topic_filter
+        if is_shared:
+            if not limits.shared_available:
+                return NO_SHARED
+            group = shared(topic_filter)
+            if group is None:
+                return NO_GROUP
+            asked_for = group[1]
         rights = session.rights
         if rights is not None:
             before = rights.effort
-            allowed = rights.may_subscribe(topic_filter)
+            allowed = rights.may_subscribe(asked_for)
             self._turn.account.spent += (rights.effort - before) // BRANCHES
             if not allowed:
                 return DENIED
+        held = session.subscriptions
+        if held is None or topic_filter not in held:
+            return self._full(session, topic_filter, is_shared)
+        return None
+
+    def _full(self, session: Session, topic_filter: bytes, is_shared: bool) -> Refusal | None:
+        """Why there is no room for one more subscription."""
+        limits = self._limits
+        held = session.subscriptions
+        room = LONG_SUBSCRIPTION + SUBSCRIPTION_SIZE * limits.max_subscriptions
+        more = weight(topic_filter)
+        if held is not None and (len(held) >= limits.max_subscriptions or session.subscribed + more > room):
+            return AS_MANY
+        if self._memory.full(more + (self._shares.weight(topic_filter) if is_shared else 0)):
+            return NO_MEMORY
+        if is_shared:
+            why = self._shares.refusal(session, topic_filter)
+            if why:
+                return Refusal(f"subscription refused: {why}", ReasonCode.QUOTA_EXCEEDED)
         return None
 
     def enter(self, session: Session, topic_filter: bytes, options: int) -> None:
@@ -125,9 +176,13 @@ class Subscriptions:
             session.subscribed += size
             self._memory.size += size
         session.subscriptions[topic_filter] = options
-        if options & QOS and session.queue is None:
+        is_shared = topic_filter.startswith(SHARED)
+        if (options & QOS or is_shared) and session.queue is None:
             self.make_queue(session)
-        self._router.subscribe(session, topic_filter, options)
+        if is_shared:
+            self._shares.join(session, topic_filter, options)
+        else:
+            self._router.subscribe(session, topic_filter, options)
 
     def make_queue(self, session: Session) -> Queue:
         """The session has been granted more than QoS 0: give it its queue."""
@@ -145,10 +200,12 @@ class Subscriptions:
             self._router.forget_routes()
 
     def unsubscribe(self, session: Session, packet_id: int, filters: Iterable[bytes | None]) -> Iterator[None]:
-        """UNSUBSCRIBE: what was queued is still delivered [MQTT-3.10.4-3]. It yields as `subscribe` does."""
+        """UNSUBSCRIBE: what was queued is still delivered [MQTT-3.10.4-3] [MQTT5-3.10.4-3]. It yields as `subscribe`
+        does."""
         connection = session.connection
         assert connection is not None
         held = session.subscriptions
+        codes: list[int] = []
         turn = self._turn
         for topic_filter in filters:
             if turn.over:
@@ -156,14 +213,29 @@ class Subscriptions:
             if topic_filter is None:
                 continue
             turn.account.spent += SUBSCRIBING + len(topic_filter) // LETTERS
-            if held is not None and held.pop(topic_filter, None) is not None:
-                size = weight(topic_filter)
-                session.subscribed -= size
-                self._memory.size -= size
+            if held is None or held.pop(topic_filter, None) is None:
+                codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
+                continue
+            codes.append(ReasonCode.SUCCESS)
+            size = weight(topic_filter)
+            session.subscribed -= size
+            self._memory.size -= size
+            if topic_filter.startswith(SHARED):
+                self._shares.leave(session, topic_filter)
+            else:
                 self._router.unsubscribe(session, topic_filter)
-                if session.store_id:
-                    self._journal.subscription(session.store_id, topic_filter, None)
-                if session.feeding:
-                    session.feeding.pop(topic_filter, None)  # [MQTT-3.10.4-2]
-        answer = encoder5.unsuback(packet_id, [0]) if session.version == MQTT_5 else encoder.unsuback(packet_id)
-        connection.acknowledge(answer, session.store_id != 0)  # [MQTT-3.10.4-5]
+            if session.store_id:
+                self._journal.subscription(session.store_id, topic_filter, None)
+            if session.feeding:
+                session.feeding.pop(topic_filter, None)  # [MQTT-3.10.4-2]
+        five = session.version == MQTT_5
+        answer = encoder5.unsuback(packet_id, codes) if five else encoder.unsuback(packet_id)
+        connection.acknowledge(answer, session.store_id != 0)  # [MQTT-3.10.4-5] [MQTT5-3.10.4-4] [MQTT5-3.11.3-1]
+
+
+def _wants_retained(options: int, session: Session, topic_filter: bytes) -> bool:
+    """Does a subscription with these options, which is to be entered, get what is retained?"""
+    handling = options & RETAIN_HANDLING
+    if handling == SEND_IF_NEW:
+        return session.subscriptions is None or topic_filter not in session.subscriptions  # [MQTT5-3.3.1-10]
+    return handling == SEND  # [MQTT5-3.3.1-9] [MQTT5-3.3.1-11]

@@ -17,7 +17,7 @@ MESSAGE = 300
 
 
 class Waiting(deque[QueuedMessage]):
-    """Use `put`, `take` and `clear`, and nothing else that changes a deque."""
+    """Use `put`, `put_back`, `take` and `clear`, and nothing else that changes a deque."""
 
     __slots__ = ("_part",)
 
@@ -27,6 +27,13 @@ class Waiting(deque[QueuedMessage]):
 
     def put(self, queued: QueuedMessage) -> None:
         self.append(queued)
+        message = queued[1]
+        self._part.size += PLACE if message.holders else PLACE + MESSAGE + message.size
+        message.holders += 1
+
+    def put_back(self, queued: QueuedMessage) -> None:
+        """In front of all others."""
+        self.appendleft(queued)
         message = queued[1]
         self._part.size += PLACE if message.holders else PLACE + MESSAGE + message.size
         message.holders += 1

@@ -572,6 +572,10 @@ class Client:
         taken, self._seen = self._seen[:count], self._seen[count:]
         return taken
 
+    def unread(self, packets: list[Sent]) -> None:
+        """Put back what was taken."""
+        self._seen[:0] = packets
+
     def payloads(self) -> list[str]:
         """The payloads of what has arrived since the last time, which must be PUBLISHes only."""
         packets = self.take()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from broker.core.journal import FETCH_SIZE
+from broker.core.lending import IDENTIFIERS
 from broker.core.limits import Limits
 from broker.core.ports import Batch, Delivery, QueueChanges, SessionRecord
-from broker.core.queue import IDENTIFIERS, MAX_MEMORY, Queue
+from broker.core.queue import MAX_MEMORY, Queue
 from broker.core.stored_queue import StoredQueue
 from broker.storage.memory import MemoryStore
 from broker.wire.message import Message
