@@ -536,6 +536,36 @@ class Patterns(Kind):
         return "{" + ", ".join(pairs) + "}"
 
 
+@dataclass(frozen=True, slots=True)
+class Choices(Kind):
+    """A table from names to one of a few words each."""
+
+    what: str  #: what the names are of
+    words: tuple[str, ...]
+    metavar = "TABLE"
+
+    @property
+    def example(self) -> str:
+        return f'{{ "NAME" = "{self.words[0]}" }}'
+
+    @property
+    def values(self) -> str:
+        return f"a table of {self.what} = one of " + ", ".join(map(repr, self.words))
+
+    def read(self, value: object) -> Mapping[str, str]:
+        if not isinstance(value, Mapping):
+            raise self.refused(value)
+        for name, word in value.items():
+            try:
+                Choice(self.words).read(word)
+            except Refused as refused:
+                raise Refused(refused.why, name) from None
+        return MappingProxyType(dict(value))
+
+    def toml(self, value: Mapping[str, str]) -> str:
+        return "{" + ", ".join(f"{_toml_string(name)} = {_toml_string(word)}" for name, word in value.items()) + "}"
+
+
 def is_ip(address: str) -> bool:
     try:
         ipaddress.ip_address(address)

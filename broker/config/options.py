@@ -21,6 +21,7 @@ from .kinds import (
     Address,
     Boolean,
     Choice,
+    Choices,
     Duration,
     Integer,
     Kind,
@@ -98,6 +99,7 @@ def _table(rows: Iterable[Field[Any]], *, per_listener: bool) -> Mapping[str, Op
 _MANY = 1_000_000_000
 _KIB, _MIB, _GIB, _TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _DAY = 86400
+_STRATEGIES = ("round-robin", "sticky", "hash-topic", "hash-publisher", "least-queued")
 
 # The longest Remaining Length is 268,435,455 bytes [MQTT 3.1.1, 2.2.3], after a fixed header of 5.
 _LARGEST_PACKET = 268_435_460
@@ -309,6 +311,11 @@ class Config:
         True, Boolean(), "let clients subscribe with + and #", flag=True, reload=True))
     shared_available: bool = field(metadata=option(
         True, Boolean(), "let clients share subscriptions ($share/...)", flag=True, reload=True))
+    shared_strategy: str = field(metadata=option(
+        "round-robin", Choice(_STRATEGIES), "how the members of a shared subscription take turns", flag=True,
+        reload=True))
+    shared_strategies: Mapping[str, str] = field(metadata=option(
+        MappingProxyType({}), Choices("group", _STRATEGIES), "the same for groups of these names", reload=True))
     response_information: str = field(metadata=option(
         "", Text(), "what clients of MQTT 5.0 that ask for it are told to begin their Response Topics with: %c stands "
         "for the ClientId, and %u for the user name", flag=True, reload=True))

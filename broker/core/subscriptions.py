@@ -110,7 +110,8 @@ class Subscriptions:
                 tell(refusal.why, connection.peer, session, topic_filter)
                 codes.append(refusal.reason if session.version == MQTT_5 else SUBSCRIBE_FAILURE)
                 continue
-            options = asked & ~RETAIN_HANDLING | more
+            qos = min(asked & QOS, self._limits.max_qos)  # [MQTT5-3.2.2-10]
+            options = asked & ~(RETAIN_HANDLING | QOS) | qos | more
             if topic_filter.startswith(SHARED):
                 pass  # nothing that is retained
             elif _wants_retained(asked, session, topic_filter):
@@ -118,7 +119,7 @@ class Subscriptions:
             self.enter(session, topic_filter, options)
             if session.store_id:
                 self._journal.subscription(session.store_id, topic_filter, options)
-            codes.append(asked & QOS)
+            codes.append(qos)
         make = encoder5.suback if session.version == MQTT_5 else encoder.suback
         connection.acknowledge(make(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1] [MQTT5-3.8.4-1]
         if owed and self._retained.count:
