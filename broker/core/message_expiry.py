@@ -2,8 +2,9 @@
 
 Owns: how a date becomes seconds. Must not know: where messages wait.
 
-A message has a date at which it expires (wire.message), as `Clock.lasting` gives it. What is delivered in the turn in which it
-was published has not waited: with an interval of 0 it goes to those who can have it at once, and to nobody else.
+A message has a date at which it expires (wire.message), as `Clock.lasting` gives it. What is delivered in the turn in
+which it was published has not waited: with an interval of 0 it goes to those who can have it at once, and to nobody
+else.
 """
 
 from __future__ import annotations

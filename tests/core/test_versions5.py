@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.harness import Client, World, brackets
 from tests.core.harness5 import Client5, join5
 
-TOLD = {"content_type": "a/b", "user": [("k", "v"), ("k", "w")], "format": 1, "response_topic": "r", "correlation": "c"}
+TOLD: dict[str, Any] = {
+    "content_type": "a/b",
+    "user": [("k", "v"), ("k", "w")],
+    "format": 1,
+    "response_topic": "r",
+    "correlation": "c",
+}
 
 
 @pytest.fixture
