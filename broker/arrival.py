@@ -31,6 +31,7 @@ from .net.proxy import Introduction, Source, Trusted
 from .net.tls import Handshakes, Tls, TlsLayer
 from .net.transport import Transport
 from .wire import strangers
+from .wire.codes import VERSION_NAMES
 from .wire.encoder import packet_size
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ class Arrival:
             config.max_packet_size,
             self._place,
             admission.FIRST,
+            frozenset(level for level, name in VERSION_NAMES.items() if name in config.protocols),
         )
         if hall.server.log.debugging:
             watch(connection, hall.server.log)

@@ -19,6 +19,7 @@ from .auth.errors import FileError
 from .auth.gatekeeper import Gatekeeper, Policy, Stays
 from .auth.passwords import Passwords
 from .config.options import ListenerConfig
+from .core import reasons
 from .core.connection import Connection
 from .net.certificates import TlsError
 from .net.endpoints import Endpoint
@@ -26,7 +27,7 @@ from .net.listener import Listener, listen_on, listen_unix
 from .net.proxy import Trusted
 from .net.tls import Tls, TlsLayer, read_tls
 from .net.transport import Transport
-from .wire.codes import ReasonCode
+from .wire.codes import VERSION_NAMES, ReasonCode
 
 if TYPE_CHECKING:
     from .net.ws import WebSocket
@@ -137,8 +138,14 @@ class Entrance:
                 layer.max_unsent = transport.max_unsent
             session = connection.session
             missing = self.missing(layer, self._taken_by_proxies)
+            spoken = VERSION_NAMES[connection.version]
+            if session is not None and spoken not in self.config.protocols:
+                missing = f"this listener does not take MQTT {spoken} any more (protocols)"
+            elsewhere = reasons.elsewhere(self.server.exchange.limits, False)
             if missing:
                 connection.close(missing, reason=ReasonCode.ADMINISTRATIVE_ACTION)
+            elif session is not None and elsewhere is not None:
+                connection.close(reasons.MOVED, reason=elsewhere)
             elif session is not None:
                 proved = isinstance(layer, TlsLayer) and layer.identity is not None
                 if not self._stays(session.username, session.client_id, proved):

@@ -21,6 +21,7 @@ from .auth.checks import Checks
 from .auth.errors import FileError
 from .config import loading
 from .config.options import Config, ListenerConfig
+from .core import reasons
 from .core.clock import Clock
 from .core.exchange import Exchange
 from .core.intake import CLOSED
@@ -399,12 +400,6 @@ class Server:
 
     # --- the end ---
 
-    @property
-    def _farewell(self) -> ReasonCode:
-        """What clients of MQTT 5.0 are told when the broker ends."""
-        elsewhere = self.config.server_reference
-        return ReasonCode.USE_ANOTHER_SERVER if elsewhere else ReasonCode.SERVER_SHUTTING_DOWN
-
     def _begin_ending(self) -> None:
         """Take nothing more in, and give clients the time to take what is on its way to them."""
         self._notify("STOPPING=1")
@@ -431,9 +426,10 @@ class Server:
             self.timers.at(self._deadline, lambda now: None)
             connections = [connection for entrance in self._entrances for connection in entrance.connections.values()]
             self.exchange.wills.close_down(self.config.data is None)
+            farewell = reasons.elsewhere(self.exchange.limits, True) or ReasonCode.SERVER_SHUTTING_DOWN
             for connection in connections:
                 if connection.state != CLOSED:
-                    connection.close("the broker is shutting down", reason=self._farewell)
+                    connection.close("the broker is shutting down", reason=farewell)
             self.exchange.expiry.stop()
             self.exchange.journal.end_of_turn()
         if self.exchange.journal.idle:

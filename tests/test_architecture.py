@@ -188,9 +188,9 @@ ORDER = (
     ("ports",),
     ("looking_back",),
     # Plain things.
-    ("account", "authors", "limits", "reasons", "slow_reading", "stats", "subscription", "timers"),
+    ("account", "authors", "limits", "slow_reading", "stats", "subscription", "timers"),
     ("aliases", "message_expiry"),
-    ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "retained", "route"),
+    ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "reasons", "retained", "route"),
     ("unanswered",),
     # What is held for clients.
     ("incoming", "outgoing", "router", "session", "waiting"),
@@ -210,7 +210,7 @@ ORDER = (
     # Clients that are connected.
     ("intake", "sys_topics"),
     ("connection",),
-    ("admission5", "handlers", "trace"),
+    ("admission5", "authentication", "handlers", "trace"),
     ("publish5",),
     ("handlers5",),
     ("admission",),

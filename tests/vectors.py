@@ -32,6 +32,11 @@ class Vector(NamedTuple):
     def is_connect(self) -> bool:
         return self.data[:1] != b"" and self.data[0] >> 4 == 1
 
+    @property
+    def asks_for_5(self) -> bool:
+        """Is it a CONNECT of MQTT 5.0? A broker that does not take that says so in its words."""
+        return b"\0\4MQTT\5" in self.data[:12]
+
 
 # --- an encoder for tests ----------------------------------------------------------------------------------------
 

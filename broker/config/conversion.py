@@ -103,8 +103,11 @@ def _limits(block: Block) -> None:
         ("max_queued_bytes", "max_queued_bytes"),
     ):
         block.set_limit(ours, theirs, unlimited=lambda number: number <= 0)
-    for name in ("max_keepalive", "sys_interval"):
+    for name in ("max_keepalive", "sys_interval", "max_qos", "max_topic_alias"):
         block.set_limit(name, name)
+    block.set_limit("max_qos", "maximum_qos")
+    if block.flag("retain_available") is False:
+        block.settings["retain_available"] = False
     _packet_size(block)
     _expiry(block)
     prefix = block.take("clientid_prefixes")

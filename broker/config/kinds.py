@@ -393,6 +393,35 @@ class Texts(Kind):
 
 
 @dataclass(frozen=True, slots=True)
+class Choices(Kind):
+    """Some of a few words: a tuple without repetitions, in the order of `words`."""
+
+    words: tuple[str, ...]
+    metavar = "LIST"
+
+    @property
+    def example(self) -> str:
+        return f"[{_toml_string(self.words[-1])}]"
+
+    @property
+    def values(self) -> str:
+        return "a list of one or more of " + ", ".join(map(repr, self.words))
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple, set, frozenset)):
+            raise self.refused(value, f"; write [{_toml_string(value)}]" if value in self.words else "")
+        for item in value:
+            if item not in self.words:
+                raise Refused(f"must be {self.values}, and one of them is {brief(item)}")
+        if not value:
+            raise Refused(f"must be {self.values}, and it is empty")
+        return tuple(word for word in self.words if word in value)
+
+    def toml(self, value: Iterable[str]) -> str:
+        return "[" + ", ".join(map(_toml_string, value)) + "]"
+
+
+@dataclass(frozen=True, slots=True)
 class Peers(Kind):
     """Who connects: IP addresses, networks, or UNIX for all that reach a Unix socket. A tuple without repetitions."""
 

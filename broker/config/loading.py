@@ -149,6 +149,9 @@ def examine(path: str | os.PathLike[str] | None = None, overrides: Overrides = _
             memory, data = _storage(top, overrides.settings)
         values = _values(GLOBAL_OPTIONS, {**top, **overrides.settings}) | {"memory": memory, "data": data}
         everywhere = _wrong({**top, **overrides.settings})
+        if values["moved"] != "no" and not values["server_reference"] and "server_reference" not in everywhere:
+            where = {**top, **overrides.settings}["moved"].where
+            mistakes.append(ConfigError(f"{where} has no meaning without server_reference: set that too"))
         return Draft(Config(listeners=listeners, **values), tuple(one | everywhere for one in unsure), mistakes)
     return Draft(None, (), mistakes)
 

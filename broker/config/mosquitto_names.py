@@ -46,7 +46,6 @@ def _needless(because: str) -> Counterpart:
 _PLUGIN = _none("there are no plugins; users stand in the file of 'passwords', and their rights in that of 'acl'")
 _BRIDGE = _none("this broker opens no bridge; configure it on the other broker, which may connect to this one")
 _STORED = _needless("what is acknowledged is stored already")
-_VERSION_5 = _none("it is for MQTT 5.0, and this broker speaks 3.1 and 3.1.1")
 _PSK = _none("there are no pre-shared keys; give the listener a 'certificate', and clients one of 'client_ca'")
 _ENGINE = _none("keys are read from PEM files; name one with 'key'")
 _GENERATED = _none("who connects with an empty ClientId gets one that nobody can guess")
@@ -77,7 +76,7 @@ MOSQUITTO: Mapping[str, Counterpart] = {
     "websockets_headers_size": _needless("the head of a request may be as long as any client makes it"),
     "websockets_log_level": _is("log_level", remark="for the whole log"),
     "packet_buffer_size": _needless("buffers grow and shrink with what comes"),
-    "accept_protocol_versions": _none("3.1 and 3.1.1 are always both accepted"),
+    "accept_protocol_versions": _is("protocols", remark="a list of versions such as '5.0'"),
     # who may connect
     "allow_anonymous": _is("allow_anonymous"),
     "listener_allow_anonymous": _is("allow_anonymous", remark="in the listener's [[listeners]] table"),
@@ -123,13 +122,14 @@ MOSQUITTO: Mapping[str, Counterpart] = {
     "max_packet_size": _is("max_packet_size"),
     "message_size_limit": _is("max_packet_size", remark="which counts the topic and the header, too"),
     "max_keepalive": _is("max_keepalive"),
-    "max_qos": _none("QoS 0, 1 and 2 are always served"),
-    "maximum_qos": _none("QoS 0, 1 and 2 are always served"),
-    "max_topic_alias": _VERSION_5,
-    "max_topic_alias_broker": _VERSION_5,
+    "max_qos": _is("max_qos", remark="for all listeners"),
+    "maximum_qos": _is("max_qos", remark="for all listeners"),
+    "max_topic_alias": _is("max_topic_alias", remark="for all listeners"),
+    "max_topic_alias_broker": _none("a client gets as many Topic Aliases as it takes, up to a number of ours"),
     "persistent_client_expiration": _is("session_expiry", remark="in which m is minutes"),
-    "retain_available": _none("messages can always be retained; 'max_retained' limits how many"),
-    "retain_expiry_interval": _none("retained messages do not expire; 'max_retained' limits how many there are"),
+    "retain_available": _is("retain_available"),
+    "retain_expiry_interval": _none("a retained message expires if its publisher says so (MQTT 5.0); 'max_retained' "
+                                    "limits how many there are"),
     "check_retain_source": _needless("a retained message is delivered only while its author may still publish it"),
     "retry_interval": _needless("nothing is sent twice on one connection, as MQTT 3.1.1 wants it"),
     "upgrade_outgoing_qos": _none("MQTT 3.1.1 forbids it; subscribe with the QoS that is published"),

@@ -170,6 +170,9 @@ class ListenerConfig:
         reload=True))
     max_connections: int = field(metadata=option(
         10_000, Integer(1, _MANY), "clients that are connected at the same time", flag=True, reload=True))
+    protocols: tuple[str, ...] = field(metadata=option(
+        ("3.1", "3.1.1", "5.0"), Choices(("3.1", "3.1.1", "5.0")), "versions of MQTT that clients may speak (else "
+        "return code 1; in MQTT 5.0 reason code 0x84)", reload=True))
     max_packet_size: int = field(metadata=option(
         16 * _MIB, Size(_KIB, _LARGEST_PACKET), "largest packet that a client may send", flag=True, reload=True))
     websocket: bool = field(metadata=option(
@@ -320,8 +323,12 @@ class Config:
         "", Text(), "what clients of MQTT 5.0 that ask for it are told to begin their Response Topics with: %c stands "
         "for the ClientId, and %u for the user name", flag=True, reload=True))
     server_reference: str = field(metadata=option(
-        "", Text(), "another broker (host, or host:port), which clients of MQTT 5.0 are told of when this one ends",
+        "", Text(), "another broker (host or host:port), which clients of MQTT 5.0 are told of when this one ends",
         flag=True, reload=True))
+    moved: Literal["no", "for now", "for good"] = field(metadata=option(
+        "no", Choice(("no", "for now", "for good")), "whether clients are to use server_reference instead of this "
+        "broker: all are disconnected and refused (return code 3; in MQTT 5.0 reason code 0x9C or 0x9D)", flag=True,
+        reload=True))
     # fmt: on
 
     def changes(self, new: "Config") -> list[Change]:

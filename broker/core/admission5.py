@@ -88,17 +88,16 @@ def accepted(connection: Connection, session: Session, asked: Connect, present: 
     return _if_taken(packet, connection.largest)  # [MQTT5-3.1.2-24]
 
 
-def refused(reason: ReasonCode, why: str, connect: Connect | None, server_reference: str) -> bytes:
-    """The CONNACK of a refusal; b"" if the client does not take so large a packet. `connect` is None if what it sent
-    could not be read."""
+def refused(connection: Connection, reason: ReasonCode, why: str) -> bytes:
+    """The CONNACK of a refusal; b"" if the client does not take so large a packet."""
     section = b""
     if reason in (ReasonCode.USE_ANOTHER_SERVER, ReasonCode.SERVER_MOVED):
-        section = properties.encode({properties.SERVER_REFERENCE: server_reference})
-    wanted = connect is None or connect.request_problem
-    text = reason_string(reason, why) if wanted else ""
-    largest = connect.max_packet_size if connect is not None else 0
-    packet = with_reason_string(lambda more: encoder5.connack(reason, False, more), section, text, largest)
-    return _if_taken(packet, largest)  # [MQTT5-3.2.2-19]
+        section = properties.encode({properties.SERVER_REFERENCE: connection.exchange.limits.server_reference})
+    text = reason_string(reason, why) if connection.problem_information else ""
+    packet = with_reason_string(
+        lambda more: encoder5.connack(reason, False, more), section, text, connection.largest
+    )  # [MQTT5-3.2.2-19]
+    return _if_taken(packet, connection.largest)
 
 
 def expiry_of(seconds: int) -> float:

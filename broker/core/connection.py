@@ -13,11 +13,11 @@ its CONNECT waits, in order. Until it has sent something, it is listened to, so 
 from __future__ import annotations
 
 from ..wire import encoder5, properties
-from ..wire.codes import MQTT_5, ReasonCode
+from ..wire.codes import MQTT_5, VERSIONS, ReasonCode
 from .aliases import Inward
 from .exchange import Exchange
-from .intake import CLOSED, CONNECTED, CONNECTING, HELD, SERVED, STORE, UNSENT, Dialect, Intake
-from .looking_back import Outward
+from .intake import ADMISSION, BEHIND, CLOSED, CONNECTED, CONNECTING, HELD, STORE, UNSENT, Dialect, Intake
+from .looking_back import Authenticating, Outward
 from .ports import Gatekeeper, GiveUp, Place, Rights, Transport
 from .reasons import reason_string, with_reason_string
 from .session import Discard, Session
@@ -39,7 +39,8 @@ class Connection(Intake):
     """The broker's side of one network connection. All of it runs on the loop's thread."""
 
     __slots__ = (
-        "_max_packet_size", "_most_waiting", "_patience", "_timer", "alias_limit", "alias_maximum", "congested",
+        "_max_packet_size", "_most_waiting", "_patience", "_timer", "alias_limit", "alias_maximum", "authentication",
+        "congested",
         "gatekeeper", "give_up", "held", "inward", "largest", "out", "outward", "place", "problem_information",
         "receive_limit", "receive_maximum", "rights", "session", "size", "taken_at", "unanswered",
     )  # fmt: skip
@@ -54,7 +55,7 @@ class Connection(Intake):
         max_packet_size: int,
         place: Place,
         first: Dialect,
-        versions: frozenset[int] = SERVED,
+        versions: frozenset[int] = VERSIONS,
     ) -> None:
         """`first`: what is done with a client that has not said who it is (admission). `versions`: of MQTT, that it
         may speak."""
@@ -64,7 +65,8 @@ class Connection(Intake):
         self._patience = connect_timeout  # seconds of silence that end the connection; 0: any
         self._timer: Timer | None = exchange.timers.at(now + connect_timeout, self._check_alive)
         self.gatekeeper = gatekeeper
-        self.give_up: GiveUp | None = None  #: while others decide whether it may come in
+        self.give_up: GiveUp | None = None  #: while others decide whether it may come in, or stay
+        self.authentication: Authenticating | None = None  #: by AUTH, if its CONNECT has asked for that
         self.out = transport.out
         self.session: Session | None = None
         self.taken_at = now  #: when it took something of what was unsent
@@ -131,16 +133,28 @@ class Connection(Intake):
         """The place that it comes from, for limits that hold for each place."""
         return self.gatekeeper.origin(self.peer)
 
+    def speak(self, version: int) -> None:
+        """From its next packet on, it speaks this version."""
+        self._decoder.version = version
+
+    def listen(self, dialect: Dialect) -> None:
+        """From its next packet on, this is done with what it sends."""
+        self.handlers, self._violated = dialect
+
+    def hear(self) -> None:
+        """It is its turn: go on with what it sends, if that had to wait for others to decide."""
+        self.resume(ADMISSION | BEHIND)
+
     def admit(self, version: int, patience: float) -> None:
         """It may come in, speaks this version, and may be silent for so many seconds (0: for any time)."""
-        self._decoder.version = version
+        self.speak(version)
         self._decoder.max_size = self._max_packet_size
         self._patience = patience
 
     def begin(self, dialect: Dialect) -> None:
         """It is a client from now on."""
         self.state = CONNECTED
-        self.handlers, self._violated = dialect
+        self.listen(dialect)
         self._last_heard = self.exchange.timers.now
         self._set_timer()
 
@@ -325,7 +339,8 @@ class Connection(Intake):
             return now + due - heard_until  # what it has sent may be waiting: many send at the same time
         silent = f"{now - self._last_heard:.1f} s"
         if self.state != CONNECTED:
-            self.close("no CONNECT within connect_timeout")
+            missing = "CONNECT" if self.state == CONNECTING else "answer to the AUTH"
+            self.close(f"no {missing} within connect_timeout")
         elif self._paused:
             # Not read from, because it does not read: were it there, it would.
             why = f"keep alive: for {silent} it has taken nothing of what it is owed"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..wire import encoder5
 from ..wire.codes import (
+    AUTH,
     DISCONNECT,
     PINGREQ,
     PUBACK,
@@ -21,6 +22,7 @@ from ..wire.codes import (
     ReasonCode,
 )
 from ..wire.packets import Packet
+from .authentication import on_auth
 from .connection import Connection
 from .handlers import on_pingreq, on_puback, on_pubcomp, on_subscribe, on_unsubscribe
 from .intake import Dialect, Finished
@@ -86,11 +88,6 @@ def _change_expiry(connection: Connection, seconds: int) -> None:
     session.expiry = connection.exchange.limits.granted_expiry(seconds)
 
 
-def on_auth(connection: Connection, packet: Packet) -> None:
-    # [MQTT5-4.12.0-7]
-    raise ProtocolError("AUTH after a CONNECT without an Authentication Method", reason=ReasonCode.PROTOCOL_ERROR)
-
-
 def _not_again(connection: Connection, packet: Packet) -> None:
     raise ProtocolError("a second CONNECT", reason=ReasonCode.PROTOCOL_ERROR)  # [MQTT5-3.1.0-2]
 
@@ -102,6 +99,7 @@ def _violated(connection: Connection, error: ProtocolError) -> None:
 DIALECT = Dialect.of(
     {
         PUBLISH: on_publish,
+        AUTH: on_auth,
         PUBACK: on_puback,
         PUBREC: on_pubrec,
         PUBREL: on_pubrel,

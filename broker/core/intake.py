@@ -15,16 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..wire.codes import MQTT_3_1, MQTT_3_1_1, ProtocolError, ReasonCode
+from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.decoder import Decoder
 from ..wire.packets import Packet
 from .exchange import Exchange
 from .ports import Transport
 
 CONNECTING, ADMITTING, CONNECTED, CLOSED = range(4)
-
-#: The versions of MQTT that are served, where a listener does not say which.
-SERVED = frozenset({MQTT_3_1, MQTT_3_1_1})
 
 #: Bytes of a packet that is not whole yet which count as a sign of life: a large one may take its time, but must go on.
 PROGRESS = 1024

@@ -43,6 +43,7 @@ class Limits:
     shared_strategies: Mapping[str, str] = field(default_factory=dict)  #: by group, where it is another one
     response_information: str = ""  #: %c is the Client Identifier, %u the user name; "": none
     server_reference: str = ""  #: where clients find another broker; "": nowhere
+    moved: str = "no"  #: are they to go there: "no", "for now" or "for good"
 
     def granted_expiry(self, asked: int) -> float:
         """For how many seconds a session is kept whose client asks for this Session Expiry Interval; inf: for ever."""

@@ -3,6 +3,7 @@
 Owns: the Protocols through which the core looks back. Must not know: who implements them.
 
     Client, Publisher, Sender            connection.Connection
+    Authenticating                       authentication.Authentication
     Outgoing, Filling, Thirsty, Stored   queue.Queue, stored_queue.StoredQueue
     Holder                               session.Session: whoever can hold a subscription
     Group                                group.Group: of several clients, one of which gets each message
@@ -119,6 +120,17 @@ class Asking(Protocol):
     """Waits for room with a client."""
 
     def has_room(self) -> None: ...
+
+
+class Authenticating(Protocol):
+    """The AUTH packets of one client (authentication)."""
+
+    @property
+    def asks(self) -> bool:
+        """Has the client been asked something, and not answered?"""
+
+    @property
+    def method(self) -> str: ...
 
 
 class Outgoing(Protocol):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ..wire import properties
 from ..wire.codes import ReasonCode, ReturnCode
+from .limits import Limits
 
 #: What a refusal is called in MQTT 5.0, where nothing more is known of it.
 OF_RETURN_CODES = {
@@ -33,8 +34,20 @@ _TOLD = {
     ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR: "an error in the broker",
 }
 
+#: Why clients are sent to another broker.
+MOVED = "clients are to use another broker (moved)"
+
 #: Characters of a Reason String: it is a sentence.
 LONGEST = 500
+
+
+def elsewhere(limits: Limits, ends: bool) -> ReasonCode | None:
+    """Why clients are to go to another broker; None: they may stay. `ends`: this one is about to end."""
+    if limits.moved == "for good":
+        return ReasonCode.SERVER_MOVED
+    if limits.moved == "for now" or (ends and limits.server_reference):
+        return ReasonCode.USE_ANOTHER_SERVER
+    return None
 
 
 def reason_string(reason: ReasonCode, why: str) -> str:

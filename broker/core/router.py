@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
 
-from ..wire.codes import ProtocolError
+from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.packets import check_topic_name
 from .account import BRANCHES, DELIVERIES, Account
 from .filter_tree import STEP, FilterTree
@@ -163,10 +163,12 @@ class Router:
         limits = self._limits
         if len(topic) > limits.max_topic_length:
             raise ProtocolError(
-                f"a Topic Name of {len(topic)} bytes, over the limit of {limits.max_topic_length} (max_topic_length)"
+                f"a Topic Name of {len(topic)} bytes, over the limit of {limits.max_topic_length} (max_topic_length)",
+                reason=ReasonCode.TOPIC_NAME_INVALID,
             )
         if topic.count(b"/") >= limits.max_topic_levels:
-            raise ProtocolError(f"a Topic Name of more than {limits.max_topic_levels} levels (max_topic_levels)")
+            why = f"a Topic Name of more than {limits.max_topic_levels} levels (max_topic_levels)"
+            raise ProtocolError(why, reason=ReasonCode.TOPIC_NAME_INVALID)
 
     def _match(self, topic: bytes) -> dict[Holder, int]:
         """The holders of filters that match, each with its options: who subscribed twice gets one message."""

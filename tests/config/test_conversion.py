@@ -232,7 +232,7 @@ def test_every_line_without_a_counterpart_has_its_number(tmp_path: Path) -> None
         "password_file /users\n"
         "log_dest syslog\n"
         "log_dest file /var/log/mosquitto.log\n"
-        "max_qos 1\n"
+        "max_topic_alias_broker 5\n"
         "connection home\naddress mq.example\nremote_password hunter2\ntopic # both\n"
         "retain_avialable false\n",
     )
@@ -245,7 +245,8 @@ def test_every_line_without_a_counterpart_has_its_number(tmp_path: Path) -> None
         "8, 9, 10, 11: connection, address, remote_password, topic: there is none here: this broker opens no bridge; "
         "configure it on the other broker, which may connect to this one",
         "12: retain_avialable: Mosquitto has no such option; did you mean retain_available?",
-        "7: max_qos: there is none here: QoS 0, 1 and 2 are always served",
+        "7: max_topic_alias_broker: there is none here: a client gets as many Topic Aliases as it takes, up to a "
+        "number of ours",
     ]
     assert "hunter2" not in done.toml
 

@@ -51,6 +51,7 @@ DEFAULTS_OF_A_LISTENER = {
     "connect_timeout": 10.0,
     "max_keepalive": 0.0,
     "max_connections": 10_000,
+    "protocols": ("3.1", "3.1.1", "5.0"),
     "max_packet_size": 16 * 1024 * 1024,
     "websocket": False,
     "websocket_path": None,
@@ -81,6 +82,16 @@ DEFAULTS_OF_THE_BROKER = {
     "max_retained_bytes": 256 * 1024 * 1024,
     "max_memory": None,
     "max_connect_rate": 0,
+    "max_session_expiry": None,
+    "receive_maximum": 65535,
+    "max_topic_alias": 10,
+    "max_qos": 2,
+    "retain_available": True,
+    "wildcard_available": True,
+    "shared_available": True,
+    "response_information": "",
+    "server_reference": "",
+    "moved": "no",
 }
 
 
@@ -149,6 +160,7 @@ def test_every_default_has_the_type_and_the_range_of_its_option() -> None:
     assert [name for name, row in OPTIONS.items() if row.default is None] == [
         "unix", "passwords", "certificate", "certificate_chain", "key", "client_ca", "client_crl", "certificate_user",
         "acl", "allow_anonymous", "websocket_path", "data", "max_memory",
+        "max_session_expiry",
     ]  # fmt: skip
 
 
@@ -161,7 +173,7 @@ def test_which_options_a_listener_has() -> None:
 def test_which_options_have_no_flag() -> None:
     assert {name for name, row in OPTIONS.items() if not row.has_flag} == {
         "proxy_protocol", "deny_users", "client_ids", "client_id_prefixes", "websocket_origins",
-        "websocket_forwarded_for",
+        "websocket_forwarded_for", "protocols",
     }  # fmt: skip
 
 
@@ -241,6 +253,17 @@ def test_every_option_in_a_file() -> None:
         max_retained_bytes = "2 gib"
         max_memory = "128 MiB"
         max_connect_rate = 15
+        protocols = ["5.0", "3.1.1", "5.0"]
+        max_session_expiry = "2 h"
+        receive_maximum = 20
+        max_topic_alias = 0
+        max_qos = 1
+        retain_available = false
+        wildcard_available = false
+        shared_available = false
+        response_information = "replies/%c/"
+        server_reference = "other.example:1883"
+        moved = "for now"
         [client_ids]
         ann = ["%u-*", "ann"]
         "*" = ["guest-*"]
@@ -270,6 +293,16 @@ def test_every_option_in_a_file() -> None:
         "max_retained_bytes": 2_147_483_648,
         "max_memory": 128 << 20,
         "max_connect_rate": 15,
+        "max_session_expiry": 7200.0,
+        "receive_maximum": 20,
+        "max_topic_alias": 0,
+        "max_qos": 1,
+        "retain_available": False,
+        "wildcard_available": False,
+        "shared_available": False,
+        "response_information": "replies/%c/",
+        "server_reference": "other.example:1883",
+        "moved": "for now",
     }
     assert [{name: getattr(one, name) for name in LISTENER_OPTIONS} for one in config.listeners] == [
         {
@@ -296,6 +329,7 @@ def test_every_option_in_a_file() -> None:
             "connect_timeout": 0.5,
             "max_keepalive": 3600.0,
             "max_connections": 7,
+            "protocols": ("3.1.1", "5.0"),
             "max_packet_size": 65536,
             "websocket": True,
             "websocket_path": "/mqtt",
@@ -318,7 +352,9 @@ def test_every_flag() -> None:
         "--certificate-chain", "chain", "--max-retained-bytes", "1MB", "--websocket-path", "/mqtt",
         "--max-sessions", "16", "--allow-user-change",
         "--max-sessions-per-user", "17", "--max-sessions-per-address", "18", "--max-store", "1 GiB",
-        "--max-memory", "64 MiB",
+        "--max-memory", "64 MiB", "--max-session-expiry", "2h", "--receive-maximum", "20", "--max-topic-alias", "0",
+        "--max-qos", "1", "--no-retain-available", "--no-wildcard-available", "--no-shared-available",
+        "--response-information", "replies/%c/", "--server-reference", "other.example:1883", "--moved", "for now",
     ))  # fmt: skip
     here = os.getcwd()
     flagged = [name for name, row in OPTIONS.items() if row.has_flag]
@@ -368,6 +404,16 @@ def test_every_flag() -> None:
         "max_unsent": 100_000,
         "max_retained": 14,
         "max_connect_rate": 15,
+        "max_session_expiry": 7200.0,
+        "receive_maximum": 20,
+        "max_topic_alias": 0,
+        "max_qos": 1,
+        "retain_available": False,
+        "wildcard_available": False,
+        "shared_available": False,
+        "response_information": "replies/%c/",
+        "server_reference": "other.example:1883",
+        "moved": "for now",
     }
 
 
@@ -1468,7 +1514,7 @@ def test_the_markdown_table_literally() -> None:
 
 def test_the_defaults_in_the_markdown_table_are_a_file_with_the_defaults() -> None:
     lines = [f"{row[0].strip('`')} = {row[2].strip('`')}" for row in table_rows() if row[2].startswith("`")]
-    assert len(lines) == len(OPTIONS) - 13
+    assert len(lines) == len(OPTIONS) - 14
     assert from_text("\n".join(lines)) == load()
 
 
@@ -1588,3 +1634,32 @@ def test_all_wrong_keyword_arguments_are_found_at_once() -> None:
         "port=: must be an integer from 0 to 65535, not 'x'",
         "max_inflight=: must be an integer from 1 to 65535, not 0",
     ]
+
+
+# MQTT 5.0 ------------------------------------------------------------------------------------------------------------
+
+VERSIONS = "'protocols' must be a list of one or more of '3.1', '3.1.1', '5.0'"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("protocols = []", f"{VERSIONS}, and it is empty"),
+        ('protocols = "5.0"', f"{VERSIONS}, not '5.0'; write [\"5.0\"]"),
+        ('protocols = ["5"]', f"{VERSIONS}, and one of them is '5'"),
+        ("protocols = [5.0]", f"{VERSIONS}, and one of them is 5.0"),
+        ("max_qos = 3", "'max_qos' must be an integer from 0 to 2, not 3"),
+        ("receive_maximum = 0", "'receive_maximum' must be an integer from 1 to 65535, not 0"),
+        ("response_information = 5", "'response_information' must be a text, not 5"),
+        ('server_reference = "a\\nb"', "'server_reference' must be a text of printable characters"),
+        ('moved = "for ever"', "'moved' must be one of 'no', 'for now', 'for good', not 'for ever'"),
+        ('moved = "for good"', "'moved' has no meaning without server_reference: set that too"),
+    ],
+)
+def test_what_is_wrong_with_options_of_mqtt_5(text: str, why: str) -> None:
+    assert error(text) == f"b.toml:1: {why}"
+
+
+def test_a_listener_may_take_other_versions() -> None:
+    config = from_text('protocols = ["5.0"]\n[[listeners]]\nport = 1\n[[listeners]]\nport = 2\nprotocols = ["3.1.1"]')
+    assert [one.protocols for one in config.listeners] == [("5.0",), ("3.1.1",)]

@@ -14,14 +14,14 @@ from broker.core import admission
 from broker.core.clock import Clock
 from broker.core.connection import Connection
 from broker.core.exchange import Exchange
-from broker.core.intake import CLOSED, SERVED
+from broker.core.intake import CLOSED
 from broker.core.journal import Journal
 from broker.core.limits import Limits
 from broker.core.ports import Dialogue, GiveUp, Outcome, RetainedRecord, Rights, Store, Verdict
 from broker.core.session import Session
 from broker.core.timers import Timers
 from broker.storage.memory import MemoryStore
-from broker.wire.codes import ReturnCode
+from broker.wire.codes import VERSIONS, ReturnCode
 from broker.wire.packets import Connect
 from tests import vectors
 
@@ -319,7 +319,7 @@ class World:
         self.now = self.timers.now = now
         self.room = 1_000_000  #: for clients
         self.epoch = epoch  #: the system's clock is this much ahead of `now`
-        self.versions = SERVED  #: of MQTT, that clients may speak
+        self.versions = VERSIONS  #: of MQTT, that clients may speak
         self.gatekeeper = FakeGatekeeper()
         self._soon: list[Callable[[], None]] = []
         self._texts = itertools.count(1)

@@ -47,17 +47,25 @@ def test_code_0(version: str, address: Address) -> None:
         assert (client.code, client.present) == (0, False)
 
 
-@pytest.mark.parametrize(("name", "level"), [(b"MQTT", 0), (b"MQTT", 3), (b"MQTT", 5), (b"MQTT", 255), (b"MQIsdp", 4)])
+@pytest.mark.parametrize(("name", "level"), [(b"MQTT", 0), (b"MQTT", 3), (b"MQTT", 6), (b"MQTT", 255), (b"MQIsdp", 4)])
 def test_code_1_for_an_unknown_level(name: bytes, level: int, address: Address) -> None:
     # [MQTT-3.1.2-2]
     assert answer(address, connect("c", name=name, level=level)) == connack(1)
 
 
 def test_code_1_though_a_later_version_lays_its_connect_out_differently(address: Address) -> None:
-    # MQTT 5.0 puts properties behind the keep alive.
     assert answer(
-        address, packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c" + b"\x05\x11\xff\xff\xff\xff\0\1c")
+        address, packet(0x10, text("MQTT") + b"\x06\x02\x00\x3c" + b"\x05\x11\xff\xff\xff\xff\0\1c")
     ) == connack(1)
+
+
+def test_versions_that_a_listener_does_not_take(start_broker: StartBroker) -> None:
+    """Each is told so in the words of its version [MQTT-3.1.2-2] [MQTT5-3.1.2-2]."""
+    broker = start_broker('protocols = ["3.1.1"]\n')
+    RawClient.connected(broker.address, "c").close()
+    assert answer(broker.address, connect("c", name=b"MQIsdp", level=3)) == connack(1)
+    five = packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c\0\0\1c")
+    assert answer(broker.address, five)[2:4] == b"\0\x84"
 
 
 def test_code_2_for_an_empty_identifier_with_a_session_to_keep(address: Address) -> None:

@@ -196,8 +196,8 @@ def test_each_refusal_is_told_once_a_minute_with_its_reason(start_broker: StartB
         (connect("a"), 5, "no user name was given, and allow_anonymous is false"),
         (connect("b", username="ann", password=b"wrong"), 4, "wrong password"),
         (connect("b", username="eve", password=b"wrong"), 4, "there is no such user in the password file"),
-        (connect("b", level=5), 1,
-         "CONNECT with protocol level 5 (MQTT 5.0); supported are 4 (MQTT 3.1.1) and 3 (MQTT 3.1)"),
+        (connect("b", level=6), 1,
+         "CONNECT with protocol level 6; supported are 5 (MQTT 5.0), 4 (MQTT 3.1.1) and 3 (MQTT 3.1)"),
     ]  # fmt: skip
     for _ in range(50):
         for data, code, _ in causes:
