@@ -566,7 +566,7 @@ class Patterns(Kind):
 
 
 @dataclass(frozen=True, slots=True)
-class Choices(Kind):
+class ChoiceTable(Kind):
     """A table from names to one of a few words each."""
 
     what: str  #: what the names are of

@@ -22,6 +22,7 @@ from .kinds import (
     Boolean,
     Choice,
     Choices,
+    ChoiceTable,
     Duration,
     Integer,
     Kind,
@@ -318,7 +319,7 @@ class Config:
         "round-robin", Choice(_STRATEGIES), "how the members of a shared subscription take turns", flag=True,
         reload=True))
     shared_strategies: Mapping[str, str] = field(metadata=option(
-        MappingProxyType({}), Choices("group", _STRATEGIES), "the same for groups of these names", reload=True))
+        MappingProxyType({}), ChoiceTable("group", _STRATEGIES), "the same for groups of these names", reload=True))
     response_information: str = field(metadata=option(
         "", Text(), "what clients of MQTT 5.0 that ask for it are told to begin their Response Topics with: %c stands "
         "for the ClientId, and %u for the user name", flag=True, reload=True))
