@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder5 import ack
-from ..wire.message import Message
+from ..wire.message import Came5, Message
 from ..wire.packets import Packet, Published
 from .account import COPIED
 from .aliases import Inward
@@ -40,42 +40,44 @@ def on_publish(connection: Connection, packet: Packet) -> None:
         return
     turn = connection.turn
     rights = connection.rights
-    if (
-        (said is None or said.forwardable)
-        and (route.plain5 or route.crowd5)
-        and (rights is None or rights.may_surely_publish(topic))
-    ):
-        if first == 0x30:
-            # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
-            if route.size:
-                turn.sent += route.size
-                if route.marked != turn.number:
-                    turn.mark(route)
-                for target in route.targets:
-                    target.sink.append(frame)
-                if route.crowd5:
-                    turn.account.spent += route.size * len(frame) // COPIED
-                    if turn.over:
-                        raise Spent
-            return
-        if first == 0x32 and route.plain5 and route.size and not route.fives0 and _unlimited(connection):
-            # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
-            if said is None:
-                message = Message(topic, frame[payload_at:], 1)
-                message.give_head5(frame[: payload_at - 3])
-            else:
-                message = Message(topic, frame[payload_at:], 1, False, None, said.kept)
+    as_it_came = (said is None or said.forwardable) and (rights is None or rights.may_surely_publish(topic))
+    if first == 0x30 and as_it_came and route.plain5:
+        # QoS 0, not to be retained: the frame goes on as it came, once for all who get it.
+        if route.size:
+            turn.sent += route.size
+            if route.marked != turn.number:
+                turn.mark(route)
             for target in route.targets:
-                target.queue.deliver(message, 1)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
-            turn.queued += route.size
-            acknowledgement = b"\x40\x02" + packet_id.to_bytes(2, "big")  # [MQTT5-4.3.2-4]
-            if route.durable or connection.held:
-                connection.acknowledge(acknowledgement, route.durable)
-            else:
-                connection.out.append(acknowledgement)
-                turn.acknowledged += 1
-                turn.dirty.add(connection)
-            return
+                target.sink.append(frame)
+        return
+    if first == 0x30 and as_it_came and route.crowd5:
+        turn.sent += route.size
+        turn.mark(route)
+        for target in route.targets:
+            target.sink.append(frame)
+        turn.account.spent += route.size * len(frame) // COPIED
+        if turn.over:
+            raise Spent
+        return
+    if first == 0x32 and as_it_came and route.plain5 and route.size and not route.fives0 and _unlimited(connection):
+        # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
+        message: Message
+        if said is None:
+            message = came = Came5(topic, frame[payload_at:], 1)
+            came.came = frame[: payload_at - 3]
+        else:
+            message = Message(topic, frame[payload_at:], 1, False, None, said.kept)
+        for target in route.targets:
+            target.queue.deliver(message, 1)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
+        turn.queued += route.size
+        acknowledgement = b"\x40\x02" + packet_id.to_bytes(2, "big")  # [MQTT5-4.3.2-4]
+        if route.durable or connection.held:
+            connection.acknowledge(acknowledgement, route.durable)
+        else:
+            connection.out.append(acknowledgement)
+            turn.acknowledged += 1
+            turn.dirty.add(connection)
+        return
     _publish(connection, packet, topic)
 
 

@@ -34,11 +34,9 @@ class Queue5(Queue):
     def deliver(self, message: Message, qos: int) -> None:
         connection = self._session.connection
         inflight = self._inflight
+        count = len(inflight)
         if (
-            not self._open
-            or self._waiting
-            or len(inflight) >= self._limits.max_inflight
-            or len(inflight) >= connection.receive_maximum  # type: ignore[union-attr]  # [MQTT5-3.3.4-9]
+            not self._open or self._waiting or count >= self._limits.max_inflight or count >= connection.receive_maximum  # type: ignore[union-attr]  # [MQTT5-3.3.4-9]
         ):
             self._wait(message, qos)
             return
@@ -48,9 +46,10 @@ class Queue5(Queue):
             seq += 1
             packet_id = seq % IDENTIFIERS + 1
         assert connection is not None
-        if message.expires is None and connection.outward is None and not message.kept:
+        head = message.bare_head5(qos) if connection.outward is None else None
+        if head is not None:
             # The Packet Identifier, and a Property Length of 0.
-            connection.out.extend((message.head5(qos, None), (packet_id << 8).to_bytes(3, "big"), message.payload))
+            connection.out.extend((head, (packet_id << 8).to_bytes(3, "big"), message.payload))
         else:
             left = None if message.expires is None else seconds_left(message, self._shared.now())
             laid = pieces(connection, message, qos, packet_id, left, False)
@@ -138,8 +137,9 @@ class StoredQueue5(StoredQueue):
             packet_id = self._other_id(seq)
         self._sent_to = self._loaded = seq + 1
         assert connection is not None
-        if message.expires is None and connection.outward is None and not message.kept:
-            connection.out.extend((message.head5(1, None), (packet_id << 8).to_bytes(3, "big"), message.payload))
+        head = message.bare_head5(1) if connection.outward is None else None
+        if head is not None:
+            connection.out.extend((head, (packet_id << 8).to_bytes(3, "big"), message.payload))
         else:
             left = None if message.expires is None else seconds_left(message, self._shared.now())
             laid = pieces(connection, message, 1, packet_id, left, False)

@@ -98,10 +98,24 @@ class Message:
             five.frame = frame
         return frame
 
-    def give_head5(self, head: bytes) -> None:
-        """What `head5(1, None)` would build is known already."""
-        five = self._five = _Layouts5()
-        five.head1 = head
+    def bare_head5(self, qos: int) -> bytes | None:
+        """`head5(qos, None)` of a message that has no properties and does not expire; None if this is not such a one.
+        A Property Length of 0 follows behind the Packet Identifier."""
+        five = self._five
+        if five is not None:
+            head = five.bare1 if qos == 1 else five.bare2
+            if head is not None:
+                return head
+        if self.kept or self.expires is not None:
+            return None
+        head = self.head5(qos, None)
+        five = self._five
+        assert five is not None
+        if qos == 1:
+            five.bare1 = head
+        else:
+            five.bare2 = head
+        return head
 
     def head5(self, qos: int, left: int | None) -> bytes:
         """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which `tail5(left)` and the payload follow. It
@@ -142,6 +156,18 @@ class Message:
         return tail
 
 
+class Came5(Message):
+    """A message of QoS 1 as it came in MQTT 5.0, without properties: its head can go out again. Each takes a moment, so
+    `came` is set behind the constructor, which is not made longer for it."""
+
+    __slots__ = ("came",)
+
+    came: bytes  #: what `head5(1, None)` would build
+
+    def bare_head5(self, qos: int) -> bytes | None:
+        return self.came if qos == 1 else super().bare_head5(qos)
+
+
 class _Layouts5:
     """The layouts of MQTT 5.0, for a message that goes to somebody who speaks it. One is made for each such message:
     so without what would have to be set at once."""
@@ -149,5 +175,7 @@ class _Layouts5:
     frame: bytes | None = None
     head1: bytes | None = None
     head2: bytes | None = None
+    bare1: bytes | None = None  # the same, if there is nothing to be said
+    bare2: bytes | None = None
     left: int | None = None  # what `tail` and `frame` say
     tail: bytes | None = None
