@@ -269,6 +269,17 @@ def join_packet(client_id: str, clean: bool, expiry: int) -> Connect:
     return Connect(5, client_id, clean, 0, None, None, None, session_expiry=expiry)
 
 
+def test_who_would_have_a_stored_session_is_known_beforehand(world: World) -> None:
+    """While the store does not work, such a client is refused."""
+    stores = world.exchange.sessions.stores
+    asked = [(clean, expiry) for clean in (True, False) for expiry in (0, 50)]
+    assert [stores(join_packet("c", *one)) for one in asked] == [False, True, False, True]
+    join5(world, expiry=50)
+    assert [stores(join_packet("c", *one)) for one in asked] == [False, True, True, True]
+    join5(world, clean=False, expiry=0)  # that one will have ended
+    assert [stores(join_packet("c", *one)) for one in asked] == [False, True, False, True]
+
+
 def test_the_connack_waits_for_the_store_where_the_session_is_stored(world: World) -> None:
     world.lane.held = True
     short = dial5(world, "short", clean=False)
