@@ -147,6 +147,8 @@ class Sessions(dict[str, Session]):
             return "there is no memory for more clients (max_memory)"
         if connect.will is not None and self._wills.full(connect.will):
             return "there is no memory for more wills (max_memory)"
+        if connect.clean_session and not connect.session_expiry:
+            return ""  # the commonest
         session = self.get(connect.client_id)
         if not self.stores(connect) or (session is not None and session.store_id):
             return ""
@@ -250,7 +252,7 @@ class Sessions(dict[str, Session]):
             session.queue.detach()
         if normal and session.will:
             self._wills.forget(session)
-        if not session.lasts:
+        if session.expiry == 0:
             self.discard(session)
             return
         session.disconnected_at = self._expiry.now()
