@@ -90,7 +90,7 @@ class Exchange:
         )  # fmt: skip
         self.wills = Wills(
             self.publishing, self.router, self.turn, self.pressure, self.denials, scheduler, journal, self.expiry,
-            timers, self.memory, lambda record: self.feeding.may_publish(record),
+            timers, self.memory, log, lambda record: self.feeding.may_publish(record),
         )  # fmt: skip
         endings = Endings(self.router, self.shares, self.turn, self.memory, queues, scheduler)
         self.sessions = Sessions(

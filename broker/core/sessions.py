@@ -145,15 +145,21 @@ class Sessions(dict[str, Session]):
         """Why the session that this CONNECT asks for cannot be made, "" if it can, or is there."""
         if self._memory.full(CONNECTION + SESSION + len(connect.client_id) + _connect_size(connect)):
             return "there is no memory for more clients (max_memory)"
+        if connect.will is not None and self._wills.full(connect.will):
+            return "there is no memory for more wills (max_memory)"
+        if connect.clean_session and not connect.session_expiry:
+            return ""  # the commonest
         session = self.get(connect.client_id)
         if not self.stores(connect) or (session is not None and session.store_id):
             return ""
         return self._quotas.refusal(connection.proven_name(connect.username), connection.origin)
 
     def stores(self, connect: Connect) -> bool:
-        """Is the session that this CONNECT asks for to be stored? (If there is one, it may be anyway.)"""
-        granted = self._expiry.granted(connect)
-        return granted is None or granted > 0
+        """Is the session that this CONNECT leads to a stored one?"""
+        if self._expiry.granted(connect) != 0:
+            return True
+        session = self.get(connect.client_id)
+        return session is not None and session.store_id != 0 and session.lasts and not connect.clean_session
 
     def new_client_id(self) -> str:
         """An identifier for a client that has none [MQTT-3.1.3-6]."""
@@ -246,7 +252,7 @@ class Sessions(dict[str, Session]):
             session.queue.detach()
         if normal and session.will:
             self._wills.forget(session)
-        if not session.lasts:
+        if session.expiry == 0:
             self.discard(session)
             return
         session.disconnected_at = self._expiry.now()

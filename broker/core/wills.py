@@ -25,7 +25,7 @@ from .denials import Denials
 from .expiry import EXACT, Expiry
 from .journal import Journal
 from .memory import Memory
-from .ports import RetainedRecord, Scheduler, WillRecord
+from .ports import Log, RetainedRecord, Scheduler, WillRecord
 from .pressure import Pressure
 from .publishing import Publishing
 from .route import Route
@@ -36,6 +36,8 @@ from .turn import Turn
 
 #: Bytes that a delayed will takes beside its topic, payload and properties: measured in CPython 3.11.
 WILL = 900
+#: Of what clients may take in memory, the part that may be wills: those of who is away must not keep others out.
+SHARE = 2
 #: Units of work that it takes to publish one, beside what it leads to.
 PUBLISHING = 10
 
@@ -78,6 +80,7 @@ class Wills:
         expiry: Expiry,
         timers: Timers,
         memory: Memory,
+        log: Log,
         may_publish: Callable[[RetainedRecord], bool],
     ) -> None:
         """`may_publish`: may its author publish this, by the rules that hold now?"""
@@ -92,11 +95,17 @@ class Wills:
         self._timers = timers
         self._memory = memory.clients
         self._may_publish = may_publish
+        self._log = log
+        self._held = 0  # bytes of all of them
         self._ids = itertools.count(1)
         self._wills: dict[int, _Kept] = {}
         self._due: deque[_Kept] = deque()
 
     # --- a client comes and goes ---
+
+    def full(self, will: Will) -> bool:
+        """Is there no room for one more?"""
+        return self._held + size(will) > self._memory.limit // SHARE
 
     def keep(self, session: Session, left: Will, peer: str) -> bool:
         """The client at `peer` has left this will. True if the store must have it before the client may go on."""
@@ -161,6 +170,7 @@ class Wills:
             self._due.append(will)
         self._ids = itertools.count(max(wills, default=0) + 1)
         if self._due:
+            self._log.info("wills are published of clients that were there when the broker ended", count=len(self._due))
             self._later()
 
     # --- delays ---
@@ -258,11 +268,13 @@ class Wills:
     def _enter(self, id: int, record: WillRecord, session: Session, peer: str, stored: bool) -> _Kept:
         will = self._wills[id] = _Kept(id, record, session, peer, stored)
         self._memory.size += will.size
+        self._held += will.size
         return will
 
     def _remove(self, will: _Kept) -> None:
         del self._wills[will.id]
         self._memory.size -= will.size
+        self._held -= will.size
         if will.session.will == will.id:
             will.session.will = 0
         if will.timer is not None:

@@ -7,7 +7,7 @@ import pytest
 from broker.core.clock import GRACE
 from broker.core.limits import Limits
 from broker.wire.packets import Connect
-from tests.core.five import NEVER, NORMAL, WITH_WILL, dial5, join5
+from tests.core.five import NEVER, NORMAL, WITH_WILL, dial5, join5, will5
 from tests.core.harness import World, brackets, published
 
 DAY, YEAR = 86400.0, 365 * 86400.0
@@ -41,7 +41,7 @@ def stored(world: World) -> list[str]:
 def test_without_an_expiry_a_session_ends_with_its_connection(world: World, clean: bool) -> None:
     """[MQTT5-3.1.2-23] [MQTT5-4.1.0-2] It was never stored, and the next one finds none."""
     client = join5(world, clean=clean, present=False)
-    client.subscribe(("t", 1))
+    client.ask(("t", 1))
     assert stored(world) == []
     client.drop()
     assert sessions(world) == []
@@ -52,7 +52,7 @@ def test_without_an_expiry_a_session_ends_with_its_connection(world: World, clea
 def test_it_ends_by_a_takeover_too_and_is_not_resumed(world: World) -> None:
     """[MQTT5-4.1.0-2] [MQTT5-3.1.2-6]"""
     first = join5(world, clean=False)
-    first.subscribe(("t", 1))
+    first.ask(("t", 1))
     second = join5(world, clean=False, expiry=50, present=False)
     assert (first.closed, world.session("c").subscriptions) == (True, None)
     second.drop()
@@ -66,7 +66,7 @@ def test_it_ends_by_a_takeover_too_and_is_not_resumed(world: World) -> None:
 def test_with_an_expiry_it_outlives_its_connection_and_ends_in_time(world: World, clean: bool) -> None:
     """[MQTT5-3.1.2-23] [MQTT5-3.1.2-5] whatever Clean Start was."""
     client = join5(world, clean=clean, expiry=50, present=False)
-    client.subscribe(("t", 1))
+    client.ask(("t", 1))
     client.drop()
     assert (sessions(world.advance(49.9)), stored(world)) == (["c"], ["c"])
     assert (sessions(world.advance(0.2)), stored(world)) == ([], [])
@@ -75,7 +75,7 @@ def test_with_an_expiry_it_outlives_its_connection_and_ends_in_time(world: World
 
 
 def test_a_session_that_goes_on_keeps_what_it_has_and_the_expiry_is_the_new_one(world: World) -> None:
-    join5(world, expiry=50).subscribe(("t", 1)).drop()
+    join5(world, expiry=50).ask(("t", 1)).drop()
     join5(world, clean=False, expiry=500, present=True).drop()
     assert sessions(world.advance(499.0)) == ["c"]
     join5(world, clean=False, expiry=5, present=True).drop()
@@ -91,7 +91,7 @@ def test_a_stored_session_that_is_resumed_without_an_expiry_ends_with_that_conne
 
 def test_clean_start_throws_the_old_session_away(world: World) -> None:
     """[MQTT5-3.1.2-4]"""
-    join5(world, expiry=50).subscribe(("t", 1)).drop()
+    join5(world, expiry=50).ask(("t", 1)).drop()
     join5(world, clean=True, expiry=50, present=False)
     assert world.session("c").subscriptions is None
 
@@ -107,7 +107,8 @@ def test_the_limit_caps_what_a_client_gets(world: World, wanted: int) -> None:
     """As the CONNACK tells it."""
     world.limits.max_session_expiry = 60.0
     client = join5(world, expiry=wanted)
-    assert world.session("c").expiry == 60.0
+    assert client.connack is not None
+    assert client.connack.properties["session_expiry"] == 60
     client.drop()
     assert sessions(world.advance(59.9)) == ["c"]
     assert sessions(world.advance(0.2)) == []
@@ -142,6 +143,15 @@ def test_disconnect_may_change_the_expiry_and_nothing_said_is_not_0(
 def test_disconnect_with_0_ends_the_session(world: World) -> None:
     join5(world, expiry=50).leave(NORMAL, 0)
     assert (sessions(world), stored(world)) == ([], [])
+
+
+def test_disconnect_with_an_expiry_after_none_is_an_error_and_the_will_goes_out(world: World) -> None:
+    """MQTT 5.0, 3.14.2.2.2: it is no valid DISCONNECT."""
+    watcher = world.join("watcher")
+    watcher.subscribe(("will/c", 0)).take()
+    client = join5(world, clean=False, expiry=0, will=will5(qos=0))
+    client.leave(NORMAL, 50)
+    assert (client.answer().reason, watcher.payloads(), sessions(world)) == (0x82, ["gone"], ["watcher"])
 
 
 def test_who_wants_it_shorter_than_before_does_not_wait_for_the_old_time(world: World) -> None:
@@ -189,7 +199,7 @@ def test_a_client_that_was_connected_has_its_whole_time_from_the_restart(world: 
 
 def test_a_session_that_ends_with_its_connection_ends_with_the_broker(world: World) -> None:
     """[MQTT5-4.1.0-2] Though it is in the store, as it was a longer one before."""
-    join5(world, expiry=50).subscribe(("t", 1)).drop()
+    join5(world, expiry=50).ask(("t", 1)).drop()
     join5(world, clean=False, present=True)
     again = world.crash()
     assert (sessions(again), stored(again), again.exchange.router.count) == ([], [], 0)
@@ -209,7 +219,7 @@ def test_one_for_ever_and_one_by_the_option_are_told_apart_after_a_restart(world
 
 def test_a_session_that_changes_its_version_keeps_messages_and_qos_2(world: World) -> None:
     """And whose expiry holds is said by its last client."""
-    join5(world, expiry=50).subscribe(("t", 2)).drop()
+    join5(world, expiry=50).ask(("t", 2)).drop()
     publisher = world.join("pub")
     publisher.publish("t", "one", 2, 1).publish("t", "two", 1, 2).disconnect()
     old = world.join("c", clean=False, expect=("CONNACK", 1, 0))
@@ -220,17 +230,20 @@ def test_a_session_that_changes_its_version_keeps_messages_and_qos_2(world: Worl
     old.drop()
     assert sessions(world.advance(60.0)) == ["c"]  # session_expiry: 100 s
     world = world.crash()
+    witness = world.join("witness")
+    witness.subscribe(("u", 2)).take()
     new = join5(world, clean=False, expiry=50, present=True)
     session = world.session("c")
-    assert (session.version, session.subscriptions, session.received is not None) == (5, {b"t": 2}, True)
-    assert session.received is not None
-    assert 7 in session.received
-    assert session.queue is not None
-    assert session.queue.count == 2
+    assert (session.version, session.subscriptions) == (5, {b"t": 2})
+    released, two = new.get()
+    assert (released.name, released.packet_id) == ("PUBREL", 1)
+    assert (two.name, two.topic, two.payload, two.qos, two.flags) == ("PUBLISH", "t", "two", 1, "dup")
+    new.publish5("u", "mine", 2, 7, dup=True)  # known already: not delivered again
+    assert (new.answer().name, witness.take()) == ("PUBREC", [])
     new.drop()
     record = world.store.load().sessions[0].record
     assert (record.version, record.expiry) == (5, 50.0)
-    assert sessions(world.advance(50.1)) == []
+    assert sessions(world.advance(50.1)) == ["witness"]
 
 
 def test_a_clean_session_of_3_1_1_is_followed_by_a_new_one(world: World) -> None:
@@ -242,7 +255,7 @@ def test_a_clean_session_of_3_1_1_is_followed_by_a_new_one(world: World) -> None
 
 
 def test_another_version_makes_routes_anew(world: World) -> None:
-    join5(world, expiry=50).subscribe(("t", 1))
+    join5(world, expiry=50).ask(("t", 1))
     route = world.exchange.router.route(b"t")
     join5(world, clean=False, expiry=50)
     assert world.exchange.router.known(b"t") is route
@@ -256,17 +269,28 @@ def test_another_version_makes_routes_anew(world: World) -> None:
 def test_what_is_stored_counts_as_a_session_whatever_clean_start_was() -> None:
     world = World(limits=Limits(max_sessions=1))
     join5(world, "first", expiry=50)
-    dial = world.dial().connection
     for clean in (True, False):
         for expiry, room in ((0, True), (50, False)):
-            connect = join_packet("second", clean, expiry)
-            assert (world.exchange.sessions.no_room(dial, connect) == "") == room
-            assert world.exchange.sessions.no_room(dial, join_packet("first", clean, expiry)) == ""
-    assert world.exchange.quotas.sessions == 1
+            second = dial5(world, "second", clean=clean, expiry=expiry)
+            assert second.answer().reason == (0x00 if room else 0x97)
+            second.drop()
+            join5(world, "first", clean=clean, expiry=50).drop()
+            assert world.exchange.quotas.sessions == 1
 
 
-def join_packet(client_id: str, clean: bool, expiry: int) -> Connect:
-    return Connect(5, client_id, clean, 0, None, None, None, session_expiry=expiry)
+def test_who_would_have_a_stored_session_is_known_beforehand(world: World) -> None:
+    """While the store does not work, such a client is refused."""
+    stores = world.exchange.sessions.stores
+
+    def stored_or_not() -> list[bool]:
+        asked = [(clean, expiry) for clean in (True, False) for expiry in (0, 50)]
+        return [stores(Connect(5, "c", clean, 0, None, None, None, session_expiry=expiry)) for clean, expiry in asked]
+
+    assert stored_or_not() == [False, True, False, True]
+    join5(world, expiry=50)
+    assert stored_or_not() == [False, True, True, True]
+    join5(world, clean=False, expiry=0)  # that one will have ended
+    assert stored_or_not() == [False, True, False, True]
 
 
 def test_the_connack_waits_for_the_store_where_the_session_is_stored(world: World) -> None:

@@ -76,6 +76,8 @@ def test_the_wills_of_those_who_were_connected_are_published_at_the_restart(worl
     join5(world, "f", expiry=50, will=will5("will/lasting", "lasting"))
     world = world.crash()
     assert seen(world) == ["clean", "stored", "five", "lasting"]
+    event = "wills are published of clients that were there when the broker ended"
+    assert world.log.fields(event) == [{"count": 4}]
     assert [record.message.payload for record in world.store.load().retained] == [b"stored"]
     again = world.crash()
     assert (wills(world), wills(again), waiting(again)[:1]) == ([], [], waiting(world)[:1])
@@ -436,12 +438,20 @@ def test_they_are_counted_as_long_as_they_are_there(world: World) -> None:
     assert part.size == before
 
 
-def test_there_is_no_room_for_more_of_them_than_for_clients() -> None:
+def test_wills_of_who_is_away_do_not_keep_others_out() -> None:
     world = World(limits=Limits(max_memory=8 << 20))
-    answers = []
+    room = world.exchange.memory.clients.limit
     for number in range(40):
         client = world.dial()
         client.connect(f"c{number}", will=("will/x", "x" * 60_000, 1, False))
-        answers.append(client.take()[0])
-    assert answers.count(("CONNACK", 0, 0)) in range(10, 18)
-    assert answers.count(("CONNACK", 0, 3)) == 40 - answers.count(("CONNACK", 0, 0))
+        if client.closed:
+            break
+        join5(world, f"away {number}", expiry=NEVER, will=will5(payload="x" * 60_000, delay=NEVER)).drop()
+    assert client.take() == [("CONNACK", 0, 3)]
+    assert world.log.fields("client refused")[0]["reason"] == "there is no memory for more wills (max_memory)"
+    assert room // 3 < world.exchange.memory.clients.size < room * 2 // 3
+    world.join("other", clean=False)
+    for session in list(world.exchange.sessions.values()):
+        world.exchange.sessions.discard(session)
+    world.settle()
+    assert (world.exchange.wills._held, wills(world)) == (0, [])
