@@ -55,10 +55,17 @@ def all_of(client: Client5) -> list[Came]:
     return came
 
 
+def member(topic_filter: str, number: int) -> str:
+    """Its Client Identifier."""
+    return f"{topic_filter} {number}".replace("/", " ").replace("+", " ").replace("$", "")
+
+
 @contextlib.contextmanager
 def members(address: Address, topic_filter: str, count: int, properties: Properties = b"") -> Iterator[list[Client5]]:
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(Client5.open(address, f"{topic_filter} {n}", properties)) for n in range(count)]
+        clients = [
+            stack.enter_context(Client5.open(address, member(topic_filter, n), properties)) for n in range(count)
+        ]
         for client in clients:
             client.ask((topic_filter, 2))
         yield clients
@@ -103,7 +110,7 @@ def test_21_who_is_away_is_passed_over(address: Address) -> None:
     with members(address, "$share/t21/t21", 3, STAYS) as clients, Client5.open(address) as author:
         clients[0].disconnect()
         clients[1].close()
-        with Client5.open(address, "$share/t21/t21 1", STAYS, clean=False, present=True) as again:
+        with Client5.open(address, member("$share/t21/t21", 1), STAYS, clean=False, present=True) as again:
             again.disconnect()  # now the end of its first connection has been seen
         for number in range(20):
             author.give("t21", b"%d" % number)
@@ -126,11 +133,11 @@ def test_21_what_comes_while_all_are_away_is_kept_for_the_group(
         getattr(broker, how)()
         broker.start()
     came: list[Came] = []
-    with Client5.open(broker.address, "$share/t21/t21 1", STAYS, clean=False, present=True) as one:
+    with Client5.open(broker.address, member("$share/t21/t21", 1), STAYS, clean=False, present=True) as one:
         while len(came) < 20:
             came.append(one.take())
         one.ping()
-    with Client5.open(broker.address, "$share/t21/t21 0", STAYS, clean=False, present=True) as other:
+    with Client5.open(broker.address, member("$share/t21/t21", 0), STAYS, clean=False, present=True) as other:
         other.ping()
     assert [each.payload for each in came] == [b"%d" % number for number in range(20)]
     assert all(each.properties == {P.CONTENT_TYPE: "kept"} for each in came)
@@ -208,7 +215,7 @@ def test_a_delivery_of_qos_2_is_finished_with_its_member(address: Address) -> No
         (index,) = [n for n, client in enumerate(clients) if read(client)]
         mine, other = clients[index], clients[1 - index]
         mine.close()
-        name = f"$share/finish/finish {index}"
+        name = member("$share/finish/finish", index)
         other.ping()
         with Client5.open(address, name, STAYS, clean=False, present=True) as again:
             came = again.get()
