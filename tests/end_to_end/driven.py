@@ -172,7 +172,6 @@ class Client:
         )  # fmt: skip
         self.code: int = answer["code"]
         self.present: bool | None = answer["present"]  #: None: the library does not tell
-        self.told: Properties | None = answer.get("properties")  #: properties of the CONNACK. None: likewise
         self.properties: Properties = {}  #: of the message that was read last
 
     def subscribe(self, topic_filter: str, qos: int, properties: Properties | None = None) -> list[int]:

@@ -30,8 +30,8 @@ function driver(mqtt, more = {}) {
         const message = { topic, payload: payload.toString(), qos, retain, dup, properties: given(properties) };
         waiting.length ? waiting.shift()(message) : messages.push(message);
       });
-      connection.once("connect", ({ returnCode, reasonCode, sessionPresent, properties }) =>
-        resolve({ code: returnCode ?? reasonCode, present: sessionPresent, properties: given(properties) }),
+      connection.once("connect", ({ returnCode, reasonCode, sessionPresent }) =>
+        resolve({ code: returnCode ?? reasonCode, present: sessionPresent }),
       );
       connection.on("error", reject);
       connection.on("close", () => reject(new Error("the connection was closed")));

@@ -128,11 +128,6 @@ class Gmqtt:
         self._present: asyncio.Future[bool] = asyncio.Future()
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: dict[int, asyncio.Future[list[int]]] = {}
-        self._told: Properties = {}
-
-    def _on_connect(self, client: Any, flags: int, code: int, properties: dict[str, Any]) -> None:
-        self._told = self._given(properties)
-        self._present.set_result(bool(flags))
 
     #: Where its names are not those of MQTT.js in another spelling.
     _NAMES: ClassVar = {"userProperties": "user_property", "payloadFormatIndicator": "payload_format_id"}
@@ -176,7 +171,8 @@ class Gmqtt:
         self._client = client = self._library.Client(
             self._client_id, clean_session=self._clean, will_message=will, **self._taken(properties)
         )
-        client.on_connect = self._on_connect
+        client.set_config({"reconnect_retries": 0})
+        client.on_connect = lambda client, flags, code, properties: self._present.set_result(bool(flags))
         client.on_message = self._on_message
         client.on_subscribe = lambda client, mid, codes, properties: self._answers[mid].set_result(list(codes))
         client.on_unsubscribe = lambda client, mid, codes: self._answers[mid].set_result([])
@@ -194,7 +190,7 @@ class Gmqtt:
     ) -> dict[str, Any]:
         self._make(properties)
         await self._client.connect(url.hostname, url.port, ssl=tls or False, version={"3.1.1": 4, "5": 5}[version])
-        return {"code": 0, "present": await self._present, "properties": self._told}
+        return {"code": 0, "present": await self._present}
 
     async def _answer(self, mid: int) -> list[int]:
         self._answers[mid] = asyncio.Future()
