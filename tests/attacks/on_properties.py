@@ -226,12 +226,12 @@ def quotas_that_are_never_given_back(ground: Ground) -> None:
 
 @attack(Allowed(memory=MEMORY))
 def packets_that_are_too_large_for_all(ground: Ground) -> None:
-    """1,000 subscribers that take 50 bytes, and a flood of messages of 100 bytes at QoS 1"""
-    readers = [opened(ground, "", {P.MAXIMUM_PACKET_SIZE: 50}) for _ in range(ground.count(1000, 50))]
+    """1,000 subscribers that take 100 bytes, and a flood of messages of 200 bytes at QoS 1"""
+    readers = [opened(ground, "", {P.MAXIMUM_PACKET_SIZE: 100}) for _ in range(ground.count(1000, 50))]
     for reader in readers:
         reader.send(subscribe(("large", 1)))
         reader.next()
-    data = b"".join(publish("large", b"x" * 100, 1, packet_id=n) for n in range(1, 51))
+    data = b"".join(publish("large", b"x" * 200, 1, packet_id=n) for n in range(1, 51))
     pump(ground, plain([opened(ground), *readers]), data, 4)
 
 
@@ -239,7 +239,7 @@ def packets_that_are_too_large_for_all(ground: Ground) -> None:
 
 
 @attack(Allowed(memory=MEMORY, kept=60 * MIB), durable=True)
-def sessions_that_expire_at_once(ground: Ground) -> None:
+def sessions_with_an_expiry_of_their_own_that_end_at_once(ground: Ground) -> None:
     """5,000 sessions with 20 subscriptions each expire in the same second"""
     count = ground.count(5000, 200)
     start = time.monotonic()
