@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.attacks import (  # noqa: F401  # they fill the table
     on_memory,
     on_places,
+    on_properties,
     on_time,
     on_tls,
     time_by_acknowledging,

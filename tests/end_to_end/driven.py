@@ -26,6 +26,11 @@ from tests.raw_client import Publish, Will
 PATIENCE = 60.0
 
 
+#: Properties of MQTT 5.0 in questions and answers, with the names of MQTT.js, such as {"contentType": "text"}. User
+#: properties are lists by their names; a subscription identifier that comes is a list, too.
+Properties = dict[str, Any]
+
+
 class DriverError(Exception):
     """The library raised this."""
 
@@ -152,31 +157,45 @@ class Client:
         clean: bool = True,
         will: Will | None = None,
         ca: str | None = None,
+        properties: Properties | None = None,
+        will_properties: Properties | None = None,
     ) -> None:
+        """Properties are for version 5."""
         self._driver = driver
         self._id = client_id
+        testament = None if will is None else {**will._asdict(), "payload": will.payload.decode()}
+        if testament is not None and will_properties is not None:
+            testament["properties"] = will_properties
         answer = driver.ask(
-            "connect", client=client_id, url=url, version=version, clean=clean, ca=ca,
-            will=None if will is None else {**will._asdict(), "payload": will.payload.decode()},
+            "connect", client=client_id, url=url, version=version, clean=clean, ca=ca, will=testament,
+            properties=properties,
         )  # fmt: skip
         self.code: int = answer["code"]
         self.present: bool | None = answer["present"]  #: None: the library does not tell
+        self.properties: Properties = {}  #: of the message that was read last
 
-    def subscribe(self, topic_filter: str, qos: int) -> list[int]:
+    def subscribe(self, topic_filter: str, qos: int, properties: Properties | None = None) -> list[int]:
         """The return codes."""
-        answer: list[int] = self._driver.ask("subscribe", client=self._id, filter=topic_filter, qos=qos)
+        answer: list[int] = self._driver.ask(
+            "subscribe", client=self._id, filter=topic_filter, qos=qos, properties=properties
+        )
         return answer
 
     def unsubscribe(self, topic_filter: str) -> None:
         self._driver.ask("unsubscribe", client=self._id, filter=topic_filter)
 
-    def publish(self, topic: str, payload: str = "", qos: int = 0, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: str = "", qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> None:
         """Publish, and wait until it is acknowledged."""
-        self._driver.ask("publish", client=self._id, topic=topic, payload=payload, qos=qos, retain=retain)
+        self._driver.ask(
+            "publish", client=self._id, topic=topic, payload=payload, qos=qos, retain=retain, properties=properties
+        )
 
     def message(self) -> Publish:
         """The next message."""
         answer = self._driver.ask("message", client=self._id)
+        self.properties = answer.pop("properties")
         return Publish(**{**answer, "payload": answer["payload"].encode()})
 
     def nothing_else(self, topic: str) -> None:

@@ -16,10 +16,24 @@ from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.raw_client import DEADLINE, Address, Publish, Will
 
-PROTOCOLS = {"3.1": MQTTProtocolVersion.MQTTv31, "3.1.1": MQTTProtocolVersion.MQTTv311}
+PROTOCOLS = {
+    "3.1": MQTTProtocolVersion.MQTTv31,
+    "3.1.1": MQTTProtocolVersion.MQTTv311,
+    "5": MQTTProtocolVersion.MQTTv5,
+}
+
+
+def properties_of(packet: int, **values: object) -> Properties:
+    """As paho takes them: with its names, such as UserProperty=[("a", "b")]."""
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties
 
 
 def let_go(client: paho.Client) -> None:
@@ -45,10 +59,12 @@ class Paho:
         password: str | None = None,
         transport: Literal["tcp", "websockets"] = "tcp",
         tls: ssl.SSLContext | None = None,
+        properties: Properties | None = None,
+        will_properties: Properties | None = None,
     ) -> None:
         """Connect (to a Unix socket, if `address` is its path), and wait for the CONNACK: `code` and `present` tell
-        what it said."""
-        self._messages: queue.Queue[Publish] = queue.Queue()
+        what it said. In version 5 a session that is not `clean` stays for a while, unless `properties` say how long."""
+        self._messages: queue.Queue[tuple[Publish, dict[str, Any]]] = queue.Queue()
         self._answers: dict[int, list[int]] = {}
         self._changed = threading.Condition()
         self._connected = threading.Event()
@@ -57,9 +73,12 @@ class Paho:
         self.disconnected = threading.Event()
         self.code = -1
         self.present = False
+        self.properties: dict[str, Any] = {}  #: of the message that was read last
+        self.told: dict[str, Any] = {}  #: properties of the CONNACK
         client = self.client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=PROTOCOLS[version],
-            reconnect_on_failure=False, transport="unix" if isinstance(address, Path) else transport,
+            CallbackAPIVersion.VERSION2, client_id, clean_session=None if version == "5" else clean,
+            protocol=PROTOCOLS[version], reconnect_on_failure=False,
+            transport="unix" if isinstance(address, Path) else transport,
         )  # fmt: skip
         client.on_connect = self._on_connect
         client.on_message = self._on_message
@@ -67,15 +86,18 @@ class Paho:
         client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
         if will is not None:
-            client.will_set(will.topic, will.payload, will.qos, will.retain)
+            client.will_set(will.topic, will.payload, will.qos, will.retain, will_properties)
         if username is not None:
             client.username_pw_set(username, password)
         if tls is not None:
             client.tls_set_context(tls)
-        if isinstance(address, Path):
-            client.connect(str(address))
+        host, port = (str(address), 1883) if isinstance(address, Path) else address
+        if version != "5":
+            client.connect(host, port)
         else:
-            client.connect(*address)
+            if properties is None and not clean:
+                properties = properties_of(PacketTypes.CONNECT, SessionExpiryInterval=100)
+            client.connect(host, port, clean_start=clean, properties=properties)
         client.loop_start()
         assert self._connected.wait(DEADLINE)
 
@@ -84,13 +106,16 @@ class Paho:
     def _on_connect(self, client: paho.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         self.code = 0 if code == "Success" else code.value
         self.present = flags.session_present
+        self.told = properties.json() if properties is not None else {}
         self._connected.set()
 
     def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
         self._reading.wait(DEADLINE)
-        self._messages.put(
-            Publish(message.topic, bytes(message.payload), message.qos, message.retain, bool(message.dup), message.mid)
-        )
+        came = Publish(
+            message.topic, bytes(message.payload), message.qos, message.retain, bool(message.dup), message.mid
+        )  # fmt: skip
+        properties = message.properties
+        self._messages.put((came, {} if properties is None else vars(properties)))
 
     def _on_subscribe(self, client: paho.Client, data: Any, mid: int, codes: list[Any], properties: Any) -> None:
         self._answer(mid, [code.value for code in codes])
@@ -122,15 +147,19 @@ class Paho:
     def unsubscribe(self, *filters: str) -> None:
         self._wait(self.client.unsubscribe(list(filters))[1])
 
-    def publish(self, topic: str, payload: bytes = b"", qos: int = 0, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: bytes = b"", qos: int = 0, retain: bool = False, **properties: object
+    ) -> None:
         """Publish, and wait until it is acknowledged."""
-        info = self.client.publish(topic, payload, qos, retain)
+        more = properties_of(PacketTypes.PUBLISH, **properties) if properties else None
+        info = self.client.publish(topic, payload, qos, retain, more)
         info.wait_for_publish(DEADLINE)
         assert info.is_published()
 
     def message(self) -> Publish:
         """The next message."""
-        return self._messages.get(timeout=DEADLINE)
+        message, self.properties = self._messages.get(timeout=DEADLINE)
+        return message
 
     def messages(self, count: int) -> list[Publish]:
         return [self.message() for _ in range(count)]

@@ -1,16 +1,19 @@
-"""What MQTT is for, with paho-mqtt (3.1 and 3.1.1). (Other libraries are in test_libraries.py, programs in
+"""What MQTT is for, with paho-mqtt (3.1, 3.1.1 and 5.0). (Other libraries are in test_libraries.py, programs in
 test_command_lines.py.)"""
 
 from __future__ import annotations
 
 import threading
+import time
+from typing import Any
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
 
-from tests.end_to_end.paho_client import Paho
-from tests.raw_client import Address, RawClient, publish
+from tests.end_to_end.paho_client import Paho, properties_of
+from tests.raw_client import Address, RawClient, Will, publish
 
-VERSIONS = pytest.mark.parametrize("version", ["3.1", "3.1.1"])
+VERSIONS = pytest.mark.parametrize("version", ["3.1", "3.1.1", "5"])
 EVERY_QOS = [0, 1, 2]
 
 
@@ -225,22 +228,24 @@ def test_many_threads_publish_through_one_client(address: Address) -> None:
 # --- Session Present, for people ---
 
 
-def test_session_present_and_what_waited(address: Address) -> None:
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_session_present_and_what_waited(version: str, address: Address) -> None:
     # [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
-    with Paho(address, "sleeper", clean=False) as client:
+    with Paho(address, "sleeper", clean=False, version=version) as client:
         assert (client.code, client.present) == (0, False)
         client.subscribe(("sleep/#", 2))
     with Paho(address) as author:
         for qos in EVERY_QOS:
             author.publish(f"sleep/{qos}", b"while away", qos)
-    with Paho(address, "sleeper", clean=False) as client:
+    with Paho(address, "sleeper", clean=False, version=version) as client:
         assert (client.code, client.present) == (0, True)
         came = {message.topic: message.qos for message in client.messages(2)}
         assert came == {"sleep/1": 1, "sleep/2": 2}
-    with Paho(address, "sleeper", clean=True) as client:
+    with Paho(address, "sleeper", clean=True, version=version) as client:
         assert (client.code, client.present) == (0, False)
-    with Paho(address, "sleeper", clean=False) as client:
+    with Paho(address, "sleeper", clean=False, version=version) as client:
         assert (client.code, client.present) == (0, False)
+    Paho(address, "sleeper", clean=True, version=version).close()
 
 
 def test_mqtt_31_clients_get_no_session_present_bit(address: Address) -> None:
@@ -248,3 +253,52 @@ def test_mqtt_31_clients_get_no_session_present_bit(address: Address) -> None:
     for _ in range(2):
         with Paho(address, "old sleeper", version="3.1", clean=False) as client:
             assert (client.code, client.present) == (0, False)
+
+
+# --- what MQTT 5.0 alone has, with paho-mqtt ---
+
+
+def test_properties_with_paho(address: Address) -> None:
+    properties: dict[str, Any] = {
+        "PayloadFormatIndicator": 1,
+        "ContentType": "text/grün",
+        "ResponseTopic": "answers",
+        "CorrelationData": b"\0\1",
+        "UserProperty": [("a", "1"), ("b", "2"), ("a", "3")],
+    }
+    with Paho(address, version="5") as author, Paho(address, version="5") as reader, Paho(address) as old:
+        for client in (reader, old):
+            client.subscribe(("paho/properties", 2))
+        for qos in EVERY_QOS:
+            author.publish("paho/properties", b"x", qos, **properties)
+            assert reader.message()[:3] == ("paho/properties", b"x", qos)
+            assert {name: reader.properties[name] for name in properties} == properties
+            assert old.message()[:3] == ("paho/properties", b"x", qos)
+
+
+def test_what_is_told_to_paho(address: Address) -> None:
+    with Paho(address, version="5", clean=False) as client:
+        assert client.told["AssignedClientIdentifier"]
+        assert client.told["TopicAliasMaximum"] > 0
+        assert "MaximumQoS" not in client.told
+
+
+def test_a_will_with_a_delay_of_paho(address: Address) -> None:
+    with Paho(address, version="5") as heir:
+        heir.subscribe(("paho/late", 1))
+        properties = properties_of(PacketTypes.WILLMESSAGE, WillDelayInterval=1, ContentType="text")
+        will = Will("paho/late", b"gone", 1)
+        Paho(address, "late", version="5", clean=False, will=will, will_properties=properties).drop()
+        since = time.monotonic()
+        assert heir.message()[:3] == ("paho/late", b"gone", 1)
+        assert time.monotonic() - since > 0.5
+        assert heir.properties["ContentType"] == "text"
+        assert "WillDelayInterval" not in heir.properties
+
+
+def test_aliases_of_paho(address: Address) -> None:
+    with Paho(address, version="5") as author, Paho(address, version="5") as reader:
+        reader.subscribe(("paho/alias", 1))
+        for topic in ("paho/alias", "", ""):
+            author.publish(topic, b"x", 1, TopicAlias=3)
+            assert reader.message()[:3] == ("paho/alias", b"x", 1)

@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import IO
@@ -17,9 +18,10 @@ from tests.broker_process import BrokerProcess
 from tests.certificates import Authority
 from tests.end_to_end.paho_client import Paho
 from tests.raw_client import Address, RawClient, suback, subscribe
+from tests.raw_client_5 import Client5, P
 
 EVERY_QOS = [0, 1, 2]
-MOSQUITTOS_VERSIONS = pytest.mark.parametrize("version", ["mqttv31", "mqttv311"])
+MOSQUITTOS_VERSIONS = pytest.mark.parametrize("version", ["mqttv31", "mqttv311", "mqttv5"])
 
 #: Seconds until a program must have ended.
 PATIENCE = 60.0
@@ -167,6 +169,89 @@ def test_mosquitto_rr(version: str, secure: bool, qos: int, broker: BrokerProces
             assert process.wait(PATIENCE) == 0
 
 
+def test_properties_and_mosquittos_tools(address: Address) -> None:
+    properties = {P.CONTENT_TYPE: "text/plain", P.PAYLOAD_FORMAT: 1, P.USER: [("a", "1"), ("a", "2")]}
+    command = mosquitto(
+        "sub", address, "-V", "mqttv5", "-t", "tools/properties/+", "-q", "1", "-C", "2", "-W", "60",
+        "-F", "%t %C %E %P %R %D %S %p", "-D", "subscribe", "subscription-identifier", "300", "-v",
+    )  # fmt: skip
+    with Client5.open(address) as raw:
+        raw.ask(("tools/properties/+", 1))
+        common = ["-V", "mqttv5", "-q", "1", "-D", "publish", "content-type", "text/plain"]
+        common += ["-D", "publish", "payload-format-indicator", "1"]
+        for value in ("1", "2"):
+            common += ["-D", "publish", "user-property", "a", value]
+        mosquitto_pub(address, *common, "-t", "tools/properties/kept", "-m", "kept", "-r",
+                      "-D", "publish", "message-expiry-interval", "1000")  # fmt: skip
+        assert raw.get().properties.pop(P.MESSAGE_EXPIRY) in (999, 1000)
+        with running(command) as (process, output):
+            assert output.readline().startswith("tools/properties/kept text/plain ")
+            common += ["-D", "publish", "response-topic", "answers", "-D", "publish", "correlation-data", "c7"]
+            mosquitto_pub(address, *common, "-t", "tools/properties/live", "-m", "live")
+            more = {P.RESPONSE_TOPIC: "answers", P.CORRELATION_DATA: b"c7"}
+            assert raw.get().properties == {**properties, **more}
+            assert output.readline() == "tools/properties/live text/plain  a:1 a:2 answers c7 300 live\n"
+            assert process.wait(PATIENCE) == 0
+
+
+def test_a_will_with_a_delay_of_mosquitto_sub(broker: BrokerProcess) -> None:
+    with Client5.open(broker.address) as heir:
+        heir.ask(("tools/late", 1))
+        command = mosquitto(
+            "sub", broker.address, "-d", "-V", "mqttv5", "-i", "tools late", "-t", "nothing", "-c", "-x", "60",
+            "--will-topic", "tools/late", "--will-payload", "gone", "--will-qos", "1",
+            "-D", "will", "will-delay-interval", "1", "-D", "will", "content-type", "text",
+        )  # fmt: skip
+        with running(["stdbuf", "-oL", *command]) as (process, output):
+            assert any("received CONNACK (0)" in line for line in output)
+            process.kill()
+            process.wait()
+        since = time.monotonic()
+        came = heir.take()
+        assert (came.topic, came.payload, came.properties) == ("tools/late", b"gone", {P.CONTENT_TYPE: "text"})
+        assert time.monotonic() - since > 0.5
+
+
+def test_a_group_of_mosquitto_sub(address: Address) -> None:
+    command = mosquitto("sub", address, "-V", "mqttv5", "-t", "$share/tools/tools/group", "-q", "1", "-d")
+    with (
+        running(["stdbuf", "-oL", *command]) as (_, one),
+        running(["stdbuf", "-oL", *command]) as (_, two),
+        Client5.open(address) as author,
+    ):
+        for output in (one, two):
+            assert any("Subscribed" in line for line in output)
+        for number in range(6):
+            author.give("tools/group", b"message %d" % number)
+        author.give("tools/group", b"end")
+        author.give("tools/group", b"end")
+        came = []
+        for output in (one, two):
+            for line in output:
+                if line == "end\n":
+                    break
+                came.extend([line] if line.startswith("message ") else [])
+        assert sorted(came) == [f"message {number}\n" for number in range(6)]
+
+
+def test_mosquitto_rr_with_a_response_topic(address: Address) -> None:
+    """Its request says where the response goes, and what belongs to it."""
+    command = mosquitto(
+        "rr", address, "-V", "mqttv5", "-t", "tools/rr5/request", "-e", "tools/rr5/response", "-q", "1",
+        "-m", "question", "-W", "60", "-F", "%q %C %D %p", "-D", "publish", "correlation-data", "c7",
+    )  # fmt: skip
+    with Client5.open(address) as server:
+        server.ask(("tools/rr5/request", 1))
+        with running(command) as (process, output):
+            asked = server.take()
+            assert asked.payload == b"question"
+            assert asked.properties == {P.RESPONSE_TOPIC: "tools/rr5/response", P.CORRELATION_DATA: b"c7"}
+            told = {P.CORRELATION_DATA: asked.properties[P.CORRELATION_DATA], P.CONTENT_TYPE: "text"}
+            server.give(asked.properties[P.RESPONSE_TOPIC], b"answer", 1, told)
+            assert output.read() == "1 text c7 answer\n"
+            assert process.wait(PATIENCE) == 0
+
+
 # --- Paho C ---
 
 
@@ -177,7 +262,7 @@ def paho_c(program: str, scheme: str, version: str, broker: BrokerProcess, autho
     return [f"paho_c_{program}", "-c", f"{scheme}://{host}:{port}{path}", "-V", version, *trust]
 
 
-PAHO_CS_VERSIONS = pytest.mark.parametrize("version", ["31", "311"])
+PAHO_CS_VERSIONS = pytest.mark.parametrize("version", ["31", "311", "5"])
 
 
 @PAHO_CS_VERSIONS
@@ -240,3 +325,16 @@ def test_retained_messages_for_paho_c(scheme: str, version: str, broker: BrokerP
     with running(command) as (_, output):
         lines = (line for line in output if line[0].isdigit())  # the others tell what it does
         assert sorted(islice(lines, 3)) == [f"4 {topic}/{qos}\tat {qos}\n" for qos in EVERY_QOS]
+
+
+def test_properties_of_paho_c(broker: BrokerProcess, authority: Authority) -> None:
+    with Client5.open(broker.address) as raw:
+        raw.ask(("paho_c/properties", 1))
+        command = paho_c("pub", "tcp", "5", broker, authority)
+        command += ["-t", "paho_c/properties", "-q", "1", "-m", "x", "-i", "paho_c/properties"]
+        command += ["--message-expiry", "100", "--user-property", "a", "b"]
+        with running(command) as (process, output):
+            assert (output.read(), process.wait(PATIENCE)) == ("", 0)
+        came = raw.get()
+        assert came.properties.pop(P.MESSAGE_EXPIRY) in (99, 100)
+        assert came.properties == {P.USER: [("a", "b")]}

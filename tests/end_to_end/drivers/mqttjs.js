@@ -8,36 +8,38 @@ function driver(mqtt, more = {}) {
   const versions = {
     "3.1": { protocolId: "MQIsdp", protocolVersion: 3 },
     "3.1.1": { protocolId: "MQTT", protocolVersion: 4 },
+    "5": { protocolId: "MQTT", protocolVersion: 5 },
   };
 
   const actions = {
-    connect({ client, url, version, clean, will, ca }) {
+    connect({ client, url, version, clean, will, ca, properties }) {
       const { resolve, reject, promise } = later();
       const connection = mqtt.connect(url, {
         clientId: client,
         clean,
         ...versions[version],
-        ...(will && { will }),
+        ...(will && { will: { ...will, ...(will.properties && { properties: taken(will.properties) }) } }),
+        ...(properties && { properties: taken(properties) }),
         ...(ca && { ca }),
         reconnectPeriod: 0,
       });
       const messages = [];
       const waiting = [];
       clients.set(client, { connection, messages, waiting });
-      connection.on("message", (topic, payload, { qos, retain, dup }) => {
-        const message = { topic, payload: payload.toString(), qos, retain, dup };
+      connection.on("message", (topic, payload, { qos, retain, dup, properties }) => {
+        const message = { topic, payload: payload.toString(), qos, retain, dup, properties: given(properties) };
         waiting.length ? waiting.shift()(message) : messages.push(message);
       });
-      connection.once("connect", ({ returnCode, sessionPresent }) =>
-        resolve({ code: returnCode, present: sessionPresent }),
+      connection.once("connect", ({ returnCode, reasonCode, sessionPresent }) =>
+        resolve({ code: returnCode ?? reasonCode, present: sessionPresent }),
       );
       connection.on("error", reject);
       connection.on("close", () => reject(new Error("the connection was closed")));
       return promise;
     },
 
-    async subscribe({ client, filter, qos }) {
-      const granted = await clients.get(client).connection.subscribeAsync(filter, { qos });
+    async subscribe({ client, filter, qos, properties }) {
+      const granted = await clients.get(client).connection.subscribeAsync(filter, { qos, ...(properties && { properties }) });
       return granted.map((one) => one.qos);
     },
 
@@ -45,8 +47,9 @@ function driver(mqtt, more = {}) {
       await clients.get(client).connection.unsubscribeAsync(filter);
     },
 
-    async publish({ client, topic, payload, qos, retain }) {
-      await clients.get(client).connection.publishAsync(topic, payload, { qos, retain });
+    async publish({ client, topic, payload, qos, retain, properties }) {
+      const options = { qos, retain, ...(properties && { properties: taken(properties) }) };
+      await clients.get(client).connection.publishAsync(topic, payload, options);
     },
 
     message({ client }) {
@@ -68,6 +71,25 @@ function driver(mqtt, more = {}) {
       return { number, error: String(error) };
     }
   };
+}
+
+// A buffer is a text in questions and answers, a user property that comes once or more often is a list, and what comes
+// without a prototype gets one.
+function taken({ correlationData, ...properties }) {
+  if (correlationData === undefined) return properties;
+  // In a page, a Buffer is a Uint8Array.
+  const bytes = new TextEncoder().encode(correlationData);
+  return { ...properties, correlationData: typeof Buffer === "undefined" ? bytes : Buffer.from(bytes) };
+}
+
+function given({ correlationData, userProperties, subscriptionIdentifier, ...properties } = {}) {
+  const found = { ...properties };
+  if (correlationData) found.correlationData = new TextDecoder().decode(correlationData);
+  if (userProperties) {
+    found.userProperties = Object.fromEntries(Object.entries(userProperties).map(([key, value]) => [key, [value].flat()]));
+  }
+  if (subscriptionIdentifier) found.subscriptionIdentifier = [subscriptionIdentifier].flat();
+  return found;
 }
 
 function later() {
