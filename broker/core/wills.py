@@ -242,7 +242,7 @@ class Wills:
         if not self._allowed(record, session, route):
             self._denials.denied("will refused: not authorised", will.peer, session, topic)
             return
-        expires = None if record.message_expiry is None else self._expiry.now() + record.message_expiry
+        expires = None if record.message_expiry is None else self._expiry.lasting() + record.message_expiry
         self._publishing.publish(
             topic, record.payload, record.qos, record.retain, session, record.kept, expires
         )  # [MQTT5-3.1.3-10]

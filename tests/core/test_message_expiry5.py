@@ -6,8 +6,9 @@ import pytest
 
 from broker.core import perishing
 from tests.core.harness import World, brackets
-from tests.core.harness5 import join5
-from tests.vectors import number, packet
+from tests.core.harness5 import dial5, join5, properties
+from tests.vectors import number, packet, string
+from tests.vectors5 import connect5, section
 
 
 @pytest.fixture
@@ -224,3 +225,19 @@ def test_what_has_expired_while_the_broker_was_down_is_gone_at_once(world: World
     again.advance(6)
     assert again.exchange.retained.count == 1
     assert join5(again, "c").ask(("#", 0)).got() == ["y"]
+
+
+def test_the_message_of_a_will_lasts_from_when_it_is_published(world: World) -> None:
+    """After a stop of the broker, too."""
+    join5(world, "reader", clean=False).ask(("t", 1)).bye(session_expiry=36_000)
+    world.advance(5)
+    world = world.crash()
+    world.advance(3600)
+    world = world.crash()
+    client = dial5(world)
+    told = section(*properties(expiry=60))
+    client.send(connect5(b"c", flags=0x0E, keep_alive=0, will=told + string(b"t") + string(b"gone")))
+    client.drop()
+    world.advance(20)
+    [one] = join5(world, "reader", clean=False).messages()
+    assert (one.payload, one.properties) == ("gone", {"expiry": 40})
