@@ -585,6 +585,8 @@ class ChoiceTable(Kind):
         if not isinstance(value, Mapping):
             raise self.refused(value)
         for name, word in value.items():
+            if not isinstance(name, str) or not name or set(name) & set("/+#"):
+                raise Refused(f"must be {self.values}, and one of the names is {brief(name)}")
             try:
                 Choice(self.words).read(word)
             except Refused as refused:

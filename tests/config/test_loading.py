@@ -89,6 +89,8 @@ DEFAULTS_OF_THE_BROKER = {
     "retain_available": True,
     "wildcard_available": True,
     "shared_available": True,
+    "shared_strategy": "round-robin",
+    "shared_strategies": {},
     "response_information": "",
     "server_reference": "",
     "moved": "no",
@@ -173,7 +175,7 @@ def test_which_options_a_listener_has() -> None:
 def test_which_options_have_no_flag() -> None:
     assert {name for name, row in OPTIONS.items() if not row.has_flag} == {
         "proxy_protocol", "deny_users", "client_ids", "client_id_prefixes", "websocket_origins",
-        "websocket_forwarded_for", "protocols",
+        "websocket_forwarded_for", "protocols", "shared_strategies",
     }  # fmt: skip
 
 
@@ -261,6 +263,8 @@ def test_every_option_in_a_file() -> None:
         retain_available = false
         wildcard_available = false
         shared_available = false
+        shared_strategy = "hash-topic"
+        shared_strategies = { "workers" = "least-queued", "a group" = "sticky" }
         response_information = "replies/%c/"
         server_reference = "other.example:1883"
         moved = "for now"
@@ -300,6 +304,8 @@ def test_every_option_in_a_file() -> None:
         "retain_available": False,
         "wildcard_available": False,
         "shared_available": False,
+        "shared_strategy": "hash-topic",
+        "shared_strategies": {"workers": "least-queued", "a group": "sticky"},
         "response_information": "replies/%c/",
         "server_reference": "other.example:1883",
         "moved": "for now",
@@ -354,6 +360,7 @@ def test_every_flag() -> None:
         "--max-sessions-per-user", "17", "--max-sessions-per-address", "18", "--max-store", "1 GiB",
         "--max-memory", "64 MiB", "--max-session-expiry", "2h", "--receive-maximum", "20", "--max-topic-alias", "0",
         "--max-qos", "1", "--no-retain-available", "--no-wildcard-available", "--no-shared-available",
+        "--shared-strategy", "sticky",
         "--response-information", "replies/%c/", "--server-reference", "other.example:1883", "--moved", "for now",
     ))  # fmt: skip
     here = os.getcwd()
@@ -411,6 +418,7 @@ def test_every_flag() -> None:
         "retain_available": False,
         "wildcard_available": False,
         "shared_available": False,
+        "shared_strategy": "sticky",
         "response_information": "replies/%c/",
         "server_reference": "other.example:1883",
         "moved": "for now",
@@ -898,6 +906,7 @@ SIZE = '(a number of bytes, or a text such as "64 KiB", "1 MiB", "10MB")'
 HOST = "must be an IP address or a host name"
 MODE = 'must be a file mode in octal, such as "0660"'
 PEERS = 'must be a list of IP addresses and networks such as "10.0.0.0/8", or "unix" for a Unix socket'
+STRATEGY = "one of 'round-robin', 'sticky', 'hash-topic', 'hash-publisher', 'least-queued'"
 LIST = "must be a list of texts, none of them empty"
 PORT = "must be an integer from 0 to 65535"
 TIME = '(a number of seconds, or a text such as "90s", "15m", "2h", "7d")'
@@ -1044,6 +1053,16 @@ TIME = '(a number of seconds, or a text such as "90s", "15m", "2h", "7d")'
         ("deny_users = 5", f"'deny_users' {LIST}, not 5"),
         ('deny_users = ["a", 5]', f"'deny_users' {LIST}, and one of them is 5"),
         ('client_id_prefixes = [""]', f"'client_id_prefixes' {LIST}, and one of them is ''"),
+        ('shared_strategy = "random"', f"'shared_strategy' must be {STRATEGY}, not 'random'"),
+        (
+            'shared_strategies = "sticky"',
+            f"'shared_strategies' must be a table of group = {STRATEGY}, not 'sticky'",
+        ),
+        ('shared_strategies.g = "hash"', f"'shared_strategies.g' must be {STRATEGY}, not 'hash'"),
+        (
+            'shared_strategies = {"$share/g" = "sticky"}',
+            f"'shared_strategies' must be a table of group = {STRATEGY}, and one of the names is '$share/g'",
+        ),
         ('client_ids = ["a"]', "'client_ids' must be a table of user name = list of ClientId patterns, not a list"),
         (
             'client_ids = {"" = ["a"]}',
@@ -1523,7 +1542,7 @@ def test_flags_are_named_like_their_options() -> None:
     parser = ArgumentParser(add_help=False)
     add_flags(parser)
     left_column = " ".join(re.findall("^  (-.*?)(?:  |$)", parser.format_help(), re.MULTILINE))
-    in_help = re.findall(r"--?[a-z][a-z-]*", left_column)
+    in_help = re.findall(r"(?<!\w)--?[a-z][a-z-]*", left_column)
     named = {f"--{name.replace('_', '-')}" for name, row in OPTIONS.items() if row.has_flag}
     no = {f"--no-{name.replace('_', '-')}" for name, row in OPTIONS.items() if row.default_text in ("true", "false")}
     assert named <= set(in_help)

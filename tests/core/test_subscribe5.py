@@ -1,8 +1,9 @@
-"""SUBSCRIBE and UNSUBSCRIBE of MQTT 5.0: options, reason codes, retained messages; shared subscriptions of its clients."""
+"""SUBSCRIBE and UNSUBSCRIBE of MQTT 5.0: options, reason codes, retained messages; and its clients in groups."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,19 +43,19 @@ def retained(world: World, **topics: str) -> None:
         world.join("retainer").publish(topic, payload, retain=True)
 
 
-def members(world: World, *names: str, options: int = 1, clean: bool = True, **values: int) -> list[Client5]:
+def members(world: World, *names: str, options: int = 1, clean: bool = True, **values: Any) -> list[Client5]:
     return [
         join5(world, name, clean=clean, **values).ask(("$share/g/t/#", options), identifier=number)
         for number, name in enumerate(names, 1)
     ]
 
 
-def publish(world: World, *payloads: str, qos: int = 1, topic: str = "t/x", **values: object) -> None:
+def publish(world: World, *payloads: str, qos: int = 1, topic: str = "t/x", **values: Any) -> None:
     client = join5(world, "pub")
-    for number, payload in enumerate(payloads, 1):
-        client.publish5(topic, payload, qos, number, **values)
+    for packet_id, payload in enumerate(payloads, 1):
+        client.publish5(topic, payload, qos, packet_id, **values)
         if qos == 2:
-            client.pubrel(number)
+            client.pubrel(packet_id)
     client.get()
     client.bye()
 
@@ -305,12 +306,13 @@ def test_what_has_waited_in_a_group_tells_how_long_it_may_go_on(store: Store) ->
 def test_aliases_in_a_group(world: World) -> None:
     """Traps 1, 2 and 4 of mqtt5.md: each member has those of its own connection."""
     one, two = members(world, "a", "b", alias_maximum=5)
-    publish(world, *"12345678")
+    topic = "t/with/a/long/name"
+    publish(world, *"12345678", topic=topic)
     for client, payloads in ((one, "1357"), (two, "2468")):
         found = client.messages()
         assert [message.payload for message in found] == list(payloads)
         set_at = next(place for place, message in enumerate(found) if "alias" in message.properties)
-        assert (found[set_at].topic, found[set_at].properties["alias"]) == ("t/x", 1)
+        assert (found[set_at].topic, found[set_at].properties["alias"]) == (topic, 1)
         assert {(message.topic, message.properties["alias"]) for message in found[set_at + 1 :]} == {("", 1)}
 
 
