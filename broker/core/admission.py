@@ -261,7 +261,8 @@ def _accept(connection: Connection, asked: Connect, session_present: bool, told:
     connection.out.append(connack)
     exchange.stats.other_sent += 1
     exchange.turn.dirty.add(connection)
-    connection.begin(DIALECTS[session.version])
+    limited = exchange.limits.max_qos < 2 and session.version != MQTT_5
+    connection.begin(handlers.LIMITED if limited else DIALECTS[session.version])
     exchange.sessions.attach(session)
     connection.resume(ADMISSION | BEHIND)
 

@@ -89,6 +89,14 @@ def on_publish(connection: Connection, packet: Packet) -> None:
     _publish(connection, packet)
 
 
+def _on_publish_limited(connection: Connection, packet: Packet) -> None:
+    """As on_publish, where not every QoS is served. The client could not know: MQTT 3.1.1 has no word for that."""
+    most = connection.exchange.limits.max_qos
+    if (packet[0] >> 1) & 3 > most:
+        raise ProtocolError(f"PUBLISH with QoS {(packet[0] >> 1) & 3}; at most {most} (max_qos)")
+    on_publish(connection, packet)
+
+
 def _find_and_publish(connection: Connection, packet: Packet) -> Iterator[None]:
     """A PUBLISH of which it may take long to find out who gets it."""
     for _ in connection.exchange.router.route_in_steps(packet[1]):
@@ -255,4 +263,9 @@ DIALECT = Dialect.of(
     },
     _not_again,
     _violated,
+)
+
+#: Where not every QoS is served.
+LIMITED = DIALECT._replace(
+    handlers=[_on_publish_limited if handler is on_publish else handler for handler in DIALECT.handlers]
 )

@@ -38,6 +38,10 @@ class Retaining:
         """Keep the message for later subscribers [MQTT-3.3.1-5]. True if the store has to know."""
         retained = self._retained
         topic, payload = message.topic, message.payload
+        if author is not None and not self._limits.retain_available:
+            event = "nothing is retained here (retain_available): this message is delivered, but not kept"
+            self._complaints.warning(event, "", author.client_id, client=author.client_id, topic=topic)
+            return False
         # The broker's own topics are made anew after a start, also by the bridges that tell their state.
         stored = author is not None and not topic.startswith(b"$SYS/")
         if not payload:
