@@ -149,21 +149,21 @@ def test_04_what_is_sent_again_carries_its_topic(address: Address) -> None:
     # [MQTT5-4.4.0-1]
     properties = {P.SESSION_EXPIRY: 100, P.ALIAS_MAXIMUM: 5, P.RECEIVE_MAXIMUM: 2}
     with Client5.open(address) as author:
-        with Client5.open(address, "t04", properties) as client:
-            client.ask(("t04", 1))
+        with Client5.open(address, "t04/worth an alias", properties) as client:
+            client.ask(("t04/worth an alias", 1))
             topics = Topics(5)
             for number in range(20):
-                author.give("t04", b"settled %d" % number)
-                assert topics.of(client.take()) == "t04"
+                author.give("t04/worth an alias", b"settled %d" % number)
+                assert topics.of(client.take()) == "t04/worth an alias"
             assert topics.used
             for number in range(4):
-                author.give("t04", b"%d" % number)
-            assert [topics.of(client.get()) for _ in range(2)] == ["t04"] * 2
+                author.give("t04/worth an alias", b"%d" % number)
+            assert [topics.of(client.get()) for _ in range(2)] == ["t04/worth an alias"] * 2
         topics = Topics(5)
-        with Client5.open(address, "t04", properties, clean=False, present=True) as client:
+        with Client5.open(address, "t04/worth an alias", properties, clean=False, present=True) as client:
             for number in range(4):
                 came = client.take()
-                assert (topics.of(came), came.payload, came.dup) == ("t04", b"%d" % number, number < 2)
+                assert (topics.of(came), came.payload, came.dup) == ("t04/worth an alias", b"%d" % number, number < 2)
 
 
 def test_04_an_alias_of_a_packet_that_was_not_sent_is_not_set(address: Address) -> None:
@@ -264,11 +264,10 @@ def test_15_retained_messages_that_have_expired_are_swept(start_broker: StartBro
                 pass
             return found
 
-        before = count_is(lambda count: True)
         for number in range(50):
             author.give(f"t15/{number}", b"x", 1, {P.MESSAGE_EXPIRY: 3}, retain=True)
-        count_is(lambda count: count >= before + 50)
-        count_is(lambda count: count <= before)
+        most = count_is(lambda count: count >= 50)  # the broker's own are among them
+        count_is(lambda count: count <= most - 50)
 
 
 def test_16_expiry_does_not_end_a_delivery_that_has_begun(address: Address) -> None:
