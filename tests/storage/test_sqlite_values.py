@@ -50,14 +50,14 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     {
                         **numbered(range(5)),
                         1: delivery(b"t", b"1", 2),
-                        3: delivery(b"t", b"3", kept=b"\x01\x01", expires=3e9),
+                        3: delivery(b"t", b"3", kept=b"\x01\x01", expires=9e10),
                     },
                     released=(1,),
                 )
                 for id in (1, SESSION)
             ],
             retained={
-                b"r/%d" % id: retained(b"r/%d" % id, b"kept", 1, "u", f"c{id}", kept=b"\x01\x01", expires=3e9)
+                b"r/%d" % id: retained(b"r/%d" % id, b"kept", 1, "u", f"c{id}", kept=b"\x01\x01", expires=9e10)
                 for id in (1, SESSION)
             },
             wills={id: will(f"c{id}", b"w/%d" % id, username="u", message_expiry=60, delay=60) for id in (1, SESSION)},
