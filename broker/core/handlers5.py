@@ -6,7 +6,7 @@ looked at (intake).
 
 from __future__ import annotations
 
-from ..wire import encoder5
+from ..wire import encoder, encoder5
 from ..wire.codes import (
     AUTH,
     DISCONNECT,
@@ -62,7 +62,7 @@ def on_pubrel(connection: Connection, packet: Packet) -> None:
     if session.store_id:
         # Were it forgotten after the PUBCOMP, the next message with this identifier would be taken for this one.
         connection.exchange.journal.received(session)
-    connection.acknowledge(encoder5.ack(_PUBCOMP, packet_id), session.store_id != 0)  # [MQTT5-4.3.3-11]
+    connection.acknowledge(encoder.pubcomp(packet_id), session.store_id != 0)  # [MQTT5-4.3.3-11]
 
 
 def on_disconnect(connection: Connection, packet: Packet) -> None:

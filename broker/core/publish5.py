@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder5 import ack
-from ..wire.message import Came5, Message
+from ..wire.message import Came5, CameWith5, Message
 from ..wire.packets import Packet, Published
 from .account import COPIED
 from .aliases import Inward
@@ -18,12 +18,12 @@ from .connection import Connection
 from .handlers import SLOWLY, may_publish
 from .identifiers import Identifiers
 from .intake import Spent
-from .route import Route
 from .router import MANY_WILDCARDS
 from .session import Session
 from .unanswered import ANY_NUMBER, Unanswered
 
 _PUBACK, _PUBREC = 0x40, 0x50
+_SUCCESS, _NO_MATCHING_SUBSCRIBERS, _FAILURE, _NOT_AUTHORIZED = 0x00, 0x10, 0x80, 0x87
 _NOTHING = Published(0, None, b"", True)
 
 
@@ -61,12 +61,7 @@ def on_publish(connection: Connection, packet: Packet) -> None:
         return
     if first == 0x32 and as_it_came and route.plain5 and route.size and not route.fives0 and _unlimited(connection):
         # QoS 1 to subscribers of QoS 1 and more: the head goes on as it came.
-        message: Message
-        if said is None:
-            message = came = Came5(topic, frame[payload_at:], 1)
-            came.came = frame[: payload_at - 3]
-        else:
-            message = Message(topic, frame[payload_at:], 1, False, None, said.kept)
+        message = _as_it_came(topic, frame, payload_at, said)
         for target in route.targets:
             target.queue.deliver(message, 1)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
         turn.queued += route.size
@@ -79,6 +74,22 @@ def on_publish(connection: Connection, packet: Packet) -> None:
             turn.dirty.add(connection)
         return
     _publish(connection, packet, topic)
+
+
+def _as_it_came(topic: bytes, frame: bytes, payload_at: int, said: Published | None) -> Message:
+    """A message of QoS 1, of which all that the publisher sent can go out again."""
+    if said is None:
+        bare = Came5(topic, frame[payload_at:], 1)
+        bare.came = frame[: payload_at - 3]
+        return bare
+    size = len(said.kept)
+    if size > 127:
+        return Message(topic, frame[payload_at:], 1, False, None, said.kept)
+    message = CameWith5(topic, frame[payload_at:], 1, False, None, said.kept)
+    at = payload_at - size - 1
+    message.came = frame[: at - 2]
+    message.told = frame[at:payload_at]
+    return message
 
 
 def _unlimited(connection: Connection) -> bool:
@@ -126,14 +137,16 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
     assert session is not None
     qos = (first >> 1) & 3
     retain = bool(first & 1)
-    _check(connection, qos, retain, packet_id)
+    limits = exchange.limits
+    if qos > limits.max_qos or retain or connection.receive_limit != ANY_NUMBER:
+        _check(connection, qos, retain, packet_id)
     route = connection.known(topic) or exchange.router.route(topic)
-    reason = ReasonCode.SUCCESS
+    reason = _SUCCESS
     durable = False
     if not may_publish(connection, topic, route):
         # It goes nowhere. At QoS 0 there is no answer to say so.
         exchange.denials.denied("publish refused: not authorised", connection.peer, session, topic)
-        reason = ReasonCode.NOT_AUTHORIZED
+        reason = _NOT_AUTHORIZED
     elif qos == 2 and session.received is not None and packet_id in session.received:
         # [MQTT5-4.3.3-10] Known already: answered again, after whatever it waits for, and not delivered again.
         durable = session.store_id != 0
@@ -146,11 +159,17 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
         if qos == 2 and session.store_id:
             durable = True
             exchange.journal.received(session)
-        reason = _outcome(route)
+        if not route.size:  # sessions whose clients are away are subscribers, and groups are
+            reason = _NO_MATCHING_SUBSCRIBERS
     if qos:
         # [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
-        connection.acknowledge(ack(_PUBACK if qos == 1 else _PUBREC, packet_id, reason), durable)
-        _answered(connection, qos, packet_id, reason)
+        first = _PUBACK if qos == 1 else _PUBREC
+        if reason:
+            connection.acknowledge(ack(first, packet_id, reason), durable)
+        else:
+            connection.acknowledge(b"%c\x02%b" % (first, packet_id.to_bytes(2, "big")), durable)
+        if connection.unanswered is not None:
+            _answered(connection, connection.unanswered, qos, packet_id, reason)
     elif retain and exchange.journal.full:
         connection.wait_for_store()  # nobody waits for what is retained at QoS 0, but it is stored
     if connection.turn.over:
@@ -189,15 +208,9 @@ def _note(connection: Connection, session: Session, packet_id: int) -> None:
         raise Spent
 
 
-def _outcome(route: Route) -> ReasonCode:
-    """What the publisher is told. Sessions whose clients are away are subscribers, and groups are."""
-    return ReasonCode.SUCCESS if route.size else ReasonCode.NO_MATCHING_SUBSCRIBERS
-
-
-def _answered(connection: Connection, qos: int, packet_id: int, reason: int) -> None:
+def _answered(connection: Connection, unanswered: Unanswered, qos: int, packet_id: int, reason: int) -> None:
     """The answer to a PUBLISH is on its way. At QoS 2 it is but the first one, if it is not an error."""
-    unanswered = connection.unanswered
-    if unanswered is None or (qos == 2 and reason < ReasonCode.UNSPECIFIED_ERROR):
+    if qos == 2 and reason < _FAILURE:
         return
     if connection.held:
         connection.exchange.journal.when_stored(unanswered.done, packet_id)

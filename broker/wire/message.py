@@ -108,9 +108,9 @@ class Message:
                 return head
         if self.kept or self.expires is not None:
             return None
-        head = self.head5(qos, None)
-        five = self._five
-        assert five is not None
+        if five is None:
+            five = self._five = _Layouts5()
+        head = publish_head_5((0x32 if qos == 1 else 0x34) | self.retain, self.topic, 1, len(self.payload))
         if qos == 1:
             five.bare1 = head
         else:
@@ -166,6 +166,24 @@ class Came5(Message):
 
     def bare_head5(self, qos: int) -> bytes | None:
         return self.came if qos == 1 else super().bare_head5(qos)
+
+
+class CameWith5(Message):
+    """The same of one with properties, which does not expire: these can go out again, too."""
+
+    __slots__ = ("came", "told")
+
+    came: bytes
+    told: bytes  #: what `tail5(None)` would build
+
+    def bare_head5(self, qos: int) -> bytes | None:
+        return None
+
+    def head5(self, qos: int, left: int | None) -> bytes:
+        return self.came if qos == 1 else super().head5(qos, left)
+
+    def tail5(self, left: int | None) -> bytes:
+        return self.told
 
 
 class _Layouts5:
