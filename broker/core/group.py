@@ -106,7 +106,7 @@ class Group:
         self.proven_name: str | None = None  #: for whom it counts, if it is stored: who made it so
         self.origin = ""
         self.strategy = strategies.ROUND_ROBIN
-        self.waits = GroupQueue(shared, name, self._pump_soon)
+        self.waits = GroupQueue(shared, name, self.pump_soon)
         self.members: dict[Session, Member] = {}
         self.granted = [0, 0, 0]  #: how many members by QoS
         self.ended = False
@@ -140,7 +140,7 @@ class Group:
             self._ready.append(member)
         self.waits.load()
         if self.waits.waiting:
-            self._pump_soon()
+            self.pump_soon()
 
     def leave(self, member: Member) -> None:
         """It is none any more, or its client is away."""
@@ -181,7 +181,13 @@ class Group:
         """Its client is gone: another one gets it."""
         if not self.ended:
             self.waits.back(place)
-            self._pump_soon()
+            self.pump_soon()
+
+    def again(self, message: Message, qos: int) -> None:
+        """Its client is gone before it was sent to it."""
+        if not self.ended:
+            self.waits.put(message, qos)
+            self.pump_soon()
 
     # --- a message comes ---
 
@@ -208,17 +214,17 @@ class Group:
             waits.put(message, qos)
             self._turn.queued += 1
             if self._ready:
-                self._pump_soon()
+                self.pump_soon()
 
     def _give(self, member: Member, message: Message, qos: int) -> None:
         """It is the member's from now on, at QoS 2 or 0."""
         session = member.session
-        message = _as_asked(message, member.options)
+        asked = _as_asked(message, member.options)
         if min(qos, member.options & QOS):
-            session.queue.deliver(message, 2)  # type: ignore[union-attr]  # it was ready
+            session.queue.entrust(asked, self, message)  # type: ignore[union-attr]  # it was ready
             self._turn.queued += 1
         else:
-            send_at_most_once(self._turn, self._shared.now(), message, session)
+            send_at_most_once(self._turn, self._shared.now(), asked, session)
 
     # --- who gets it ---
 
@@ -288,7 +294,8 @@ class Group:
 
     # --- messages that wait ---
 
-    def _pump_soon(self) -> None:
+    def pump_soon(self) -> None:
+        """Look at what waits, at the end of this turn."""
         if not self._pumped and not self.ended:
             self._pumped = True
             self._turn.thirsty.append(self)
@@ -321,7 +328,7 @@ class Group:
                 self._give(member, message, qos)
                 waits.done(place)
         else:
-            self._later(self._pump_soon)
+            self._later(self.pump_soon)
         waits.load()
 
     def end(self) -> None:

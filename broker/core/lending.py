@@ -4,8 +4,9 @@ Owns: which of a client's messages are lent to it, and who waits until it has ro
 in the group, how the group keeps them.
 
 Such a message takes a place in the client's window, and a Packet Identifier of it, but is not in the client's queue:
-when its connection ends, the group has it still. (What goes to a member at QoS 2 is the member's, as it has to be
-brought to an end with this one, whatever happens [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].)
+when its connection ends, the group has it still. What is sent at QoS 2 is the member's, as it has to be brought to an
+end with this one, whatever happens [MQTT5-4.8.2-4] [MQTT5-4.8.2-5]. It may have to be stored first, though: if the
+connection ends before it is sent, the group gets it back.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ _LENT: InFlight = (0, AWAITS_LOAN, 0)
 class Lending:
     """A part of a Queue."""
 
-    __slots__ = ("_after", "asked", "lent")
+    __slots__ = ("_after", "_unsent", "asked", "lent")
 
     _open: bool
     _after: bool  # is there something to do when nothing waits any more?
+    _unsent: dict[
+        int, tuple[Lender, Message]
+    ]  # by place: what was entrusted to it, some of which it has sent meanwhile
     _inflight: dict[int, InFlight]
     _waiting: Waiting | None
     _limits: Limits
@@ -47,10 +51,16 @@ class Lending:
         """Send it at QoS 1 as the next message. Only if it is `ready`."""
         raise NotImplementedError
 
+    def deliver(self, message: Message, qos: int) -> None:
+        raise NotImplementedError
+
     def _drained(self) -> None:
         raise NotImplementedError
 
     def _pump_soon(self) -> None:
+        raise NotImplementedError
+
+    def _settle_unsent(self, seq: int, message: Message) -> None:
         raise NotImplementedError
 
     @property
@@ -86,8 +96,26 @@ class Lending:
             self.lent = {}
         self.lent[packet_id] = lender, place
 
+    def entrust(self, message: Message, lender: Lender, original: Message) -> None:
+        """Send a message at QoS 2, which is the client's when it is sent. `original`: as the group has it."""
+        seq = self.next_seq
+        self.deliver(message, 2)
+        waiting = self._waiting
+        if waiting and waiting[-1][0] == seq and waiting[-1][1] is message:
+            if len(self._unsent) > 2 * len(waiting):
+                places = {queued[0] for queued in waiting}
+                self._unsent = {seq: kept for seq, kept in self._unsent.items() if seq in places}
+            self._unsent[seq] = lender, original
+
     def give_back(self) -> list[tuple[Lender, int]]:
         """The client is gone: what is lent to it, in the order in which it was sent."""
+        unsent, self._unsent = self._unsent, {}
+        if unsent and self._waiting:
+            for seq, message, _ in self._waiting:
+                if seq in unsent:
+                    self._settle_unsent(seq, message)
+                    lender, original = unsent[seq]
+                    lender.again(original, 2)
         lent, self.lent = self.lent, None
         self.asked = None
         if lent is None:

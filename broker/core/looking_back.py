@@ -115,6 +115,9 @@ class Lender(Protocol):
     def back(self, place: int) -> None:
         """Its client is gone, and has not acknowledged it."""
 
+    def again(self, message: Message, qos: int) -> None:
+        """Its client is gone, and has not been sent it."""
+
 
 class Asking(Protocol):
     """Waits for room with a client."""
@@ -159,6 +162,9 @@ class Outgoing(Protocol):
 
     def lend(self, message: Message, lender: Lender, place: int) -> None:
         """Send a message at QoS 1 that stays its lender's until it is acknowledged. Only if it is `ready`."""
+
+    def entrust(self, message: Message, lender: Lender, original: Message) -> None:
+        """Send a message at QoS 2, which is the client's when it is sent. `original`: as the group has it."""
 
     def give_back(self) -> list[tuple[Lender, int]]:
         """The client is gone: what is lent to it."""

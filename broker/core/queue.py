@@ -76,6 +76,7 @@ class Queue(Lending):
         self._congested = False
         self._pumped = False  # is it noted for pumping in this turn?
         self._dropped = 0  # messages that did not fit, since it was last told
+        self._unsent = {}
         self._after = False  # is somebody to be told when nothing waits?
         self.asked: list[Asking] | None = None  #: who wants to know when it is ready
         self.lent: dict[int, tuple[Lender, int]] | None = (

@@ -310,6 +310,7 @@ class Sessions(dict[str, Session]):
                 yield
                 turn.begin()
         self._router.forget_routes()
+        self._shares.rights_changed()
 
 
 def _connect_size(connect: Connect) -> int:

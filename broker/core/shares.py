@@ -22,6 +22,8 @@ from .turn import Turn
 #: Bytes of memory that a group takes, and a member of it, beside the texts: measured in CPython 3.11.
 GROUP = 2_200
 MEMBER = 300
+#: How often its name is in memory.
+NAMES = 2
 #: Groups that a client enters or leaves at once, when it comes or goes.
 FEW = 100
 #: Units of work that it takes to enter one, or to leave it.
@@ -61,7 +63,7 @@ class Shares:
     @staticmethod
     def weight(topic_filter: bytes) -> int:
         """Bytes that a member, and the group if it is its first, may take besides what a subscription does."""
-        return MEMBER + GROUP + weight(topic_filter)
+        return MEMBER + GROUP + weight(topic_filter) + NAMES * len(topic_filter)
 
     def join(self, session: Session, topic_filter: bytes, options: int) -> None:
         """The session is a member from now on, or has other options. Its queue must be there."""
@@ -92,7 +94,7 @@ class Shares:
     def _made(self, name: bytes, behind: bytes) -> Group:
         group = Group(self._queues, self._scheduler.in_turn, name.decode(), behind)
         group.strategy = self._strategy(group)
-        self._memory.size += GROUP + weight(behind)
+        self._memory.size += _size(group)
         return group
 
     def _store(self, group: Group, session: Session) -> None:
@@ -128,7 +130,7 @@ class Shares:
 
     def _end(self, group: Group) -> None:
         del self._groups[group.name.encode()]
-        self._memory.size -= GROUP + weight(group.topic_filter)
+        self._memory.size -= _size(group)
         self._router.unsubscribe(group, group.topic_filter)
         if group.store_id:
             self._queues.quotas.leave(group)
@@ -199,6 +201,16 @@ class Shares:
         for group in self._groups.values():
             group.strategy = self._strategy(group)
 
+    def rights_changed(self) -> None:
+        """What nobody had the right to get may have somebody now."""
+        for group in self._groups.values():
+            if group.waits.waiting:
+                group.pump_soon()
+
     def _strategy(self, group: Group) -> str:
         name = group.name.split("/", 2)[1]
         return self._limits.shared_strategies.get(name, self._limits.shared_strategy)
+
+
+def _size(group: Group) -> int:
+    return GROUP + weight(group.topic_filter) + NAMES * len(group.name)

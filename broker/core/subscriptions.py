@@ -127,10 +127,6 @@ class Subscriptions:
 
     def _refusal(self, session: Session, topic_filter: bytes) -> Refusal | None:
         limits = self._limits
-        if len(topic_filter) > limits.max_topic_length or topic_filter.count(b"/") >= limits.max_topic_levels:
-            return TOO_LONG
-        if not limits.wildcard_available and (b"+" in topic_filter or b"#" in topic_filter):
-            return NO_WILDCARDS
         is_shared = topic_filter.startswith(SHARED)
         asked_for = topic_filter
         if is_shared:
@@ -140,6 +136,10 @@ class Subscriptions:
             if group is None:
                 return NO_GROUP
             asked_for = group[1]
+        if len(asked_for) > limits.max_topic_length or asked_for.count(b"/") >= limits.max_topic_levels:
+            return TOO_LONG
+        if not limits.wildcard_available and (b"+" in asked_for or b"#" in asked_for):
+            return NO_WILDCARDS
         rights = session.rights
         if rights is not None:
             before = rights.effort

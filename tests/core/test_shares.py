@@ -181,9 +181,10 @@ def test_a_member_whose_window_is_full_is_passed_over() -> None:
     brackets(world)
 
 
+@pytest.mark.parametrize("clean", [True, False])
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_member_that_reads_too_slowly_is_passed_over(world: World, qos: int) -> None:
-    one, two = members(world, "a", "b", qos=qos)
+def test_a_member_that_reads_too_slowly_is_passed_over(world: World, qos: int, clean: bool) -> None:
+    one, two = members(world, "a", "b", qos=qos, clean=clean)
     one.get_stuck()
     publisher(world, qos, "1", "2")
     assert answers(two) == ["1", "2"]
@@ -256,6 +257,24 @@ def test_qos_2_that_was_sent_goes_to_nobody_else(store: Store) -> None:
     assert one.take() == [("PUBREL", 1)]
     world.join("a", clean=True)
     assert answers(two) == []
+
+
+def test_qos_2_that_was_not_sent_yet_goes_to_another(store: Store) -> None:
+    """It waits until it is stored; if its member leaves before, nothing was begun with it."""
+    world = World(store)
+    one, two = members(world, "a", "b", qos=2, clean=False)
+    world.lane.held = True
+    world.join("pub").publish("t/x", "1", 2, 1)
+    assert (one.take(), two.take()) == ([], [])
+    one.drop()
+    world.lane.held = False
+    world.settle()
+    assert answers(two) == ["1"]
+    one = world.join("a", clean=False)
+    assert answers(one) == []
+    world = world.crash()
+    assert answers(world.join("a", clean=False)) + answers(world.join("b", clean=False)) == []
+    brackets(world)
 
 
 def test_who_unsubscribes_may_finish_what_was_sent_to_it(world: World) -> None:
@@ -367,6 +386,21 @@ def test_what_waits_is_judged_when_it_is_handed_out(world: World) -> None:
     assert one.take() == []  # the other one may have the first
     two = world.join("b", clean=False)
     assert sorted(answers(one) + answers(two)) == ["1", "secret"]
+
+
+def test_a_right_that_comes_back_lets_what_waits_go_on(world: World) -> None:
+    rights = world.gatekeeper.granted["u"] = Forbidden(receive=[b"t/secret"])
+    one = world.join("a", username="u")
+    one.subscribe(("$share/g/t/#", 1)).take()
+    [two] = members(world, "b", clean=False)
+    two.disconnect()
+    publisher(world, 1, "secret", topic="t/secret")
+    assert one.take() == []
+    rights.receive.clear()
+    for _ in world.exchange.sessions.rights_changed(lambda session: session.rights):
+        pass
+    world.settle()
+    assert answers(one) == ["secret"]
 
 
 def test_what_no_member_may_receive_is_dropped(world: World) -> None:
