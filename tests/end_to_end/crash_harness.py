@@ -165,7 +165,10 @@ class Client:
             self._session = False if self._session is False else None
         else:
             self._session = True if self._session is True else None
-        self.send(connect(self.client_id, clean=self.clean))
+        self.send(self.greeting())
+
+    def greeting(self) -> bytes:
+        return connect(self.client_id, clean=self.clean)
 
     def send(self, data: bytes) -> None:
         assert self.link is not None

@@ -34,6 +34,7 @@ from tests.end_to_end.crash_harness import (
     Wiper,
     World,
 )
+from tests.end_to_end.crash_wills import Mortal
 from tests.raw_client import (
     PINGREQ,
     PINGRESP,
@@ -98,6 +99,8 @@ def populate(world: World) -> None:
     Keeper(world, "careful-keeper", window=1, topics=4)
     Collector(world, "collector", 40)
     Wiper(world, "wiper")
+    for number in range(3):
+        Mortal(world, f"mortal-{number}", clean=number > 0)
     for qos in (1, 2):
         for presence in ("absent", "present", "visits"):
             Subscriber(world, f"{presence}-{qos}", qos, presence)
@@ -189,15 +192,20 @@ def drain(world: World) -> None:
     subscribers = world.of_kind(Subscriber)
     for publisher in publishers:
         publisher.stopped = True
+    for mortal in world.of_kind(Mortal):
+        mortal.stopped = True
+        mortal.leave("close")
     for client in world.clients:
-        if not isinstance(client, Wiper):
+        if not isinstance(client, (Mortal, Wiper)):
             client.connect()
     world.until(lambda: all(p.accepted and not p.outstanding for p in publishers), "everything is acknowledged")
+    world.until(lambda: not any(subscriber.missing() for subscriber in subscribers), "everything was delivered")
     deliver_a_last_one(world, "last")
     for subscriber in subscribers:
         assert subscriber.missing() == []
     for sent in world.sent.values():
-        assert sent.acknowledged or sent.topic.startswith("crash/fleeting/")
+        assert sent.acknowledged or sent.topic.startswith(("crash/fleeting/", "crash/mortal-"))
+    assert sum(mortal.left for mortal in world.of_kind(Mortal)) > ROUNDS
 
 
 def deliver_a_last_one(world: World, name: str) -> None:

@@ -22,6 +22,8 @@ from tests.raw_client import (
     publish,
     subscribe,
 )
+from tests.vectors import string
+from tests.vectors5 import connect5, four, section, user
 
 Reader = RawClient
 
@@ -146,6 +148,36 @@ def test_the_wills_of_all_who_were_connected_are_published_after_kill_9(
         assert sorted(late.message()[:4] for _ in range(4)) == [
             (f"wills/{clean}/{qos}", b"gone", 0, True) for clean in (False, True) for qos in (1, 2)
         ]
+
+
+def come5(broker: BrokerProcess, client_id: str, topic: str, delay: int, *, present: bool = False) -> RawClient:
+    """A client of MQTT 5.0 with a session of an hour, and a will that is delayed by so many seconds."""
+    will = section(b"\x18" + four(delay), user(b"why", b"gone")) + string(topic.encode()) + string(b"gone")
+    client = RawClient(broker.address)
+    client.send(connect5(client_id.encode(), b"\x11" + four(3600), flags=0x0C, keep_alive=0, will=will))
+    answer = client.next()
+    assert (answer[0], answer[2], answer[3]) == (0x20, present, 0)
+    return client
+
+
+def test_a_delay_goes_on_after_kill_9_unless_the_client_is_back(start_broker: StartBroker, tmp_path: Path) -> None:
+    """[MQTT5-3.1.2-8] [MQTT5-3.1.3-9]"""
+    broker = start_broker(data=tmp_path / "data")
+    reader = RawClient.connected(broker.address, "reader", clean=False).subscribe(("wills/#", 1))
+    left = [come5(broker, name, f"wills/{name}", 2) for name in ("back", "gone", "away")]
+    left[2].close()
+    broker.wait_for("client disconnected", client="away")
+    broker.kill()
+    for client in (reader, *left):
+        client.close()
+    broker.start()
+    with (
+        come5(broker, "back", "wills/later", 3600, present=True),
+        RawClient.connected(broker.address, "reader", clean=False, present=True) as reader,
+    ):
+        messages = sorted(reader.message()[:3] for _ in range(2))
+        assert messages == [("wills/away", b"gone", 1), ("wills/gone", b"gone", 1)]
+        reader.ping()
 
 
 def test_a_will_after_kill_9_goes_by_the_rules_that_hold_then(start_broker: StartBroker, tmp_path: Path) -> None:
