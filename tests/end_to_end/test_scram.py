@@ -116,7 +116,7 @@ def test_again(broker: BrokerProcess) -> None:
 @pytest.mark.parametrize(
     ("mine", "method", "reasons"),
     [
-        (scram(password="wrong"), SHA_256, {0x86}),
+        (scram(password="wrong"), SHA_256, {0x87}),
         (scram("J\u00f6rg, ="), SHA_256, {0x87}),
         (scram("large", method=SHA_512), SHA_512, {0x82, 0x8C}),  # [MQTT5-4.12.1-1]
     ],
