@@ -155,7 +155,9 @@ def test_07_what_belongs_to_a_session_is_there_after_kill_9(start_broker: StartB
     with Client5.open(broker.address, "t07", STAYS, clean=False, present=True) as client:
         for number in range(3):
             came = client.get()
-            assert (came.topic, came.qos, came.dup) == (f"t07/{number}", 1 + number % 2, number == 0)
+            assert (came.topic, came.qos) == (f"t07/{number}", 1 + number % 2)
+            # After a crash nobody knows how far the others had got.
+            assert number or came.dup
             assert came.properties == {P.USER: [("number", f"{number}")], P.SUBSCRIPTION_ID: [3]}
             assert number or came.packet_id == first.packet_id
             client.send(ack(PUBREC if came.qos == 2 else PUBACK, came.packet_id))
