@@ -21,8 +21,8 @@ from .polling import READ, Ready, best, capacity
 from .unsent import Backlog
 
 #: Ready sockets that are always served within one turn; and seconds of a turn for more than that.
-FEW = 64
-SERVING = 0.005
+FEW = 32
+SERVING = 0.007
 
 #: Bytes that the C library keeps for the next block to be read. At first it gets blocks of 128 KiB and more from the
 #: system, and gives each back at once, which costs more than all the copying; but it learns from one that is freed.
