@@ -18,6 +18,7 @@ from .connection import Connection
 from .handlers import SLOWLY, may_publish
 from .identifiers import Identifiers
 from .intake import Spent
+from .reasons import with_reason_string
 from .router import MANY_WILDCARDS
 from .session import Session
 from .unanswered import ANY_NUMBER, Unanswered
@@ -164,7 +165,9 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
     if qos:
         # [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
         first = _PUBACK if qos == 1 else _PUBREC
-        if reason:
+        if reason == _NOT_AUTHORIZED:
+            connection.acknowledge(_refusal(connection, first, packet_id), durable)
+        elif reason:
             connection.acknowledge(ack(first, packet_id, reason), durable)
         else:
             connection.acknowledge(b"%c\x02%b" % (first, packet_id.to_bytes(2, "big")), durable)
@@ -174,6 +177,14 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
         connection.wait_for_store()  # nobody waits for what is retained at QoS 0, but it is stored
     if connection.turn.over:
         raise Spent
+
+
+def _refusal(connection: Connection, first: int, packet_id: int) -> bytes:
+    """The answer to a message that its client may not publish."""
+    text = "not authorised to publish to this topic" if connection.problem_information else ""  # [MQTT5-3.1.2-29]
+    return with_reason_string(
+        lambda more: ack(first, packet_id, _NOT_AUTHORIZED, more), b"", text, connection.largest
+    )  # [MQTT5-3.4.2-2] [MQTT5-3.5.2-2]
 
 
 def _check(connection: Connection, qos: int, retain: bool, packet_id: int) -> None:

@@ -17,8 +17,10 @@ from .denials import Denials
 from .feeding import Feeding
 from .journal import Journal
 from .limits import Limits
+from .looking_back import Client
 from .memory import Memory
 from .queue import Queue, Shared
+from .reasons import with_reason_string
 from .retained import Retained
 from .router import Router, weight
 from .session import Session
@@ -94,6 +96,7 @@ class Subscriptions:
         connection = session.connection
         assert connection is not None
         codes: list[int] = []
+        why = ""
         owed: list[tuple[bytes, int]] = []
         more = (bridges.OPTIONS if session.bridge else 0) | identifier << IDENTIFIERS
         turn = self._turn
@@ -109,6 +112,7 @@ class Subscriptions:
                 tell = self._denials.denied if refusal == DENIED else self._denials.refused
                 tell(refusal.why, connection.peer, session, topic_filter)
                 codes.append(refusal.reason if session.version == MQTT_5 else SUBSCRIBE_FAILURE)
+                why = why or refusal.why
                 continue
             qos = min(asked & QOS, self._limits.max_qos)  # [MQTT5-3.2.2-10]
             options = asked & ~(RETAIN_HANDLING | QOS) | qos | more
@@ -120,8 +124,12 @@ class Subscriptions:
             if session.store_id:
                 self._journal.subscription(session.store_id, topic_filter, options)
             codes.append(qos)
-        make = encoder5.suback if session.version == MQTT_5 else encoder.suback
-        connection.acknowledge(make(packet_id, codes), session.store_id != 0)  # [MQTT-3.8.4-1] [MQTT5-3.8.4-1]
+        answer = (
+            _suback5(connection, packet_id, codes, why)
+            if session.version == MQTT_5
+            else encoder.suback(packet_id, codes)
+        )
+        connection.acknowledge(answer, session.store_id != 0)  # [MQTT-3.8.4-1] [MQTT5-3.8.4-1]
         if owed and self._retained.count:
             self._feeding.owe(session, owed)
 
@@ -232,6 +240,14 @@ class Subscriptions:
         five = session.version == MQTT_5
         answer = encoder5.unsuback(packet_id, codes) if five else encoder.unsuback(packet_id)
         connection.acknowledge(answer, session.store_id != 0)  # [MQTT-3.10.4-5] [MQTT5-3.10.4-4] [MQTT5-3.11.3-1]
+
+
+def _suback5(connection: Client, packet_id: int, codes: list[int], why: str) -> bytes:
+    """`why` the first of those was refused that are refused, "" if none was."""
+    text = why if connection.problem_information else ""  # [MQTT5-3.1.2-29]
+    return with_reason_string(
+        lambda more: encoder5.suback(packet_id, codes, more), b"", text, connection.largest
+    )  # [MQTT5-3.9.2-1]
 
 
 def _wants_retained(options: int, session: Session, topic_filter: bytes) -> bool:
