@@ -12,7 +12,7 @@ from tests.broker_process import BrokerProcess, StartBroker
 from tests.core.harness5 import Packet5, properties, read_packets5
 from tests.raw_client import PINGREQ, PINGRESP, RawClient, connack, connect
 from tests.vectors import string
-from tests.vectors5 import connect5
+from tests.vectors5 import connect5, publish5
 
 ELSEWHERE = "other.example:1883"
 
@@ -121,6 +121,26 @@ def test_a_version_that_is_not_taken_any_more(start_broker: StartBroker) -> None
     again, answer = enter(broker)
     again.close()
     assert answer.reason == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "data", "reason"),
+    [
+        ("max_topic_alias = 2", publish5(b"t", b"x", b"\x23\0\3"), 0x94),
+        ("max_qos = 1", publish5(b"t", b"x", qos=2, packet_id=1), 0x9B),
+        ("retain_available = false", publish5(b"t", b"x", retain=True), 0x9A),
+        ('max_packet_size = "1 KiB"', publish5(b"t", b"x" * 1024), 0x95),
+        ("max_topic_levels = 2", publish5(b"a/b/c", b"x"), 0x90),
+    ],
+)
+def test_what_a_client_was_told_not_to_send(start_broker: StartBroker, option: str, data: bytes, reason: int) -> None:
+    broker = start_broker(option + "\n")
+    client, _ = enter(broker)
+    with client, RawClient.connected(broker.address, "old") as old:
+        client.send(data)
+        said = end(client)
+        assert (said.reason, "protocol error: " in said.properties["reason_string"]) == (reason, True)
+        old.ping()
 
 
 def test_one_client_takes_over_from_another(start_broker: StartBroker) -> None:
