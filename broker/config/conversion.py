@@ -24,6 +24,9 @@ _BESIDE_PAYLOAD = 65_535 + 2 + 2 + 5
 
 _UNITS = {"s": 1, "h": 3600, "d": 86400, "w": 7 * 86400, "m": 30 * 86400, "y": 365 * 86400}
 
+#: Versions of MQTT, by how Mosquitto calls them.
+_VERSIONS = {"3": "3.1", "4": "3.1.1", "5": "5.0"}
+
 #: What in a client's certificate is its user name; the first counts.
 _NAMED_BY_CERTIFICATE = {"use_identity_as_username": "cn", "use_subject_as_username": "subject"}
 
@@ -103,9 +106,8 @@ def _limits(block: Block) -> None:
         ("max_queued_bytes", "max_queued_bytes"),
     ):
         block.set_limit(ours, theirs, unlimited=lambda number: number <= 0)
-    for name in ("max_keepalive", "sys_interval", "max_qos", "max_topic_alias"):
+    for name in ("max_keepalive", "sys_interval"):
         block.set_limit(name, name)
-    block.set_limit("max_qos", "maximum_qos")
     if block.flag("retain_available") is False:
         block.settings["retain_available"] = False
     _packet_size(block)
@@ -249,6 +251,7 @@ def _listener(listener: Listener, general: Access, plugins: Mapping[str, Access]
         block.settings["proxy_protocol"] = ("unix",) if "unix" in block.settings else ("127.0.0.1", "::1")
         block.remark(line, "write the addresses of your proxies into proxy_protocol: nobody else can connect there")
     block.set_limit("max_connections", "max_connections", unlimited=lambda number: number <= 0)
+    _versions(block)
     if (line := block.take("mount_point")) is not None:
         block.shut(
             line, "nothing is put before topics, so that its clients would see all: first keep them apart by an acl"
@@ -256,6 +259,17 @@ def _listener(listener: Listener, general: Access, plugins: Mapping[str, Access]
     _entry(block, listener, access, local)
     block.end()
     return block
+
+
+def _versions(block: Block) -> None:
+    line = block.take("accept_protocol_versions")
+    if line is None:
+        return
+    words = [word.strip() for word in line.value.split(",")]
+    if all(word in _VERSIONS for word in words):
+        block.settings["protocols"] = tuple(name for number, name in _VERSIONS.items() if number in words)
+    else:
+        block.wrong(line, "must be some of 3, 4 and 5, with commas between")
 
 
 def _address(block: Block, listener: Listener, local: bool) -> None:

@@ -196,12 +196,12 @@ class Block:
 
 #: Values with which an option asks for what is so anyway: Mosquitto's defaults, where ours do the same.
 _AS_IT_IS = {
-    ("accept_protocol_versions", "3,4"), ("allow_zero_length_clientid", "true"), ("check_retain_source", "true"),
+    ("allow_zero_length_clientid", "true"), ("check_retain_source", "true"),
     ("disable_client_cert_date_checks", "false"), ("enable_control_api", "false"), ("log_timestamp", "true"),
     ("connection_messages", "true"), ("max_qos", "2"), ("maximum_qos", "2"), ("memory_limit", "0"),
     ("queue_qos0_messages", "false"), ("retain_available", "true"), ("set_tcp_nodelay", "true"),
     ("upgrade_outgoing_qos", "false"), ("proxy_protocol_v2_require_tls", "false"), ("retain_expiry_interval", "0"),
-    ("global_max_clients", "-1"), ("global_max_connections", "-1"), ("max_topic_alias", "0"),
+    ("global_max_clients", "-1"), ("global_max_connections", "-1"), ("max_topic_alias", "10"),
     ("max_topic_alias_broker", "0"), ("allow_duplicate_messages", "false"), ("per_listener_settings", "false"),
 }  # fmt: skip
 

@@ -191,8 +191,8 @@ def _admitted(
     limit = gatekeeper.max_keepalive
     patience = connect.keep_alive * 1.5  # [MQTT-3.1.2-24] [MQTT5-3.1.2-22]
     if limit and not 0 < connect.keep_alive <= limit:
-        patience = limit * 1.5
         connect = connect._replace(keep_alive=max(1, int(limit)))
+        patience = (max(limit, connect.keep_alive) if connect.version == MQTT_5 else limit) * 1.5
     connection.admit(connect.version, patience)
     told: dict[int, Any] = {}
     if connect.version == MQTT_5:
@@ -273,6 +273,7 @@ def _refuse(connection: Connection, refusal: _Refusal, connect: Connect | None =
     code, why, reason = refusal
     if (reason is not None) if connect is None else connect.version == MQTT_5:
         reason = OF_RETURN_CODES[code] if reason is None else reason
+        connection.speak(MQTT_5)
         connack = admission5.refused(connection, reason, why)
     else:
         reason = None

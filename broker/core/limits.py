@@ -46,6 +46,7 @@ class Limits:
     moved: str = "no"  #: are they to go there: "no", "for now" or "for good"
 
     def granted_expiry(self, asked: int) -> float:
-        """For how many seconds a session is kept whose client asks for this Session Expiry Interval; inf: for ever."""
+        """For how many seconds a session is kept whose client asks for this Session Expiry Interval; inf: for ever.
+        They are whole ones, as the client is told them."""
         seconds = float("inf") if asked == NEVER else float(asked)
-        return min(seconds, self.max_session_expiry) if self.max_session_expiry else seconds
+        return min(seconds, max(1.0, self.max_session_expiry // 1)) if self.max_session_expiry else seconds

@@ -332,3 +332,22 @@ def test_whatever_stands_there_it_is_a_configuration_or_an_error(name: str, tmp_
             assert "\x1b" not in done.toml
             exposed = [each for each in done.config.listeners if not each.is_loopback and each.allow_anonymous]
             assert exposed == [] or name in ("listener_allow_anonymous", "allow_anonymous")
+
+
+@pytest.mark.parametrize(
+    ("line", "versions"), [("3,4", ("3.1", "3.1.1")), ("5, 4", ("3.1.1", "5.0")), ("3,4,5", ("3.1", "3.1.1", "5.0"))]
+)
+def test_versions_of_mqtt(line: str, versions: tuple[str, ...], tmp_path: Path) -> None:
+    done = Converted(tmp_path, f"listener 1883\naccept_protocol_versions {line}\n")
+    assert [one.protocols for one in done.config.listeners] == [versions]
+
+
+def test_a_version_that_there_is_not(tmp_path: Path) -> None:
+    done = Converted(tmp_path, "listener 1883\naccept_protocol_versions 4,6\n")
+    assert [remark for remark in done.remarks if remark.startswith("2: ")] == [
+        "2: accept_protocol_versions: left out, it must be some of 3, 4 and 5, with commas between"
+    ]
+
+
+def test_nothing_is_retained(tmp_path: Path) -> None:
+    assert Converted(tmp_path, "listener 1883\nretain_available false\n").config.retain_available is False
