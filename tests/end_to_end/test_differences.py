@@ -88,20 +88,24 @@ def mosquitto(directory: Path, authority: Authority) -> Iterator[Site]:
     )
     listeners = "".join(f"listener {port} 127.0.0.1\n{some}\n" for port, some in zip(ports, options, strict=True))
     (directory / "mosquitto.conf").write_text(f"per_listener_settings true\nuser root\n{listeners}")
-    with subprocess.Popen(
-        ["mosquitto", "-c", str(directory / "mosquitto.conf")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+    with running(["mosquitto", "-c", str(directory / "mosquitto.conf")], ports[-1]):
+        yield Site(*(("127.0.0.1", port) for port in ports))
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A broker, once it listens on the port."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             end = time.monotonic() + DEADLINE
             while True:  # it has no other way to say that it is ready
                 try:
-                    socket.create_connection(("127.0.0.1", ports[-1])).close()
+                    socket.create_connection(("127.0.0.1", port)).close()
                     break
                 except ConnectionRefusedError:
                     assert (process.poll(), time.monotonic() < end) == (None, True)
                     time.sleep(0.01)
-            yield Site(*(("127.0.0.1", port) for port in ports))
+            yield process
         finally:
             process.terminate()
 
@@ -210,6 +214,34 @@ def wills_at_a_takeover(address: Address, clean: bool) -> list[str]:
         while (topic := watcher.message().topic) != "will/end":
             topics.append(topic)
         return topics
+
+
+def test_will_of_a_broker_that_is_killed(tmp_path: Path) -> None:
+    """Ours knows it when it starts again."""
+    tmp_path.chmod(0o777)
+    (port,) = free_ports(1)
+    (tmp_path / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n"
+        f"persistence_location {tmp_path}/\nautosave_interval 1\nautosave_on_changes true\n"
+    )
+    theirs, ours = (
+        ["mosquitto", "-c", str(tmp_path / "mosquitto.conf")],
+        BrokerProcess(tmp_path, data=tmp_path / "data"),
+    )
+    will = Will("will/killed", retain=True)
+    came = []
+    with running(theirs, port) as process, RawClient.connected(("127.0.0.1", port), "x", clean=False, will=will):
+        process.kill()
+        process.wait()
+    with running(theirs, port):
+        came.append(answer(("127.0.0.1", port), connect("y"), subscribe(("will/#", 0)) + PINGREQ, b""))
+    with RawClient.connected(ours.address, "x", clean=False, will=will):
+        ours.kill()
+    ours.start()
+    came.append(answer(ours.address, connect("y"), subscribe(("will/#", 0)) + PINGREQ, b""))
+    ours.stop()
+    assert came[0] == PINGRESP
+    assert parse_publish(came[1]).topic == "will/killed"
 
 
 CONTROL = "k\x01"
