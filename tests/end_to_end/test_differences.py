@@ -33,6 +33,10 @@ from tests.raw_client import (
     suback,
     subscribe,
 )
+from tests.raw_client_5 import CONNACK, DISCONNECT, NEVER, NO_LOCAL, PUBACK, PUBLISH, SUBACK, Client5, P, parse
+from tests.raw_client_5 import connect as connect5
+from tests.raw_client_5 import publish as publish5
+from tests.raw_client_5 import subscribe as subscribe5
 
 ACL = """\
 topic read seen/#
@@ -84,20 +88,24 @@ def mosquitto(directory: Path, authority: Authority) -> Iterator[Site]:
     )
     listeners = "".join(f"listener {port} 127.0.0.1\n{some}\n" for port, some in zip(ports, options, strict=True))
     (directory / "mosquitto.conf").write_text(f"per_listener_settings true\nuser root\n{listeners}")
-    with subprocess.Popen(
-        ["mosquitto", "-c", str(directory / "mosquitto.conf")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+    with running(["mosquitto", "-c", str(directory / "mosquitto.conf")], ports[-1]):
+        yield Site(*(("127.0.0.1", port) for port in ports))
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A broker, once it listens on the port."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             end = time.monotonic() + DEADLINE
             while True:  # it has no other way to say that it is ready
                 try:
-                    socket.create_connection(("127.0.0.1", ports[-1])).close()
+                    socket.create_connection(("127.0.0.1", port)).close()
                     break
                 except ConnectionRefusedError:
                     assert (process.poll(), time.monotonic() < end) == (None, True)
                     time.sleep(0.01)
-            yield Site(*(("127.0.0.1", port) for port in ports))
+            yield process
         finally:
             process.terminate()
 
@@ -178,10 +186,6 @@ def test_optional_client_certificate(sites: Sites, authority: Authority) -> None
     assert [answer(site.certificates, connect("x"), tls=context) for site in sites.both] == [connack(4), connack(0)]
 
 
-def test_mqtt_5(sites: Sites) -> None:
-    assert answer(sites.ours.anybody, connect("x", level=5)) == connack(1)
-
-
 def test_session_of_a_user(sites: Sites) -> None:
     answers = []
     for site in sites.both:
@@ -210,6 +214,34 @@ def wills_at_a_takeover(address: Address, clean: bool) -> list[str]:
         while (topic := watcher.message().topic) != "will/end":
             topics.append(topic)
         return topics
+
+
+def test_will_of_a_broker_that_is_killed(tmp_path: Path) -> None:
+    """Ours knows it when it starts again."""
+    tmp_path.chmod(0o777)
+    (port,) = free_ports(1)
+    (tmp_path / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n"
+        f"persistence_location {tmp_path}/\nautosave_interval 1\nautosave_on_changes true\n"
+    )
+    theirs, ours = (
+        ["mosquitto", "-c", str(tmp_path / "mosquitto.conf")],
+        BrokerProcess(tmp_path, data=tmp_path / "data"),
+    )
+    will = Will("will/killed", retain=True)
+    came = []
+    with running(theirs, port) as process, RawClient.connected(("127.0.0.1", port), "x", clean=False, will=will):
+        process.kill()
+        process.wait()
+    with running(theirs, port):
+        came.append(answer(("127.0.0.1", port), connect("y"), subscribe(("will/#", 0)) + PINGREQ, b""))
+    with RawClient.connected(ours.address, "x", clean=False, will=will):
+        ours.kill()
+    ours.start()
+    came.append(answer(ours.address, connect("y"), subscribe(("will/#", 0)) + PINGREQ, b""))
+    ours.stop()
+    assert came[0] == PINGRESP
+    assert parse_publish(came[1]).topic == "will/killed"
 
 
 CONTROL = "k\x01"
@@ -252,9 +284,26 @@ def test_subscription_that_could_never_get_anything(sites: Sites, wanted: str, t
     assert answers == [suback(theirs), suback(ours)]
 
 
-def test_shared_subscription(sites: Sites) -> None:
-    answers = [answer(site.anybody, connect("x"), subscribe(("$share/group/x", 0))) for site in sites.both]
-    assert answers == [suback(0), suback(0x80)]
+@pytest.mark.parametrize("filter_", ["$share/group/jobs", "$queue/jobs"])
+def test_shared_subscription(sites: Sites, filter_: str) -> None:
+    """Its only member is away: in Mosquitto the message stays with it, in ours whoever comes first gets it. A group
+    without a name is one in ours alone."""
+    shares = filter_.startswith("$share")
+    came = []
+    for site in sites.both:
+        away = f"away{shares}"
+        with RawClient.connected(site.anybody, away, clean=False) as client:
+            client.subscribe((filter_, 1))
+        with RawClient.connected(site.anybody, "author") as author:
+            author.send(publish("jobs", b"hi", 1))
+            author.expect(puback(1))
+            with RawClient.connected(site.anybody, "other") as other:
+                other.subscribe((filter_, 1))
+                other.send(PINGREQ)
+                data = other.next()
+                came.append(data != PINGRESP)
+        RawClient.connected(site.anybody, away).close()  # its session ends
+    assert came == [False, True]
 
 
 def test_pattern_deny(sites: Sites) -> None:
@@ -298,3 +347,115 @@ def test_name_in_a_pattern(sites: Sites, client_id: str, theirs: bytes | None, o
             data = client.next()
             came.append(None if data == PINGRESP else parse_publish(data).payload)
     assert came == [theirs, ours]
+
+
+# --- MQTT 5.0 ---
+
+
+def answer5(address: Address, *packets: bytes) -> tuple[int, int]:
+    """Type and reason code of the last thing that comes; of nothing, (0, 0)."""
+    came = answer(address, *packets)
+    return parse(came)[:2] if came else (0, 0)
+
+
+def both5(sites: Sites, *packets: bytes) -> list[tuple[int, int]]:
+    return [answer5(site.anybody, *packets) for site in sites.both]
+
+
+def test_5_wrong_password(sites: Sites) -> None:
+    wrong = connect5("x", username="alice", password=b"wrong")
+    assert [answer5(site.users, wrong) for site in sites.both] == [(CONNACK, 0x87), (CONNACK, 0x86)]
+
+
+def test_5_what_clients_are_told(sites: Sites) -> None:
+    told = []
+    for site in sites.both:
+        with Client5.open(site.anybody, "told", {P.SESSION_EXPIRY: NEVER}) as client:
+            told.append(client.connack.properties)
+    assert told == [
+        {P.ALIAS_MAXIMUM: 10, P.RECEIVE_MAXIMUM: 20, P.SERVER_KEEP_ALIVE: 65535},
+        {P.ALIAS_MAXIMUM: 10, P.MAXIMUM_PACKET_SIZE: 16 << 20, P.SESSION_EXPIRY: 30 * 86400},
+    ]
+
+
+def test_5_subscription_that_could_never_get_anything(sites: Sites) -> None:
+    answers = [answer5(site.rights, connect5("x"), subscribe5(("secret/x", 0))) for site in sites.both]
+    assert answers == [(SUBACK, 0), (SUBACK, 0x87)]
+
+
+def test_5_takeover(sites: Sites) -> None:
+    last = []
+    for site in sites.both:
+        with Client5.open(site.anybody, "twice") as client, Client5.open(site.anybody, "twice"):
+            data = client.closed()
+            last.append(parse(data)[:2] if data else None)
+    assert last == [None, (DISCONNECT, 0x8E)]
+
+
+def test_5_keep_alive(sites: Sites) -> None:
+    last = []
+    for site in sites.both:
+        with Client5.open(site.anybody, "silent", keep_alive=1) as client:
+            data = client.closed()
+            last.append(parse(data)[:2] if data else None)
+    assert last == [None, (DISCONNECT, 0x8D)]
+
+
+def test_5_subscription_identifiers(sites: Sites) -> None:
+    """Of subscriptions that overlap."""
+    came = []
+    for site in sites.both:
+        with Client5.open(site.anybody) as client:
+            for number, wanted in enumerate(("over/#", "over/+"), 1):
+                client.ask((wanted, 0), properties={P.SUBSCRIPTION_ID: number})
+            client.send(publish5("over/lap") + PINGREQ)
+            copies = []
+            while (packet := client.came()).type == PUBLISH:
+                copies.append(sorted(packet.properties[P.SUBSCRIPTION_ID]))
+            came.append(sorted(copies))
+    assert came == [[[1], [2]], [[1, 2]]]
+
+
+def test_5_topic_aliases(sites: Sites) -> None:
+    """For a client that takes them."""
+    came = []
+    for site in sites.both:
+        with Client5.open(site.anybody, properties={P.ALIAS_MAXIMUM: 5}) as client:
+            client.ask(("long/topic", 0))
+            client.send(publish5("long/topic") * 2)
+            came.append([client.get().topic for _ in range(2)])
+    assert came == [["long/topic", "long/topic"], ["long/topic", ""]]
+
+
+def test_5_reason_strings(sites: Sites) -> None:
+    strings = []
+    for site in sites.both:
+        with Client5(site.users) as client:
+            client.send(connect5("x", username="alice", password=b"wrong"))
+            strings.append(client.came().properties.get(P.REASON_STRING))
+    assert strings == [None, "the user name or the password is wrong"]
+
+
+def test_5_strictness(sites: Sites) -> None:
+    hello = connect5("x")
+    many = publish5("x", b"", 1, {P.USER: [("", "")] * 4097})
+    answers = {
+        "Response Topic with a wildcard": both5(sites, hello, publish5("x", b"", 1, {P.RESPONSE_TOPIC: "a/#"})),
+        "No Local in a group": both5(sites, hello, subscribe5(("$share/g/x", NO_LOCAL))),
+        "group without a filter": both5(sites, hello, subscribe5(("$share/g", 0))),
+        "4,097 User Properties": both5(sites, hello, many),
+        "wildcard in a Topic Name": both5(sites, hello, publish5("a/#", b"", 1)),
+        "second CONNECT": both5(sites, hello, hello),
+        "alias of 0": both5(sites, hello, publish5("x", b"", 1, {P.ALIAS: 0})),
+        "CONNECT with a property twice": both5(sites, connect5("x", b"\x11\0\0\0\1" * 2)),
+    }
+    assert answers == {
+        "Response Topic with a wildcard": [(PUBACK, 0x10), (DISCONNECT, 0x82)],
+        "No Local in a group": [(SUBACK, 0), (DISCONNECT, 0x82)],
+        "group without a filter": [(SUBACK, 0), (DISCONNECT, 0x8F)],
+        "4,097 User Properties": [(PUBACK, 0x10), (DISCONNECT, 0x97)],
+        "wildcard in a Topic Name": [(DISCONNECT, 0x82), (DISCONNECT, 0x90)],
+        "second CONNECT": [(0, 0), (DISCONNECT, 0x82)],
+        "alias of 0": [(DISCONNECT, 0x81), (DISCONNECT, 0x94)],
+        "CONNECT with a property twice": [(0, 0), (CONNACK, 0x82)],
+    }
