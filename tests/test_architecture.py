@@ -35,7 +35,7 @@ NOT_PURE = {
 #: All that the core may use: no clock, no chance, nothing from outside.
 PURE = {
     "__future__", "abc", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math",
-    "typing", "weakref",
+    "typing", "weakref", "zlib",
 }  # fmt: skip
 
 

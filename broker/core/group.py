@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from zlib import crc32
 
 from ..wire.encoder import remaining_length
 from ..wire.message import Message
@@ -266,8 +267,9 @@ class Group:
         if strategy == strategies.STICKY:
             member = self._sticky
         else:
-            key = message.topic if strategy == strategies.HASH_TOPIC else getattr(author, "client_id", "")
-            member = self._hashed(hash(key))
+            by_topic = strategy == strategies.HASH_TOPIC
+            key = message.topic if by_topic else getattr(author, "client_id", "").encode()
+            member = self._hashed(crc32(key))  # Python's own hash is another one after each start
         if member is None or member.judge(message, qos, author) != TAKES:
             return None
         return member
