@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder5 import ack
-from ..wire.message import Came5, CameWith5, Message
+from ..wire.message import CameWith5, Message
 from ..wire.packets import Packet, Published
 from .account import COPIED
 from .aliases import Inward
@@ -25,7 +25,6 @@ from .unanswered import ANY_NUMBER, Unanswered
 
 _PUBACK, _PUBREC = 0x40, 0x50
 _SUCCESS, _NO_MATCHING_SUBSCRIBERS, _FAILURE, _NOT_AUTHORIZED = 0x00, 0x10, 0x80, 0x87
-_NOTHING = Published(0, None, b"", True)
 
 
 def on_publish(connection: Connection, packet: Packet) -> None:
@@ -80,8 +79,8 @@ def on_publish(connection: Connection, packet: Packet) -> None:
 def _as_it_came(topic: bytes, frame: bytes, payload_at: int, said: Published | None) -> Message:
     """A message of QoS 1, of which all that the publisher sent can go out again."""
     if said is None:
-        bare = Came5(topic, frame[payload_at:], 1)
-        bare.came = frame[: payload_at - 3]
+        bare = Message(topic, frame[payload_at:], 1)
+        bare.give_head5(frame[: payload_at - 3])
         return bare
     size = len(said.kept)
     if size > 127:
@@ -152,11 +151,13 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
         # [MQTT5-4.3.3-10] Known already: answered again, after whatever it waits for, and not delivered again.
         durable = session.store_id != 0
     else:
-        if qos == 2:
+        if qos == 2 and (session.received is None or not session.received.add(packet_id)):
             _note(connection, session, packet_id)
-        said = said or _NOTHING
-        expires = None if said.expiry is None else exchange.expiry.lasting() + said.expiry
-        durable = exchange.publish(topic, frame[payload_at:], qos, retain, session, said.kept, expires)
+        if said is None:
+            durable = exchange.publish(topic, frame[payload_at:], qos, retain, session)
+        else:
+            expires = None if said.expiry is None else exchange.expiry.lasting() + said.expiry
+            durable = exchange.publish(topic, frame[payload_at:], qos, retain, session, said.kept, expires)
         if qos == 2 and session.store_id:
             durable = True
             exchange.journal.received(session)
@@ -164,13 +165,13 @@ def _publish(connection: Connection, packet: Packet, topic: bytes) -> None:
             reason = _NO_MATCHING_SUBSCRIBERS
     if qos:
         # [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
-        first = _PUBACK if qos == 1 else _PUBREC
         if reason == _NOT_AUTHORIZED:
-            connection.acknowledge(_refusal(connection, first, packet_id), durable)
+            answer = _refusal(connection, _PUBACK if qos == 1 else _PUBREC, packet_id)
         elif reason:
-            connection.acknowledge(ack(first, packet_id, reason), durable)
+            answer = ack(_PUBACK if qos == 1 else _PUBREC, packet_id, reason)
         else:
-            connection.acknowledge(b"%c\x02%b" % (first, packet_id.to_bytes(2, "big")), durable)
+            answer = (b"\x40\x02" if qos == 1 else b"\x50\x02") + packet_id.to_bytes(2, "big")
+        connection.acknowledge(answer, durable)
         if connection.unanswered is not None:
             _answered(connection, connection.unanswered, qos, packet_id, reason)
     elif retain and exchange.journal.full:
@@ -207,11 +208,11 @@ def _check(connection: Connection, qos: int, retain: bool, packet_id: int) -> No
 
 
 def _note(connection: Connection, session: Session, packet_id: int) -> None:
-    """The client has sent a message of QoS 2 with this identifier [MQTT5-4.3.3-10]."""
-    received = session.received
-    if received is None:
-        received = session.received = Identifiers(connection.exchange.sessions.unreleased)
-    if not received.add(packet_id):
+    """The client has sent a message of QoS 2 with this identifier [MQTT5-4.3.3-10]: the first one, or there is no room
+    for one more."""
+    if session.received is None:
+        session.received = Identifiers(connection.exchange.sessions.unreleased)
+    if not session.received.add(packet_id):
         connection.close(
             "it holds too many Packet Identifiers of QoS 2 messages that it has not released",
             reason=ReasonCode.QUOTA_EXCEEDED,

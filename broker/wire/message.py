@@ -52,7 +52,8 @@ class Message:
         self._frame: bytes | None = None
         self._head1 = head1
         self._head2: bytes | None = None
-        self._five: _Layouts5 | None = None
+        # The layouts of MQTT 5.0, or while no other is needed the one that `bare_head5` gives at its own QoS.
+        self._five: _Layouts5 | bytes | None = None
 
     # --- MQTT 3.1.1 ---
 
@@ -87,8 +88,8 @@ class Message:
     def frame5(self, left: int | None) -> bytes:
         """The whole PUBLISH at QoS 0."""
         five = self._five
-        if five is None:
-            five = self._five = _Layouts5()
+        if not isinstance(five, _Layouts5):
+            five = self._layouts5()
         elif five.frame is not None and five.left == left:
             return five.frame
         tail = b"\0" if left is None and not self.kept else self.tail5(left)
@@ -98,31 +99,40 @@ class Message:
             five.frame = frame
         return frame
 
+    def give_head5(self, head: bytes) -> None:
+        """What `bare_head5` would build is known already, at the QoS that it was published with."""
+        self._five = head
+
     def bare_head5(self, qos: int) -> bytes | None:
         """`head5(qos, None)` of a message that has no properties and does not expire; None if this is not such a one.
         A Property Length of 0 follows behind the Packet Identifier."""
         five = self._five
-        if five is not None:
-            head = five.bare1 if qos == 1 else five.bare2
-            if head is not None:
-                return head
+        if five.__class__ is bytes and qos == self.qos:
+            return five
         if self.kept or self.expires is not None:
             return None
-        if five is None:
-            five = self._five = _Layouts5()
-        head = publish_head_5((0x32 if qos == 1 else 0x34) | self.retain, self.topic, 1, len(self.payload))
-        if qos == 1:
-            five.bare1 = head
-        else:
-            five.bare2 = head
+        if five is not None or qos != self.qos:
+            return self.head5(qos, None)
+        first = (0x32 if qos == 1 else 0x34) | self.retain
+        head = self._five = publish_head_5(first, self.topic, 1, len(self.payload))
         return head
+
+    def _layouts5(self) -> _Layouts5:
+        five = _Layouts5()
+        if isinstance(self._five, bytes):
+            if self.qos == 1:
+                five.head1 = self._five
+            else:
+                five.head2 = self._five
+        self._five = five
+        return five
 
     def head5(self, qos: int, left: int | None) -> bytes:
         """The PUBLISH at QoS 1 or 2 up to its Packet Identifier, behind which `tail5(left)` and the payload follow. It
         is the same whatever is left, unless that is None. DUP is 0."""
         five = self._five
-        if five is None:
-            five = self._five = _Layouts5()
+        if not isinstance(five, _Layouts5):
+            five = self._layouts5()
         head = five.head1 if qos == 1 else five.head2
         if head is None:
             first = (0x32 if qos == 1 else 0x34) | self.retain
@@ -143,8 +153,8 @@ class Message:
         if left is None and not self.kept:
             return b"\0"  # [MQTT5-2.2.2-1]
         five = self._five
-        if five is None:
-            five = self._five = _Layouts5()
+        if not isinstance(five, _Layouts5):
+            five = self._layouts5()
         if five.tail is not None and five.left == left:
             return five.tail
         expiry = b"" if left is None else b"%c%b" % (MESSAGE_EXPIRY_INTERVAL, left.to_bytes(4, "big"))
@@ -156,24 +166,13 @@ class Message:
         return tail
 
 
-class Came5(Message):
-    """A message of QoS 1 as it came in MQTT 5.0, without properties: its head can go out again. Each takes a moment, so
-    `came` is set behind the constructor, which is not made longer for it."""
-
-    __slots__ = ("came",)
-
-    came: bytes  #: what `head5(1, None)` would build
-
-    def bare_head5(self, qos: int) -> bytes | None:
-        return self.came if qos == 1 else super().bare_head5(qos)
-
-
 class CameWith5(Message):
-    """The same of one with properties, which does not expire: these can go out again, too."""
+    """A message of QoS 1 as it came in MQTT 5.0, with properties, which does not expire: what it came with goes out
+    again. Each takes a moment, so it is set behind the constructor, which is not made longer for it."""
 
     __slots__ = ("came", "told")
 
-    came: bytes
+    came: bytes  #: what `head5(1, None)` would build
     told: bytes  #: what `tail5(None)` would build
 
     def bare_head5(self, qos: int) -> bytes | None:
@@ -193,7 +192,5 @@ class _Layouts5:
     frame: bytes | None = None
     head1: bytes | None = None
     head2: bytes | None = None
-    bare1: bytes | None = None  # the same, if there is nothing to be said
-    bare2: bytes | None = None
     left: int | None = None  # what `tail` and `frame` say
     tail: bytes | None = None
