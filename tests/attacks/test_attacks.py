@@ -33,6 +33,9 @@ KINDS = [
     "a_thousand_that_publish_at_qos_1",
     "connects_that_are_refused",
     "proxy_headers_that_drip",
+    "ever_new_sections",
+    "receive_maximum_of_1_in_a_group",
+    "wills_that_are_due_at_once",
 ]
 
 
