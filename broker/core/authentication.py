@@ -12,10 +12,14 @@ from ..wire import encoder5, properties
 from ..wire.codes import ProtocolError, ReasonCode, ReturnCode
 from ..wire.packets import Packet
 from .connection import Connection
-from .intake import CLOSED
+from .intake import CLOSED, Spent
 from .ports import Challenge, Dialogue, Failed, Proved
 
 AGAIN = "re-authentication failed"
+
+#: Units of work that a step takes, and bytes of what the client says that are a unit more: names are made comparable.
+STEP = 100
+LETTERS = 2
 
 
 class Authentication:
@@ -50,14 +54,19 @@ class Authentication:
                 connection.hear()
             else:
                 self.dialogue = None
-                self.done(outcome)
+                done, self.done = self.done, _over  # it may hold much
+                done(outcome)
 
+        connection.turn.account.spent += STEP + len(data) // LETTERS
         self.deciding = True
         reply = dialogue.step(data, decided)
         if isinstance(reply, tuple):
             decided(reply)
         else:
             connection.give_up = reply
+
+
+def _over(outcome: Proved | Failed) -> None: ...
 
 
 def told(method: str, data: bytes) -> dict[int, object]:
@@ -120,6 +129,8 @@ def on_auth(connection: Connection, packet: Packet) -> None:
 
         authentication.done = done
     authentication.go_on(connection, packet[3])
+    if connection.turn.over:
+        raise Spent
 
 
 def _wrong(why: str) -> ProtocolError:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.authentication import Authentication
 from broker.core.ports import Challenge, Failed, Outcome, Proved
 from broker.wire.codes import ReasonCode, ReturnCode
 from tests.core.harness import World, brackets
@@ -233,6 +234,25 @@ def test_one_at_a_time(world: World) -> None:
     client.send(auth("first", AGAIN))
     assert (client.answer()[:2], client.closed) == (("DISCONNECT", ReasonCode.PROTOCOL_ERROR), True)
     assert world.gatekeeper.given_up_steps == [b"first"]
+
+
+def test_many_in_one_block_take_several_turns(world: World) -> None:
+    """It may take a millisecond to make a name comparable: others have their turn meanwhile."""
+    client = enter(world)
+    world.gatekeeper.outcomes += [Challenge(b"salt")] * 100
+    client.feed(auth("x" * 4000, AGAIN) * 100)
+    assert 0 < len(world.gatekeeper.told) < 10
+    world.settle()
+    assert [one.reason for one in client.get()] == [CONTINUE] * 100
+    brackets(world)
+
+
+def test_what_the_connect_held_is_not_kept(world: World) -> None:
+    """What hears of the outcome holds the CONNECT, with its will."""
+    client = enter(world)
+    begun = client.connection.authentication
+    assert isinstance(begun, Authentication)
+    assert (begun.dialogue, begun.done.__closure__) == (None, None)
 
 
 def test_without_a_method_there_is_no_auth(world: World) -> None:
