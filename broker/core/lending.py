@@ -36,9 +36,8 @@ class Lending:
 
     _open: bool
     _after: bool  # is there something to do when nothing waits any more?
-    _unsent: dict[
-        int, tuple[Lender, Message]
-    ]  # by place: what was entrusted to it, some of which it has sent meanwhile
+    # By place: what was entrusted to it, whose that was, and as what. Some of it has been sent meanwhile.
+    _unsent: dict[int, tuple[Lender, Message, Message]]
     _inflight: dict[int, InFlight]
     _waiting: Waiting | None
     _limits: Limits
@@ -64,9 +63,9 @@ class Lending:
         raise NotImplementedError
 
     @property
-    def _all_loaded(self) -> bool:
-        """Is nothing in the store that has to go out before what comes now?"""
-        return True
+    def _loaded_to(self) -> int:
+        """What stands at this place, and all behind it, is in the store only."""
+        return self.next_seq
 
     @property
     def pending(self) -> int:
@@ -75,7 +74,7 @@ class Lending:
 
     def ready(self, qos: int) -> bool:
         """Would a message of a group at this QoS go out at once?"""
-        if not self._open or (qos == 1 and self._waiting) or not self._all_loaded:
+        if not self._open or (qos == 1 and self._waiting) or self._loaded_to != self.next_seq:
             return False
         connection = self._session.connection
         window = self._limits.max_inflight
@@ -101,21 +100,22 @@ class Lending:
         seq = self.next_seq
         self.deliver(message, 2)
         waiting = self._waiting
-        if waiting and waiting[-1][0] == seq and waiting[-1][1] is message:
-            if len(self._unsent) > 2 * len(waiting):
-                places = {queued[0] for queued in waiting}
-                self._unsent = {seq: kept for seq, kept in self._unsent.items() if seq in places}
-            self._unsent[seq] = lender, original
+        if self.next_seq == seq or not (self._loaded_to <= seq or (waiting and waiting[-1][0] == seq)):
+            return
+        if len(self._unsent) > 2 * self.pending:
+            unsent = {queued[0] for queued in waiting or ()}
+            self._unsent = {seq: kept for seq, kept in self._unsent.items() if seq in unsent or self._loaded_to <= seq}
+        self._unsent[seq] = lender, original, message
 
     def give_back(self) -> list[tuple[Lender, int]]:
         """The client is gone: what is lent to it, in the order in which it was sent."""
-        unsent, self._unsent = self._unsent, {}
-        if unsent and self._waiting:
-            for seq, message, _ in self._waiting:
-                if seq in unsent:
+        if self._unsent:
+            waiting = {queued[0] for queued in self._waiting or ()}
+            for seq, (lender, original, message) in self._unsent.items():
+                if seq in waiting or self._loaded_to <= seq:
                     self._settle_unsent(seq, message)
-                    lender, original = unsent[seq]
                     lender.again(original, 2)
+            self._unsent = {}
         lent, self.lent = self.lent, None
         self.asked = None
         if lent is None:

@@ -94,8 +94,8 @@ class StoredQueue(Loading):
         self._sent_to = self._loaded = self.next_seq  # its place is taken, and holds nothing
 
     @property
-    def _all_loaded(self) -> bool:
-        return self._loaded == self.next_seq
+    def _loaded_to(self) -> int:
+        return self._loaded
 
     # --- the client comes and goes ---
 
