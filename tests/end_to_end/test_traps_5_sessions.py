@@ -135,8 +135,10 @@ def test_07_expiry_of_sessions_goes_on_over_a_restart(how: str, start_broker: St
     assert is_there(broker.address, "2")
     Client5.open(broker.address, "2", lasting(2), clean=False, present=True).disconnect()
     broker.stop()
-    time.sleep(2.5)
+    time.sleep(0.5)
     broker.start()
+    # Nobody knows whether the clock was right meanwhile: a session may have its interval once more, and no longer.
+    time.sleep(2.5)
     assert [is_there(broker.address, name) for name in ("2", "connected", "100", f"{NEVER}")] == [
         False, False, True, True,
     ]  # fmt: skip
