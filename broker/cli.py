@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program.name(),
         usage="%(prog)s [flags]\n       %(prog)s COMMAND ...",
-        description="An MQTT broker. Without arguments it listens on 127.0.0.1:1883.\n\n"
+        description="A broker for MQTT 5.0, 3.1.1 and 3.1. Without arguments it listens on 127.0.0.1:1883.\n\n"
         + table.overview(program.name()),
         epilog=f"These options have no flag, and can only be set in FILE: {_without_flag()}. "
         f"`{program.name()} options` explains all options.",

@@ -210,11 +210,24 @@ def test_what_has_expired_reaches_nobody(start_broker: StartBroker) -> None:
     broker = start_broker()
     with RawClient.connected(broker.address, "x", clean=False) as three:
         three.subscribe(("x", 1))
-    with Client5.open(broker.address, "author") as author:
+    with Client5.open(broker.address, "author") as author, Client5.open(broker.address, "there") as there:
+        there.ask(("x", 0))
         author.give("x", b"late", 1, {P.MESSAGE_EXPIRY: 0})
+        assert there.get().payload == b"late"  # it was there at once
         author.give("x", b"in time", 1, {P.MESSAGE_EXPIRY: 1000})
     with RawClient.connected(broker.address, "x", clean=False, present=True) as three:
         assert three.message().payload == b"in time"
+
+
+def test_sentences_are_left_to_those_who_want_them(start_broker: StartBroker, tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text("topic yes\n")
+    address = start_broker(f'acl = "{tmp_path}/acl"\n').address
+    for properties, are_told in (({}, True), ({P.PROBLEM_INFORMATION: 0}, False), ({P.MAXIMUM_PACKET_SIZE: 30}, False)):
+        with Client5.open(address, "x", properties) as client:
+            client.send(publish("no", b"", 1))
+            assert (P.REASON_STRING in client.want(PUBACK, 0x87).properties) is are_told
+            client.send(connect("x"))
+            assert (P.REASON_STRING in client.told().properties) is are_told
 
 
 def test_response_information(start_broker: StartBroker, tmp_path: Path) -> None:
