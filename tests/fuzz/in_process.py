@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from broker.core.connection import Connection
 from broker.core.intake import CONNECTED
 from broker.core.limits import Limits
-from broker.core.ports import Batch, QueuedMessage, StoreError
+from broker.core.ports import OF_A_CLIENT, Batch, Challenge, Failed, Outcome, Proved, QueuedMessage, StoreError
 from broker.core.session import Session
+from broker.core.subscription import shared
 from broker.storage.memory import MemoryStore
 from broker.wire.codes import ReturnCode
 from tests.core.harness import Client, Forbidden, World, brackets
 from tests.fuzz import dialogue
 from tests.fuzz.dialogue import SECONDS, SLOTS, Step
+from tests.raw_client_5 import P, parse
 from tests.vectors import PUBACK, PUBCOMP, PUBREC, connect, length, number, packet, publish, string
+from tests.vectors5 import METHOD, auth5
 
 seeds = dialogue.seeds
 
@@ -26,6 +29,12 @@ seeds = dialogue.seeds
 RARELY = 200
 WITNESS = "the witness, whom no dialogue knows"
 HERS = b"the witness's own topic"
+
+#: Of the steps of AUTH, in their order.
+OUTCOMES: tuple[Outcome, ...] = (
+    Challenge(b"more"), Proved("u", b"proof"), Challenge(b""), Failed(ReturnCode.BAD_USER_NAME_OR_PASSWORD, "no"),
+    Proved("u", b""), Challenge(b"more"), Challenge(b"still more"), Proved("u2", b""),
+)  # fmt: skip
 
 _played = 0
 
@@ -66,6 +75,9 @@ class Reader:
 
     def __init__(self) -> None:
         self.first: bytes | None = None
+        self.five = False
+        self.over = False  #: DISCONNECT has come
+        self.aliases: dict[int, str] = {}
 
     def packets(self, client: Client) -> Iterator[bytes]:
         data = bytes(client.transport.taken)
@@ -77,14 +89,43 @@ class Reader:
             assert len(whole) == at + size - pos, "a packet that is not whole"
             assert whole[1 : at - pos] == length(size), "a length in too many bytes"
             if self.first is None:
-                self.first = whole
-                assert whole[:2] == b"\x20\x02", f"{whole[:9]!r} is the first packet"
-                assert whole[2:] in (b"\0\0", b"\1\0") or (whole[2] == 0 and 0 < whole[3] < 6), whole
+                self._begins(whole)
+            elif self.five:
+                self._follows_5(whole, client)
             else:
                 assert whole[0] >> 4 in (3, 4, 5, 6, 7, 9, 11, 13), f"{whole[:9]!r}"
                 assert self.first[3] == 0, "something behind a refusal"
             pos += len(whole)
             yield whole
+
+    def _begins(self, whole: bytes) -> None:
+        if whole[0] == 0xF0:  # the client authenticates itself
+            assert parse(whole).reason == 0x18
+            return
+        self.first = whole
+        assert whole[0] == 0x20, f"{whole[:9]!r} is the first packet"
+        self.five = whole[1] != 2
+        if self.five:
+            came = parse(whole)
+            assert came.reason == 0 or (came.reason >= 0x80 and not came.present), whole
+        else:
+            assert whole[2:] in (b"\0\0", b"\1\0") or (whole[2] == 0 and 0 < whole[3] < 6), whole
+
+    def _follows_5(self, whole: bytes, client: Client) -> None:
+        assert self.first is not None
+        assert self.first[3] == 0, "something behind a refusal"
+        assert not self.over, f"{whole[:9]!r} behind DISCONNECT"
+        came = parse(whole)
+        connection = client.connection
+        assert not connection.largest or came.size <= connection.largest, f"{whole!r} is too large"
+        self.over = came.type == 14
+        if came.type != 3:
+            return
+        alias = came.properties.get(P.ALIAS, 0)
+        assert 0 <= alias <= connection.alias_maximum
+        assert came.topic or alias in self.aliases, "an alias that was never set"
+        if alias and came.topic:
+            self.aliases[alias] = came.topic
 
 
 def _size(data: bytes, pos: int) -> tuple[int, int]:
@@ -104,12 +145,14 @@ class Play:
         self.store = BreakableStore()
         limits = Limits(
             max_topic_levels=6, max_subscriptions=6, max_inflight=3, max_queued_messages=30, max_queued_bytes=20_000,
-            max_memory_queue=5, max_retained=4, max_retained_bytes=6_000, session_expiry=60.0,
+            max_memory_queue=5, max_retained=4, max_retained_bytes=6_000, session_expiry=60.0, max_session_expiry=60.0,
+            max_topic_alias=3, receive_maximum=6, response_information="answers/%c",
         )  # fmt: skip
         self.world = World(self.store, limits)
         self.clients: list[Client | None] = [None] * SLOTS
         self.readers = [Reader() for _ in range(SLOTS)]
         self.owed: list[list[bytes]] = [[] for _ in range(SLOTS)]
+        self.authentications = 0
         self._witness()
 
     def _witness(self) -> None:
@@ -126,6 +169,7 @@ class Play:
             client = self.clients[step.slot]
             if client is None or client.closed:
                 client = self._dial(step.slot)
+            self._prepare_outcomes()
             client.feed(step.data)
         elif step.act == "answer":
             self._answer(step)
@@ -144,7 +188,9 @@ class Play:
         elif step.act == "slow doorman":
             world.gatekeeper.slow = not world.gatekeeper.slow
         elif step.act == "decide":
-            if world.gatekeeper.pending:
+            if world.gatekeeper.steps:
+                world.gatekeeper.steps.pop(0)()
+            elif world.gatekeeper.pending:
                 world.gatekeeper.pending.pop(0)(ReturnCode(step.number % 6 if step.number % 4 == 3 else 0))
         elif step.act == "rights":
             forbidden = Forbidden({b"a/b"}, {b"b"}, {b"#"})
@@ -159,6 +205,13 @@ class Play:
             world.advance(61.0)
         if step.rests:
             self._rest()
+
+    def _prepare_outcomes(self) -> None:
+        """Of the next steps of AUTH: which ones, is the dialogue's choice by how much it has said before."""
+        outcomes = self.world.gatekeeper.outcomes
+        while len(outcomes) < 10:
+            self.authentications += 1
+            outcomes.append(OUTCOMES[self.authentications % len(OUTCOMES)])
 
     def _dial(self, slot: int) -> Client:
         client = self.clients[slot] = self.world.dial(max_packet_size=8_000)
@@ -227,8 +280,12 @@ class Play:
         world = self.world
         self.store.broken = world.lane.held = world.gatekeeper.slow = False
         world.gatekeeper.code = ReturnCode.ACCEPTED
-        while world.gatekeeper.pending:
-            world.gatekeeper.pending.pop(0)(ReturnCode.ACCEPTED)
+        while world.gatekeeper.pending or world.gatekeeper.steps:
+            if world.gatekeeper.steps:
+                self._prepare_outcomes()
+                world.gatekeeper.steps.pop(0)()
+            else:
+                world.gatekeeper.pending.pop(0)(ReturnCode.ACCEPTED)
         for slot in range(SLOTS):
             self._stick(slot, False)
         world.settle().advance(2.5)
@@ -258,12 +315,19 @@ class Play:
         exchange = self.world.exchange
         brackets(self.world)
         assert exchange.sessions.connected == 0
-        assert len(self.world.timers) == 0, "timers are left"
+        # Messages may expire in some years.
+        assert len(self.world.timers) <= min(1, len(exchange.perishing)), "timers are left"
         for session in exchange.sessions.values():
             assert session.connection is None
             assert session.store_id, "a session that should have ended with its connection"
-        assert exchange.router.count == sum(len(session.subscriptions or ()) for session in exchange.sessions.values())
-        assert {one.record.client_id for one in self.store.load().sessions} == set(exchange.sessions)
+        subscribed = [one for session in exchange.sessions.values() for one in session.subscriptions or ()]
+        groups = {one for one in map(shared_name, subscribed) if one}
+        plain = [one for one in subscribed if shared_name(one) is None]
+        assert (exchange.router.count, len(exchange.shares)) == (len(plain) + len(groups), len(groups))
+        stored = self.store.load().sessions
+        assert {one.record.client_id for one in stored if one.record.kind == OF_A_CLIENT} == set(exchange.sessions)
+        assert len(stored) == len(exchange.sessions) + len(groups)
+        assert exchange.wills._wills == {}, "a will was forgotten"
 
     def _nothing_of_anybody(self) -> None:
         world = self.world
@@ -284,6 +348,10 @@ class Play:
         world.clients.clear()
         world.advance(10.0)
         assert exchange.sessions == {}
+        assert len(exchange.shares) == 0
+        # That of retained messages is counted when it is asked for.
+        sizes = {name: part.size for name, part in exchange.memory.parts.items() if part.size and name != "retained"}
+        assert sizes == {}, "memory is counted that nobody has"
         assert (exchange.retained.count, exchange.retained.size, exchange.retained._tree) == (0, 0, {})
         router = exchange.router
         assert (router.count, router._exact) == (0, {})
@@ -292,7 +360,7 @@ class Play:
         assert left == {}, "something is left in the store"
         journal = world.journal
         assert (journal.touched, journal._fetches, journal._paused, exchange.feeding._hungry) == (set(), {}, [], set())
-        assert len(world.timers) == 0
+        assert len(world.timers) <= min(1, len(exchange.perishing))
         brackets(world)
 
 
@@ -307,7 +375,13 @@ def _answer_to(one: bytes) -> bytes:
         return packet(0x62, one[2:4])
     if kind == 6:
         return packet(PUBCOMP, one[2:4])
-    return b""
+    return auth5(0x18, METHOD) if kind == 15 else b""
+
+
+def shared_name(topic_filter: bytes) -> bytes | None:
+    """Of the group that this filter is for; None: it is for none."""
+    found = shared(topic_filter)
+    return None if found is None else found[0]
 
 
 def _nobody_is_kept() -> None:
