@@ -15,6 +15,9 @@ from .route import Special
 from .subscription import NO_LOCAL, QOS, RETAIN_AS_PUBLISHED
 from .turn import Turn
 
+#: Units of work that it takes to hand a message to one of them.
+SPECIALLY = 8
+
 #: A message as one or more get it: is it marked as retained, and which subscriptions does it name?
 _Forms = dict[tuple[bool, bytes], Message]
 
@@ -25,6 +28,7 @@ def deliver(
     """Hand a message to these holders, each by its options. `now` is a date; `retain`: was it published to be retained?
     Where the bytes are the same for several, they are made once."""
     forms: _Forms = {(False, b""): message}
+    turn.account.spent += SPECIALLY * len(targets)
     for one in targets:
         if one.holder.layout == GROUP:
             group: Group = one.holder  # type: ignore[assignment]

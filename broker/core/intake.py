@@ -208,13 +208,13 @@ class Intake(ABC):
                 packets = decoder.decode(slice)
                 if packets:
                     stats.messages_received += len(packets)
-                    account.spent += len(packets)
+                    account.spent += len(packets) + decoder.effort
                     if self.state == CONNECTED:
                         self._last_heard = exchange.timers.now  # [MQTT-3.1.2-24]
                 pending = iter(packets)
                 for packet in pending:
                     handlers[packet[0] >> 4](self, packet)
-                if len(packets) < slice and decoder.error is None:
+                if len(packets) < slice and decoder.error is None and not decoder.effort:
                     break  # the next one is not whole yet
             self._left = None
         except Spent:

@@ -50,6 +50,11 @@ _REASONS = {
     AUTH: frozenset({0x18, 0x19}),  # [MQTT5-3.15.2-1] [MQTT5-4.12.0-3]
 }
 
+#: Bytes of properties that are read in a microsecond: many short ones take longest.
+PROPERTIES = 12
+#: Microseconds after which others shall have their turn.
+MUCH = 500
+
 _HEAD = Struct(">BBH").unpack_from
 _PACKET_ID = Struct(">H").unpack_from
 
@@ -64,6 +69,7 @@ class Version5(Stream):
         packets: list[Packet] = []
         data, pos, size = self._data, self._pos, len(self._data)
         append = packets.append
+        self.effort = 0
         try:
             for _ in range(limit):
                 if pos + 2 > size:
@@ -115,9 +121,11 @@ class Version5(Stream):
                 if next_pos == pos:
                     break
                 pos = next_pos
+                if self.effort > MUCH:
+                    break
         except ProtocolError as error:
             return self._fail(error, data, pos, packets)
-        self._keep(data, pos, len(packets) < limit)
+        self._keep(data, pos, len(packets) < limit and not self.effort)
         return packets
 
     def _decode_any_5(self, packets: list[Packet], data: bytes, pos: int) -> int | None:
@@ -159,7 +167,10 @@ class Version5(Stream):
             self._await(data, pos, end)
             return None
         if kind == PUBLISH:
-            packets.append(_publish(first, data, pos, body, end))
+            packet = _publish(first, data, pos, body, end)
+            packets.append(packet)
+            if packet[5] is not None:
+                self.effort += len(packet[5].kept) // PROPERTIES
         elif kind == CONNECT:
             packets.append((first, parse_connect(data, body, end, self.versions)))
         else:

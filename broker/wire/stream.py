@@ -34,8 +34,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_chunks", "_data", "_held", "_holder", "_missing", "_pos", "error", "max_size", "offending", "version",
-        "versions",
+        "_chunks", "_data", "_held", "_holder", "_missing", "_pos", "effort", "error", "max_size", "offending",
+        "version", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,9 @@ class Stream:
         self._chunks: list[bytes] | None = None  # what has come of a packet that spans many reads
         self._missing = 0  # how many bytes it lacks
         self.error: ProtocolError | None = None
+        #: About how many microseconds the last packets took to read beyond others. If any, there may be more that are
+        #: whole: they are asked for again.
+        self.effort = 0
         self.offending = b""  #: how the packet begins that is malformed
 
     @property
