@@ -78,6 +78,7 @@ class SysTopics:
             "retained messages/bytes/limit": limits.max_retained_bytes,
             **self._memory(),
             "subscriptions/count": exchange.router.count,
+            "shared_subscriptions/count": len(exchange.shares),
             "bytes/received": stats.bytes_received,
             "bytes/sent": stats.bytes_sent,
             "errors/protocol": stats.protocol_errors,

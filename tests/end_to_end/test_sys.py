@@ -20,6 +20,7 @@ NAMES = [
     "messages/received", "messages/sent", "messages/stored",
     "publish/messages/received", "publish/messages/sent", "publish/messages/dropped",
     "store/messages/count", "store/messages/bytes", "retained messages/count", "subscriptions/count",
+    "shared_subscriptions/count",
     "bytes/received", "bytes/sent",
     *(f"load/{what}/{minutes}min"
       for what in ("connections", "sockets", "bytes/received", "bytes/sent", "messages/received", "messages/sent",
@@ -175,3 +176,13 @@ def test_it_is_published_whatever_the_limits_for_clients_are(start_broker: Start
         while (data := client.next()) != PINGRESP:
             topics.add(parse_publish(data).topic.removeprefix("$SYS/broker/"))
     assert set(NAMES) <= topics
+
+
+def test_groups_that_share_a_subscription_are_counted(broker: BrokerProcess) -> None:
+    """Each once, however many members it has."""
+    with (
+        RawClient.connected(broker.address, "a").subscribe(("$share/g/t", 0), ("$share/h/t", 1)),
+        RawClient.connected(broker.address, "b").subscribe(("$share/g/t", 0)),
+    ):
+        wait_for_sys(broker.address, "shared_subscriptions/count", 2)
+    wait_for_sys(broker.address, "shared_subscriptions/count", 0)
