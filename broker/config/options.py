@@ -276,8 +276,9 @@ class Config:
         _MIB, Size(_KIB, _TIB), "bytes that wait for a client behind the packet under way; above it, messages of QoS 0 "
         "for it are dropped", flag=True, reload=True))
     max_sessions: int = field(metadata=option(
-        50_000, Integer(1, _MANY), "sessions with CleanSession = 0, whether their clients are connected or not; above "
-        "it, a new one gets return code 3", flag=True, reload=True))
+        50_000, Integer(1, _MANY), "sessions with CleanSession = 0 (in MQTT 5.0 with a Session Expiry Interval above "
+        "0), whether their clients are connected or not; above it, a new one gets return code 3", flag=True,
+        reload=True))
     max_sessions_per_user: int = field(metadata=option(
         10_000, Integer(0, _MANY), "of these, the sessions of one user whose name was checked; 0 is no limit",
         flag=True, reload=True))
