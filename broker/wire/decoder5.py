@@ -67,9 +67,8 @@ class Version5(Stream):
     def _decode_5(self, limit: int) -> list[Packet]:
         """The next packets that are whole, as Decoder.decode gives them."""
         packets: list[Packet] = []
-        data, pos, size = self._data, self._pos, len(self._data)
+        data, pos, size, self.effort = self._data, self._pos, len(self._data), 0
         append = packets.append
-        self.effort = 0
         try:
             for _ in range(limit):
                 if pos + 2 > size:
@@ -118,10 +117,9 @@ class Version5(Stream):
                 next_pos = self._decode_any_5(packets, data, pos)
                 if next_pos is None:
                     return packets
-                if next_pos == pos:
-                    break
+                enough = next_pos == pos or self.effort > MUCH
                 pos = next_pos
-                if self.effort > MUCH:
+                if enough:
                     break
         except ProtocolError as error:
             return self._fail(error, data, pos, packets)

@@ -156,7 +156,8 @@ def test_the_publisher_is_told_what_became_of_it(world: World, qos: int) -> None
         client.publish5(topic, "x", qos, index)
         answer = client.answer()
         assert (answer.name, answer.packet_id, answer.reason) == (("PUBACK", "PUBREC")[qos - 1], index, reason)
-        assert answer.properties == {}  # trap 30 [MQTT5-3.1.2-29]
+        why = "not authorised to publish to this topic"
+        assert answer.properties == ({"reason_string": why} if reason == 0x87 else {})
     brackets(world)
 
 

@@ -107,6 +107,7 @@ def steps(data: bytes) -> Iterator[Step]:
             continue
         if fresh[slot]:
             five[slot] = bool(who & 32)
+        spoken: bytes | None
         if act == "connect":
             spoken, five[slot] = _connect(reader)
         else:
