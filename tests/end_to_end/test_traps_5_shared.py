@@ -237,7 +237,7 @@ def test_clients_of_311_share_too(address: Address) -> None:
         old.subscribe(("$share/both/both", 1))
         new.ask(("$share/both/both", 1))
         for _ in range(10):
-            author.give("both", b"x", 0, {P.CONTENT_TYPE: "a"})
+            author.give("both", b"x", 1, {P.CONTENT_TYPE: "a"})
         theirs = all_of(new)
         assert all(each.properties == {P.CONTENT_TYPE: "a"} for each in theirs)
         assert 0 < len(theirs) < 10
