@@ -15,11 +15,13 @@ from tests.raw_client import Address, Closed, RawClient, Will, connack, puback, 
 from tests.raw_client import connect as connect3
 from tests.raw_client import publish as publish3
 from tests.raw_client import subscribe as subscribe3
+from tests.raw_client import unsubscribe as unsubscribe3
 from tests.raw_client_5 import (
     CONNACK,
     DISCONNECT,
     PUBACK,
     SUBACK,
+    UNSUBACK,
     Client5,
     P,
     Will5,
@@ -27,6 +29,7 @@ from tests.raw_client_5 import (
     parse,
     publish,
     subscribe,
+    unsubscribe,
 )
 
 ENDS = b""  #: the connection, without a word
@@ -103,6 +106,13 @@ TOLD: dict[str, tuple[str, Packets, tuple[int, int], Packets, bytes]] = {
     "max_subscriptions": (
         "max_subscriptions = 1", (connect(), subscribe(("x", 0)), subscribe(("y", 0))), (SUBACK, 0x97),
         (connect3("x"), subscribe3(("x", 0)), subscribe3(("y", 0))), suback(0x80),
+    ),
+    "filter that is too deep": (
+        "max_topic_levels = 1", (connect(), subscribe(("x/y", 0))), (SUBACK, 0x8F),
+        (connect3("x"), subscribe3(("x/y", 0))), suback(0x80),
+    ),
+    "UNSUBSCRIBE from nothing": (
+        "", (connect(), unsubscribe("x")), (UNSUBACK, 0x11), (connect3("x"), unsubscribe3("x")), b"\xb0\x02\x00\x01",
     ),
     "message that it may not publish": (
         'acl = "{acl}"', (connect(), publish("no", b"", 1)), (PUBACK, 0x87), (connect3("x"), publish3("no", b"", 1)),
