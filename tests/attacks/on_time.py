@@ -17,7 +17,7 @@ from pathlib import Path
 
 from broker.core.ports import Batch, SessionRecord
 from broker.storage.sqlite import SqliteStore
-from tests.attacks.ground import Allowed, Ground, attack, unheard_of
+from tests.attacks.ground import Allowed, Ground, attack, of_a_crowd, unheard_of
 from tests.raw_client import PINGREQ, RawClient, Will, connect, packet, publish, subscribe, text, unsubscribe
 from tests.websocket_client import WebSocketClient
 
@@ -179,7 +179,7 @@ def three_publishers_to_a_thousand(ground: Ground) -> None:
     reading.join()
 
 
-@attack()
+@attack(of_a_crowd(550))
 def wills_all_at_once(ground: Ground) -> None:
     """250 wills of 64 KB, all at once, to 300 readers that do not read"""
     readers = [ground.client(receive_buffer=4096) for _ in range(ground.count(300, 30))]
