@@ -73,14 +73,20 @@ class Handshakes:
         self.begun = Places(0, BEGUN)  #: of those that have begun
         # By origin, in the order of their turns; no queue is empty.
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
+        self._asked = False  # is there to be a turn?
 
     def add(self, step: Callable[[], None], peer: str) -> None:
         """Call `step` when it is the turn of `peer`, its address and port."""
-        if not self._waiting:
-            self._loop.soon(self._turn)
         self._waiting.setdefault(origin_of(peer), deque()).append(step)
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._waiting and not self._asked:
+            self._asked = True
+            self._loop.soon(self._turn)
 
     def _turn(self) -> None:
+        self._asked = False
         waiting = self._waiting
         end = time.monotonic() + TURN
         try:
@@ -90,12 +96,11 @@ class Handshakes:
                 step = queue.popleft()
                 if queue:
                     waiting[origin] = queue  # behind all others
-                step()
+                step()  # may ask for another one
                 if not waiting or time.monotonic() >= end:
                     break
         finally:
-            if waiting:
-                self._loop.soon(self._turn)
+            self._ask()
 
 
 class TlsLayer:

@@ -22,7 +22,7 @@ from broker.net.tls import AHEAD, RECORDS, STEPS, TURN, Handshakes, Tls, TlsLaye
 from tests.certificates import Authority
 from tests.flood import client_hello
 from tests.key_updates import logging_secrets, send_raw, updater
-from tests.net.running_loop import RunningLoop
+from tests.net.running_loop import RunningLoop, eventually_set
 from tests.net.test_transport import MAX_UNSENT, Pair, noise
 
 PEER = "192.0.2.1:1000"
@@ -91,6 +91,26 @@ def pair(strange: TlsPair) -> TlsPair:
 
 
 # --- bytes ---
+
+
+def test_a_handshake_that_asks_for_its_next_turn_has_one(running: RunningLoop) -> None:
+    """Also if nobody else waits then: it is asked for while its own turn goes on."""
+    handshakes = Handshakes(running.loop)
+    turns: list[int] = []
+    over = threading.Event()
+
+    def step() -> None:
+        turns.append(len(turns))
+        if len(turns) < 100:
+            handshakes.add(step, "192.0.2.1:1000")
+        else:
+            over.set()
+
+    running.call(lambda: handshakes.add(step, "192.0.2.1:1000"))
+    eventually_set(over)
+    running.next_turn()
+    assert turns == list(range(100))
+    assert running.failures == []
 
 
 def test_bytes_arrive_whole_and_in_order_in_both_directions(pair: TlsPair) -> None:
