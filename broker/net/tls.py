@@ -86,7 +86,6 @@ class Handshakes:
             self._loop.soon(self._turn)
 
     def _turn(self) -> None:
-        self._asked = False
         waiting = self._waiting
         end = time.monotonic() + TURN
         try:
@@ -100,6 +99,7 @@ class Handshakes:
                 if not waiting or time.monotonic() >= end:
                     break
         finally:
+            self._asked = False
             self._ask()
 
 
