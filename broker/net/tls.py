@@ -337,7 +337,7 @@ class TlsLayer:
         done = 0
         while plain is not None and below.unsent < AHEAD and not self._closed:
             if done >= GO:
-                self._loop.in_turn(self._go_on)
+                self._loop.in_turn(self._go_on_later)
                 return
             [first] = plain.first(1)
             part = first[:AHEAD]
@@ -352,6 +352,13 @@ class TlsLayer:
                 self._drop_plain()
                 plain = None
             below.flush()
+
+    def _go_on_later(self) -> None:
+        """Go on where others were given a turn before. If the system takes all of it at once, nothing else will tell
+        the client's side that there is room again."""
+        if not self._closed:
+            self._go_on()
+            self.relieve()
 
     def _drop_plain(self) -> None:
         if self._plain is not None:

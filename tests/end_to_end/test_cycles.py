@@ -61,7 +61,7 @@ def test_connections_go_without_the_collector(
     authority.issue("server", server=True)
     config = tmp_path / "broker.toml"
     config.write_text(
-        "[[listeners]]\nport = 0\n"
+        f'data = "{tmp_path}/data"\n[[listeners]]\nport = 0\n'
         f'[[listeners]]\nport = 0\ncertificate = "{tmp_path}/server.crt"\nkey = "{tmp_path}/server.key"\n'
         "[[listeners]]\nport = 0\nwebsocket = true\n"
     )

@@ -93,26 +93,6 @@ def pair(strange: TlsPair) -> TlsPair:
 # --- bytes ---
 
 
-def test_a_handshake_that_asks_for_its_next_turn_has_one(running: RunningLoop) -> None:
-    """Also if nobody else waits then: it is asked for while its own turn goes on."""
-    handshakes = Handshakes(running.loop)
-    turns: list[int] = []
-    over = threading.Event()
-
-    def step() -> None:
-        turns.append(len(turns))
-        if len(turns) < 100:
-            handshakes.add(step, "192.0.2.1:1000")
-        else:
-            over.set()
-
-    running.call(lambda: handshakes.add(step, "192.0.2.1:1000"))
-    eventually_set(over)
-    running.next_turn()
-    assert turns == list(range(100))
-    assert running.failures == []
-
-
 def test_bytes_arrive_whole_and_in_order_in_both_directions(pair: TlsPair) -> None:
     there, back = noise(3_000_000), noise(2_000_000, 1)
     sender = threading.Thread(target=pair.peer.sendall, args=(there,))
@@ -214,6 +194,19 @@ def test_what_waits_behind_one_large_frame_is_counted_in_records_too(pair: TlsPa
     data = b"".join([b"head", large, *small, *small])
     assert pair.read(len(data)) == data
     pair.until(lambda: pair.client.relieved > 0)
+
+
+def test_room_is_told_also_if_the_system_takes_all_in_a_later_turn(
+    pair: TlsPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there is no event of the socket that would tell it."""
+    monkeypatch.setattr(tls_module, "AHEAD", 1_000)
+    monkeypatch.setattr(tls_module, "GO", 1_000)
+    pair.layer.max_unsent = 1_000
+    pair.flush(*[b"x" * 1_000] * 8)  # the system has room for far more
+    assert len(pair.client.congested) == 1
+    pair.until(lambda: pair.client.relieved > 0)
+    assert pair.running.call(lambda: pair.layer.unsent) == 0
 
 
 def test_what_the_system_does_not_take_is_not_encrypted_ahead(pair: TlsPair) -> None:
@@ -353,6 +346,26 @@ def test_only_some_handshakes_are_done_in_a_turn(running: RunningLoop) -> None:
     while len(turns) < 3 * STEPS + 1:
         running.next_turn()
     assert [turns.count(turn) for turn in sorted(set(turns))] == [STEPS, STEPS, STEPS, 1]
+
+
+def test_a_handshake_that_asks_for_its_next_turn_has_one(running: RunningLoop) -> None:
+    """Also if nobody else waits then: it is asked for while its own turn goes on."""
+    handshakes = Handshakes(running.loop)
+    turns: list[int] = []
+    over = threading.Event()
+
+    def step() -> None:
+        turns.append(len(turns))
+        if len(turns) < 100:
+            handshakes.add(step, "192.0.2.1:1000")
+        else:
+            over.set()
+
+    running.call(lambda: handshakes.add(step, "192.0.2.1:1000"))
+    eventually_set(over)
+    running.next_turn()
+    assert turns == list(range(100))
+    assert running.failures == []
 
 
 def test_addresses_take_turns_at_handshakes(running: RunningLoop) -> None:
