@@ -44,16 +44,21 @@ class Kind(NamedTuple):
         return "-".join(self)
 
 
+def _kinds(library: str, schemes: tuple[str, ...], versions: tuple[str, ...]) -> list[Kind]:
+    """Each way in each version; but MQTT 3.1, which is as 3.1.1 for a library, only by the first."""
+    return [
+        Kind(library, scheme, version)
+        for scheme in schemes
+        for version in versions
+        if version != "3.1" or scheme == schemes[0]
+    ]
+
+
 KINDS = [
-    *(Kind("node", scheme, version) for scheme in ("mqtt", "mqtts", "ws", "wss") for version in ("3.1", "3.1.1", "5")),
-    *(Kind("chromium", scheme, version) for scheme in ("ws", "wss") for version in ("3.1", "3.1.1", "5")),
-    *(
-        Kind("aiomqtt", scheme, version)
-        for scheme in ("mqtt", "mqtts", "ws", "wss")
-        for version in ("3.1", "3.1.1", "5")
-    ),
-    # gmqtt has neither WebSocket nor MQTT 3.1.
-    *(Kind("gmqtt", scheme, version) for scheme in ("mqtt", "mqtts") for version in ("3.1.1", "5")),
+    *_kinds("node", ("mqtt", "mqtts", "ws", "wss"), ("3.1", "3.1.1", "5")),
+    *_kinds("chromium", ("ws", "wss"), ("3.1", "3.1.1", "5")),
+    *_kinds("aiomqtt", ("mqtt", "mqtts", "ws", "wss"), ("3.1", "3.1.1", "5")),
+    *_kinds("gmqtt", ("mqtt", "mqtts"), ("3.1.1", "5")),  # it has neither WebSocket nor MQTT 3.1
 ]
 
 #: Each library once, for what MQTT 5.0 alone has.
