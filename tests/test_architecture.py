@@ -189,8 +189,8 @@ ORDER = (
     ("looking_back",),
     # Plain things.
     ("account", "authors", "limits", "slow_reading", "stats", "subscription", "timers"),
-    ("aliases", "message_expiry"),
-    ("clock", "complaints", "filter_tree", "identifiers", "memory", "pressure", "reasons", "retained", "route"),
+    ("aliases", "memory", "message_expiry"),
+    ("clock", "complaints", "filter_tree", "identifiers", "pressure", "reasons", "retained", "route"),
     ("unanswered",),
     # What is held for clients.
     ("incoming", "outgoing", "router", "session", "waiting"),

@@ -7,6 +7,7 @@ They stand as bits, so that a client that holds all 65,535 takes little, and tha
 store.
 """
 
+from .memory import Part
 from .ports import BUCKET_SIZE
 
 #: Bytes of memory that a bucket takes.
@@ -17,12 +18,18 @@ FEW = 16
 
 
 class Unreleased:
-    """What all sessions hold."""
+    """What all sessions hold. It is a part of what clients take."""
 
-    __slots__ = ("size",)
+    __slots__ = ("_part", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, part: Part) -> None:
+        self._part = part
         self.size = 0  #: bytes of memory, roughly
+
+    def change(self, buckets: int) -> None:
+        """So many buckets more, or less."""
+        self.size += BUCKET * buckets
+        self._part.size += BUCKET * buckets
 
 
 class Identifiers:
@@ -35,7 +42,7 @@ class Identifiers:
         self._all = all
         self._masks = dict(masks or {})  # by bucket: the identifiers in it, as bits
         self._changed: set[int] = set()  # buckets
-        all.size += BUCKET * len(self._masks)
+        all.change(len(self._masks))
 
     def __contains__(self, packet_id: int) -> bool:
         return self._masks.get(packet_id // BUCKET_SIZE, 0) >> packet_id % BUCKET_SIZE & 1 == 1
@@ -52,7 +59,7 @@ class Identifiers:
         if mask is None:
             if len(self._masks) >= FEW and self._all.size >= MOST:
                 return False
-            self._all.size += BUCKET
+            self._all.change(1)
             mask = 0
         self._masks[bucket] = mask | 1 << packet_id % BUCKET_SIZE
         self._changed.add(bucket)
@@ -66,12 +73,12 @@ class Identifiers:
             self._masks[bucket] = mask
         else:
             del self._masks[bucket]
-            self._all.size -= BUCKET
+            self._all.change(-1)
         self._changed.add(bucket)
 
     def drop(self) -> None:
         """The session has ended."""
-        self._all.size -= BUCKET * len(self._masks)
+        self._all.change(-len(self._masks))
         self._masks = {}
 
     def take_changes(self) -> dict[int, int]:

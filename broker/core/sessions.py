@@ -86,7 +86,7 @@ class Sessions(dict[str, Session]):
         #: Is there still a listener on which a client can prove a user name?
         self.proves_names: Callable[[], bool] = lambda: True
         self.connected = 0
-        self.unreleased = Unreleased()
+        self.unreleased = Unreleased(memory.clients)
         self._store_ids = itertools.count(1)
         shares.new_id = lambda: next(self._store_ids)
         # Client Identifiers of persistent sessions that have ended, and that the store has not forgotten yet: how many.

@@ -7,17 +7,22 @@ from hypothesis import strategies as st
 
 from broker.core.identifiers import BUCKET, FEW, MOST, Identifiers, Unreleased
 from broker.core.limits import Limits
+from broker.core.memory import Memory
 from broker.core.ports import BUCKETS
-from tests.core.harness import World
+from tests.core.harness import FakeLog, World
 
 ALL = [1, 2, 31, 32, 33, 63, 64, 65_504, 65_534, 65_535]
 ONE = st.sampled_from(ALL)
 
 
+def unreleased() -> Unreleased:
+    return Unreleased(Memory(Limits(), FakeLog()).clients)
+
+
 @given(st.lists(st.one_of(ONE, st.none())))
 def test_it_holds_what_a_set_would_hold(steps: list[int | None]) -> None:
     """Each step enters an identifier or removes it; None: the store takes the changes."""
-    held = Identifiers(Unreleased())
+    held = Identifiers(unreleased())
     model: set[int] = set()
     stored: dict[int, int] = {}
     for packet_id in [*steps, None]:
@@ -25,7 +30,7 @@ def test_it_holds_what_a_set_would_hold(steps: list[int | None]) -> None:
             stored.update(held.take_changes())
             stored = {bucket: mask for bucket, mask in stored.items() if mask}
             assert held.take_changes() == {}
-            assert Identifiers(Unreleased(), stored).count == len(model)
+            assert Identifiers(unreleased(), stored).count == len(model)
         elif packet_id in held:
             held.remove(packet_id)
             model.remove(packet_id)
@@ -34,11 +39,11 @@ def test_it_holds_what_a_set_would_hold(steps: list[int | None]) -> None:
             model.add(packet_id)
         assert held.count == len(model)
     assert {n for n in ALL if n in held} == model
-    assert {n for n in ALL if n in Identifiers(Unreleased(), stored)} == model
+    assert {n for n in ALL if n in Identifiers(unreleased(), stored)} == model
 
 
 def test_all_identifiers_take_little_memory_and_one_of_them_little_to_store() -> None:
-    all = Unreleased()
+    all = unreleased()
     held = Identifiers(all)
     for packet_id in range(1, 65_536):
         held.add(packet_id)
@@ -60,6 +65,21 @@ def test_what_one_client_holds_is_stored_as_it_changes() -> None:
     world.settle()
     [stored] = world.store.load().sessions
     assert stored.received == {1: 1 << 9}
+
+
+def test_they_count_as_what_clients_take() -> None:
+    world = World()
+    client = world.join("pub")
+    clients = world.exchange.memory.clients
+    before = clients.size
+    for bucket in range(3):
+        client.publish("t", "x", 2, 32 * bucket + 1)
+    assert clients.size == before + 3 * BUCKET
+    client.pubrel(1)
+    assert clients.size == before + 2 * BUCKET
+    session = world.session("pub")
+    client.drop()
+    assert (session.received and session.received.count, clients.size < before) == (0, True)
 
 
 def test_all_sessions_together_hold_so_much_and_who_holds_little_may_go_on() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from broker.core.identifiers import Identifiers, Unreleased
 from broker.core.journal import MAX_FETCHES, MAX_GATHERED, PATIENCE, RETRY, Journal
+from broker.core.limits import Limits
+from broker.core.memory import Memory
 from broker.core.ports import Batch, QueuedMessage, RetainedRecord, SessionRecord, StoreError
 from broker.core.session import Discard, Session
 from broker.core.timers import Timers
@@ -142,7 +144,7 @@ def test_a_batch_holds_final_states(bench: Bench) -> None:
     journal.retain(b"removed", RetainedRecord(Message(b"removed", b"x", 0, True), None, ""))
     journal.retain(b"removed", None)
     session = Session("new", 1, Discard())
-    session.received = Identifiers(Unreleased(), held(300))
+    session.received = Identifiers(Unreleased(Memory(Limits(), FakeLog()).clients), held(300))
     session.received.add(5)
     journal.received(session)
     session.received.add(7)
