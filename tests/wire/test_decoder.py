@@ -209,7 +209,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 CUTS = st.lists(st.integers(0, 10_000), max_size=12)
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=120, derandomize=True)
 @given(
     st.one_of(st.binary(max_size=60), streams()),
     CUTS,
@@ -228,7 +228,7 @@ def test_pieces_make_no_difference(data: bytes, cuts: list[int], version: int, l
 PAYLOADS = st.integers(0, 30_000).map(lambda size: b"x" * size)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(st.lists(PAYLOADS, min_size=1, max_size=4), st.lists(st.integers(0, 120_000), max_size=12), st.integers(1, 3))
 def test_pieces_make_no_difference_to_long_packets(payloads: list[bytes], cuts: list[int], limit: int) -> None:
     sent = [publish(b"t", payload, qos=1, packet_id=i + 1) for i, payload in enumerate(payloads)]
@@ -239,7 +239,7 @@ def test_pieces_make_no_difference_to_long_packets(payloads: list[bytes], cuts: 
     assert decode(split(b"".join(sent), cuts), limit=limit) == (packets, None)
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     st.text("a/é€😀", min_size=1, max_size=20).map(str.encode),
     st.binary(max_size=200),

@@ -216,7 +216,7 @@ def streams(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=120, derandomize=True)
 @given(
     st.one_of(st.binary(max_size=60), streams()),
     st.lists(st.integers(0, 10_000), max_size=12),

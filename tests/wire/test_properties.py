@@ -56,7 +56,7 @@ def sections(draw: st.DrawFn, packet: int) -> dict[int, Any]:
 PACKETS = st.sampled_from([CONNECT, CONNACK, PUBLISH, WILL, PUBACK, SUBSCRIBE, DISCONNECT, AUTH])
 
 
-@settings(deadline=None, max_examples=400, derandomize=True)
+@settings(deadline=None, max_examples=150, derandomize=True)
 @given(st.data())
 def test_what_is_written_is_read_again(data: st.DataObject) -> None:
     packet = data.draw(PACKETS)
@@ -92,7 +92,7 @@ def test_what_is_kept_of_a_will() -> None:
 # --- PUBLISH -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=400, derandomize=True)
+@settings(deadline=None, max_examples=150, derandomize=True)
 @given(sections(PUBLISH))
 def test_what_belongs_to_the_message_is_kept_in_its_order(values: dict[int, Any]) -> None:
     values.pop(0x0B, None)
@@ -115,7 +115,7 @@ ANY = st.lists(
 ).map(b"".join)
 
 
-@settings(deadline=None, max_examples=1000, derandomize=True)
+@settings(deadline=None, max_examples=400, derandomize=True)
 @given(ANY)
 def test_both_readers_of_a_publish_agree(raw: bytes) -> None:
     properties.known.clear()
