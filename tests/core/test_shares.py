@@ -88,7 +88,7 @@ def test_each_member_gets_the_qos_that_it_was_granted(world: World) -> None:
 
 
 def test_a_shared_and_a_plain_filter_of_a_session_give_two_copies(world: World) -> None:
-    """Trap 23 of mqtt5.md."""
+    """Trap 23 of test_traps_5."""
     [client] = members(world, "a")
     client.subscribe(("t/#", 1), packet_id=2)
     client.take()
@@ -97,7 +97,7 @@ def test_a_shared_and_a_plain_filter_of_a_session_give_two_copies(world: World) 
 
 
 def test_nothing_retained_comes_for_a_shared_subscription(world: World) -> None:
-    """Trap 22 of mqtt5.md."""
+    """Trap 22 of test_traps_5."""
     world.join("pub").publish("t/x", "old", retain=True)
     [client] = members(world, "a", qos=0)
     client.subscribe(("$share/h/t/x", 0), packet_id=2)
@@ -139,7 +139,7 @@ def test_wildcards_in_a_name(world: World, wrong: str) -> None:
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_member_that_is_away_is_passed_over(world: World, qos: int) -> None:
-    """Trap 21 of mqtt5.md."""
+    """Trap 21 of test_traps_5."""
     one, two = members(world, "a", "b", qos=qos, clean=False)
     one.disconnect()
     publisher(world, qos, "1", "2")
@@ -148,7 +148,7 @@ def test_a_member_that_is_away_is_passed_over(world: World, qos: int) -> None:
 
 @pytest.mark.parametrize("qos", [1, 2])
 def test_while_nobody_is_there_messages_wait_in_the_group(store: Store, qos: int) -> None:
-    """Trap 21 of mqtt5.md: whoever comes first gets them, after a restart too."""
+    """Trap 21 of test_traps_5: whoever comes first gets them, after a restart too."""
     world = World(store)
     for client in members(world, "a", "b", qos=qos, clean=False):
         client.disconnect()
@@ -441,7 +441,7 @@ def test_sticky_is_the_same_one_as_long_as_it_is_there(world: World) -> None:
 
 @pytest.mark.parametrize("strategy", ["hash-topic", "hash-publisher"])
 def test_the_same_key_goes_to_the_same_member(world: World, strategy: str) -> None:
-    """Trap 41 of mqtt5.md."""
+    """Trap 41 of test_traps_5."""
     found = spread(world, strategy, [f"t/{n}" for n in range(12)], [f"p{n}" for n in range(12)])
     part = ("hash-publisher", "hash-topic").index(strategy)
     keys = {name: {payload.split()[part] for payload in payloads} for name, payloads in found.items()}

@@ -111,7 +111,7 @@ def test_options_outlive_the_broker(store: Store) -> None:
 
 
 def test_retain_handling_0_sends_again_on_subscribe_again(world: World) -> None:
-    """Trap 36 of mqtt5.md [MQTT5-3.3.1-9]"""
+    """Trap 36 of test_traps_5 [MQTT5-3.3.1-9]"""
     retained(world, a="old")
     client = join5(world)
     for _ in range(2):
@@ -120,7 +120,7 @@ def test_retain_handling_0_sends_again_on_subscribe_again(world: World) -> None:
 
 
 def test_retain_handling_1_sends_only_if_it_is_new(world: World) -> None:
-    """Trap 36 of mqtt5.md [MQTT5-3.3.1-10]"""
+    """Trap 36 of test_traps_5 [MQTT5-3.3.1-10]"""
     retained(world, a="old")
     client = join5(world)
     client.ask(("a", IF_NEW))
@@ -132,7 +132,7 @@ def test_retain_handling_1_sends_only_if_it_is_new(world: World) -> None:
 
 
 def test_retain_handling_1_knows_a_subscription_of_before(store: Store) -> None:
-    """Trap 36 of mqtt5.md: nothing on a mere resume, and it is not new then."""
+    """Trap 36 of test_traps_5: nothing on a mere resume, and it is not new then."""
     world = World(store)
     retained(world, a="old")
     join5(world, clean=False).ask(("a", IF_NEW)).bye()
@@ -146,7 +146,7 @@ def test_retain_handling_1_knows_a_subscription_of_before(store: Store) -> None:
 
 
 def test_retain_handling_2_sends_nothing(world: World) -> None:
-    """Trap 36 of mqtt5.md [MQTT5-3.3.1-11]"""
+    """Trap 36 of test_traps_5 [MQTT5-3.3.1-11]"""
     retained(world, a="old", b="other")
     client = join5(world)
     client.ask(("a", NEVER), ("b", 0))
@@ -155,7 +155,7 @@ def test_retain_handling_2_sends_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("options", [0, AS_PUBLISHED])
 def test_retained_at_subscribe_has_retain_1(world: World, options: int) -> None:
-    """Trap 37 of mqtt5.md, whatever Retain As Published says."""
+    """Trap 37 of test_traps_5, whatever Retain As Published says."""
     retained(world, a="old")
     client = join5(world).ask(("a", options))
     [message] = client.messages()
@@ -166,7 +166,7 @@ def test_retained_at_subscribe_has_retain_1(world: World, options: int) -> None:
 
 
 def test_a_new_identifier_replaces_the_old_one(world: World) -> None:
-    """Trap 18 of mqtt5.md [MQTT5-3.3.4-3]"""
+    """Trap 18 of test_traps_5 [MQTT5-3.3.4-3]"""
     client = join5(world)
     for identifier, told in ((5, {"identifier": [5]}), (268_435_455, {"identifier": [268_435_455]}), (0, {})):
         client.ask(("a", 1), identifier=identifier)
@@ -176,7 +176,7 @@ def test_a_new_identifier_replaces_the_old_one(world: World) -> None:
 
 
 def test_identifiers_of_all_that_match_stand_in_one_copy(world: World) -> None:
-    """Trap 17 of mqtt5.md [MQTT5-3.3.4-4]"""
+    """Trap 17 of test_traps_5 [MQTT5-3.3.4-4]"""
     client = join5(world).ask(("a", 1), identifier=1).ask(("#", 0), identifier=2).ask(("+", 1))
     other = join5(world, "other").ask(("a", 0), identifier=3)
     publish(world, "x", topic="a")
@@ -187,7 +187,7 @@ def test_identifiers_of_all_that_match_stand_in_one_copy(world: World) -> None:
 
 
 def test_a_publish_with_an_identifier_is_an_error(world: World) -> None:
-    """Trap 19 of mqtt5.md [MQTT5-3.3.4-6]"""
+    """Trap 19 of test_traps_5 [MQTT5-3.3.4-6]"""
     client = join5(world)
     client.publish5("a", "x", identifier=1)
     assert (client.closed, client.get()[-1].reason) == (True, 0x82)
@@ -197,7 +197,7 @@ def test_a_publish_with_an_identifier_is_an_error(world: World) -> None:
 
 
 def test_no_local_and_shared_exclude_each_other(world: World) -> None:
-    """Trap 20 of mqtt5.md [MQTT5-3.8.3-4]"""
+    """Trap 20 of test_traps_5 [MQTT5-3.8.3-4]"""
     client = join5(world)
     client.send(subscribe5(1, (b"a", 1), (b"$share/g/t", 1 | NO_LOCAL)))
     assert (client.closed, client.get()[-1].reason) == (True, 0x82)
@@ -205,7 +205,7 @@ def test_no_local_and_shared_exclude_each_other(world: World) -> None:
 
 
 def test_a_member_gets_its_own_identifiers_only(world: World) -> None:
-    """Trap 18 of mqtt5.md [MQTT5-3.3.4-3], also for what has waited."""
+    """Trap 18 of test_traps_5 [MQTT5-3.3.4-3], also for what has waited."""
     one, two = members(world, "a", "b", clean=False)
     publish(world, "1", "2")
     found = [client.messages() for client in (one, two)]
@@ -243,7 +243,7 @@ def test_versions_meet_in_a_group(world: World) -> None:
 
 @pytest.mark.parametrize("qos", [1, 2])
 def test_what_a_member_refuses_is_dropped(world: World, qos: int) -> None:
-    """Trap 24 of mqtt5.md [MQTT5-4.8.2-6]: nobody else gets it, and there is room again."""
+    """Trap 24 of test_traps_5 [MQTT5-4.8.2-6]: nobody else gets it, and there is room again."""
     one, two = members(world, "a", "b", options=qos, receive_maximum=1)
     publish(world, "1", "2", "3", qos=qos)
     for client, payload in ((one, "1"), (two, "2")):
@@ -291,7 +291,7 @@ def test_the_largest_that_a_member_takes(world: World, more: int) -> None:
 
 
 def test_what_has_waited_in_a_group_tells_how_long_it_may_go_on(store: Store) -> None:
-    """Traps 14 and 15 of mqtt5.md [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]"""
+    """Traps 14 and 15 of test_traps_5 [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]"""
     world = World(store)
     [client] = members(world, "a", clean=False)
     client.bye()
@@ -304,7 +304,7 @@ def test_what_has_waited_in_a_group_tells_how_long_it_may_go_on(store: Store) ->
 
 
 def test_aliases_in_a_group(world: World) -> None:
-    """Traps 1, 2 and 4 of mqtt5.md: each member has those of its own connection."""
+    """Traps 1, 2 and 4 of test_traps_5: each member has those of its own connection."""
     one, two = members(world, "a", "b", alias_maximum=5)
     topic = "t/with/a/long/name"
     publish(world, *"12345678", topic=topic)
@@ -317,7 +317,7 @@ def test_aliases_in_a_group(world: World) -> None:
 
 
 def test_0x10_only_if_there_is_nobody(world: World) -> None:
-    """Trap 29 of mqtt5.md: a group of absent members is somebody."""
+    """Trap 29 of test_traps_5: a group of absent members is somebody."""
     publisher = join5(world, "pub")
     publisher.publish5("t/x", "1", 1)
     assert publisher.answer().reason == 0x10
@@ -333,7 +333,7 @@ def test_0x10_only_if_there_is_nobody(world: World) -> None:
 
 
 def test_a_session_that_changes_its_version_stays_in_its_group(store: Store) -> None:
-    """Trap 38 of mqtt5.md"""
+    """Trap 38 of test_traps_5"""
     world = World(store)
     [client] = members(world, "a", clean=False)
     publish(world, "1", content_type="text")
