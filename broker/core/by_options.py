@@ -50,7 +50,7 @@ def _hand(turn: Turn, now: float, forms: _Forms, retain: bool, one: Special, aut
     form = (retain and options & RETAIN_AS_PUBLISHED != 0, identifiers if target.version == MQTT_5 else b"")
     message = forms.get(form)
     if message is None:
-        message = forms[form] = _form(forms[False, b""], *form)
+        message = forms[form] = copy_for(forms[False, b""], *form)
     qos = min(message.qos, options & QOS)  # [MQTT5-3.8.4-8]
     if qos:
         target.queue.deliver(message, qos)  # type: ignore[union-attr]  # a grant above 0 comes with a queue
@@ -59,15 +59,15 @@ def _hand(turn: Turn, now: float, forms: _Forms, retain: bool, one: Special, aut
         send_at_most_once(turn, now, message, target)
 
 
-def _form(message: Message, retain: bool, identifiers: bytes) -> Message:
-    """[MQTT5-3.3.4-3] [MQTT5-3.3.4-4]"""
+def copy_for(message: Message, retain: bool, identifiers: bytes) -> Message:
+    """The message with this RETAIN flag, and these Subscription Identifiers [MQTT5-3.3.4-3] [MQTT5-3.3.4-4]."""
     kept = identifiers + message.kept
     return Message(message.topic, message.payload, message.qos, retain, None, kept, message.expires)
 
 
 def retained(message: Message, identifiers: bytes) -> Message:
     """A retained message for a subscription that has just been made."""
-    return _form(message, True, identifiers) if identifiers else message
+    return copy_for(message, True, identifiers) if identifiers else message
 
 
 def send_at_most_once(turn: Turn, now: float, message: Message, target: Holder) -> None:

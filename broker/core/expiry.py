@@ -18,6 +18,7 @@ from ..wire.packets import Connect
 from .clock import FAR, Clock
 from .journal import Journal
 from .limits import Limits
+from .message_expiry import EXACT
 from .ports import ClockRecord, Log, Scheduler
 from .session import Session
 from .timers import Timer, Timers
@@ -28,8 +29,6 @@ SLICE = 256
 #: Seconds between two records of the clock that nothing else asks for.
 RECORD = 3600.0
 FOR_EVER = float("inf")
-#: Seconds that do not matter: dates are so large that a float cannot tell less than a microsecond.
-EXACT = 0.001
 
 
 _Entry: TypeAlias = tuple[float, int, Session]

@@ -15,17 +15,17 @@ from zlib import crc32
 
 from ..wire.encoder import remaining_length
 from ..wire.message import Message
-from ..wire.properties import SUBSCRIPTION_IDENTIFIER, encode
 from . import strategies
-from .by_options import send_at_most_once
+from .by_options import copy_for, send_at_most_once
 from .group_queue import GroupQueue
 from .looking_back import GROUP, Client, Holder, Outgoing, Sink
 from .message_expiry import is_over
 from .ports import Rights
 from .queue import Shared
+from .route import identifying
 from .router import ASKED
 from .session import Session
-from .subscription import NO_LOCAL, QOS, RETAIN_AS_PUBLISHED, identifiers
+from .subscription import NO_LOCAL, QOS, RETAIN_AS_PUBLISHED
 
 #: Members that are looked at for one that has the right to receive a message.
 LOOKS = 100
@@ -195,7 +195,7 @@ class Group:
     def share(self, message: Message, options: int, author: Holder | None, retain: bool) -> None:
         """Deliver it to one of the members, or keep it until one is there."""
         if retain:
-            message = _copy(message, True, message.kept)
+            message = copy_for(message, True, b"")
         qos = min(message.qos, options & QOS)
         waits = self.waits
         if qos == 0 or waits.idle:
@@ -342,22 +342,17 @@ class Group:
 def _as_asked(message: Message, options: int) -> Message:
     """The message as a subscription with these options gets it."""
     retain = message.retain and bool(options & RETAIN_AS_PUBLISHED)
-    named = identifiers(options)
+    named = identifying(options)
     if retain == message.retain and not named:
         return message
-    kept = encode({SUBSCRIPTION_IDENTIFIER: named}) + message.kept if named else message.kept
-    return _copy(message, retain, kept)
+    return copy_for(message, retain, named)
 
 
 def _packet_size(message: Message, qos: int, options: int) -> int:
     """Bytes of the PUBLISH that a member gets."""
-    properties = len(message.kept) + len(encode({SUBSCRIPTION_IDENTIFIER: identifiers(options)}))
+    properties = len(message.kept) + len(identifying(options))
     if message.expires is not None:
         properties += 5
     size = 2 + len(message.topic) + (2 if qos else 0) + len(remaining_length(properties)) + properties
     size += len(message.payload)
     return 1 + len(remaining_length(size)) + size
-
-
-def _copy(message: Message, retain: bool, kept: bytes) -> Message:
-    return Message(message.topic, message.payload, message.qos, retain=retain, kept=kept, expires=message.expires)

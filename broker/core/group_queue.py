@@ -14,21 +14,16 @@ from collections.abc import Callable
 from ..wire.message import Message
 from .looking_back import Publisher
 from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
-from .queue import MAX_MEMORY, Shared
-from .waiting import MESSAGE, PLACE, Waiting
-
-#: Bytes of memory that a message takes until it is stored, besides its own.
-DELIVERY = 200
-# No place: nothing of the queue is in memory.
-_AWAY = -1
+from .queue import AWAY, DELIVERY, MAX_MEMORY, Shared, has_caught_up, may_wait
+from .waiting import Waiting, hold, let_go
 
 
 class GroupQueue:
     """It stands in the journal as the queue of a session does (looking_back.Stored)."""
 
     __slots__ = (
-        "_added", "_dropped", "_early", "_fetching", "_fills_up", "_flying", "_loaded", "_pump", "_settled", "_shared",
-        "_stale", "client_id", "count", "next_seq", "session_id", "size", "waiting",
+        "_added", "_dropped", "_early", "_fetching", "_flying", "_loaded", "_pump", "_settled", "_shared", "_stale",
+        "client_id", "count", "fills_up", "next_seq", "session_id", "size", "waiting",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, name: str, pump: Callable[[], None]) -> None:
@@ -47,7 +42,7 @@ class GroupQueue:
         self._stale = False  # is what was asked for of no use any more?
         self._early: set[int] = set()  # settled since a fetch was asked for, whose answer may still hold them
         self._dropped = 0  # messages that did not fit, since it was last told
-        self._fills_up = False  # does it hold publishers back?
+        self.fills_up = False  #: does it hold publishers back?
         # What the journal has not taken yet:
         self._added: dict[int, Delivery] = {}
         self._settled: list[int] = []
@@ -71,7 +66,7 @@ class GroupQueue:
         self.next_seq = stored.next_seq
         self.count = stored.next_seq - stored.first_seq
         self.size = stored.queued_bytes
-        self._loaded = _AWAY
+        self._loaded = AWAY
 
     # --- messages come in ---
 
@@ -87,28 +82,10 @@ class GroupQueue:
             full = self.count >= shared.limits.max_queued_messages
             if not full and self.size + message.size <= shared.quotas.queue_bytes:
                 return True
-        elif self._may_wait(message.size):
+        elif may_wait(self._shared, self, message.size, self.waiting, True):
             return True
         self._drop()
         return False
-
-    def _may_wait(self, more: int) -> bool:
-        """As that of a Queue in memory: from half of what may wait on, publishers are held back."""
-        shared = self._shared
-        limits = shared.limits
-        waiting = self.waiting
-        size = self.size + more
-        full = size > limits.max_queued_bytes or (waiting and size > shared.memory.most_in_queue)
-        if full or shared.memory.queues.full(more):
-            return False
-        count = 2 * len(waiting)
-        if count < limits.max_memory_queue and size * 2 <= MAX_MEMORY:
-            return True
-        self._fills_up = True
-        held = shared.pressure.fills_up(self)
-        if held:
-            shared.turn.account.until = 0  # who publishes it has had enough of this turn
-        return held or not waiting or (count < 2 * limits.max_memory_queue and size <= MAX_MEMORY)
 
     def _drop(self) -> None:
         self._shared.stats.dropped += 1
@@ -173,13 +150,11 @@ class GroupQueue:
     def _fly(self, seq: int, message: Message, qos: int) -> None:
         # What is in flight is counted as what waits is.
         self._flying[seq] = message, qos
-        self._shared.memory.queues.size += PLACE if message.holders else PLACE + MESSAGE + message.size
-        message.holders += 1
+        hold(self._shared.memory.queues, message)
 
     def _land(self, seq: int) -> tuple[Message, int]:
         message, qos = self._flying.pop(seq)
-        message.holders -= 1
-        self._shared.memory.queues.size -= PLACE if message.holders else PLACE + MESSAGE + message.size
+        let_go(self._shared.memory.queues, message)
         return message, qos
 
     def done(self, seq: int) -> None:
@@ -192,7 +167,7 @@ class GroupQueue:
         if self.session_id and self._added.pop(seq, None) is None:
             self._settled.append(seq)
             self._shared.journal.touched.add(self)
-        if self._fills_up:
+        if self.fills_up:
             self._catch_up()
         if self._dropped and self.idle:
             name = self.client_id
@@ -202,12 +177,12 @@ class GroupQueue:
     def back(self, seq: int) -> None:
         """The message in flight from this place waits again: before all others."""
         message, qos = self._land(seq)
-        if self._loaded != _AWAY:  # else it is among what comes from the store
+        if self._loaded != AWAY:  # else it is among what comes from the store
             self.waiting.put_back((seq, message, qos))
 
     def _catch_up(self) -> None:
-        if len(self.waiting) * 4 < self._shared.limits.max_memory_queue and self.size * 4 <= MAX_MEMORY:
-            self._fills_up = False
+        if has_caught_up(self._shared.limits, self.size, self.waiting):
+            self.fills_up = False
             self._shared.pressure.caught_up(self)
 
     # --- members come and go ---
@@ -220,17 +195,17 @@ class GroupQueue:
             self._loaded = self.next_seq
             return
         limits = self._shared.limits
-        if self._loaded == _AWAY or len(self.waiting) <= limits.max_memory_queue // 2:
+        if self._loaded == AWAY or len(self.waiting) <= limits.max_memory_queue // 2:
             self._fetching = True
             self._shared.journal.fetch(self, max(0, self._loaded), limits.max_memory_queue)
 
     def unload(self) -> None:
         """No member is there: keep nothing in memory that is in the store."""
-        if not self.session_id or self._loaded == _AWAY:
+        if not self.session_id or self._loaded == AWAY:
             return
         self._stale = self._fetching
         self.waiting.clear()
-        self._loaded = _AWAY
+        self._loaded = AWAY
 
     def discard(self) -> None:
         """The group has ended."""

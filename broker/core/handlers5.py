@@ -10,6 +10,7 @@ from ..wire import encoder, encoder5
 from ..wire.codes import (
     AUTH,
     DISCONNECT,
+    FAILURE,
     PINGREQ,
     PUBACK,
     PUBCOMP,
@@ -27,9 +28,6 @@ from .connection import Connection
 from .handlers import on_pingreq, on_puback, on_pubcomp, on_subscribe, on_unsubscribe
 from .intake import Dialect, Finished
 from .publish5 import on_publish
-
-#: The first byte of a reason code that tells of a failure.
-FAILURE = 0x80
 
 _PUBREL, _PUBCOMP = 0x62, 0x70
 

@@ -15,12 +15,9 @@ from __future__ import annotations
 
 from .lending import AWAITS_PUBCOMP, IDENTIFIERS
 from .ports import Delivery, QueueChanges, QueuedMessage, SessionSnapshot
-from .queue import Queue, Shared
+from .queue import AWAY, Queue, Shared
 from .session import Session
 from .waiting import Waiting
-
-# No place: nothing of the queue is in memory.
-AWAY = -1
 
 
 class Loading(Queue):

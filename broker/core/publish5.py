@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..wire.codes import ProtocolError, ReasonCode
+from ..wire.codes import FAILURE, ProtocolError, ReasonCode
 from ..wire.encoder5 import ack
 from ..wire.message import CameWith5, Message
 from ..wire.packets import Packet, Published
@@ -24,7 +24,7 @@ from .session import Session
 from .unanswered import ANY_NUMBER, Unanswered
 
 _PUBACK, _PUBREC = 0x40, 0x50
-_SUCCESS, _NO_MATCHING_SUBSCRIBERS, _FAILURE, _NOT_AUTHORIZED = 0x00, 0x10, 0x80, 0x87
+_SUCCESS, _NO_MATCHING_SUBSCRIBERS, _NOT_AUTHORIZED = 0x00, 0x10, 0x87
 
 
 def on_publish(connection: Connection, packet: Packet) -> None:
@@ -222,7 +222,7 @@ def _note(connection: Connection, session: Session, packet_id: int) -> None:
 
 def _answered(connection: Connection, unanswered: Unanswered, qos: int, packet_id: int, reason: int) -> None:
     """The answer to a PUBLISH is on its way. At QoS 2 it is but the first one, if it is not an error."""
-    if qos == 2 and reason < _FAILURE:
+    if qos == 2 and reason < FAILURE:
         return
     if connection.held:
         connection.exchange.journal.when_stored(unanswered.done, packet_id)

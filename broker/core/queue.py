@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..wire.codes import ProtocolError, ReasonCode
 from ..wire.encoder import pubrel
@@ -25,7 +26,7 @@ from .feeding import Feeding
 from .journal import Journal
 from .lending import AWAITS_PUBACK, AWAITS_PUBCOMP, AWAITS_PUBREC, IDENTIFIERS, InFlight, Lending
 from .limits import Limits
-from .looking_back import Asking, Client, Lender
+from .looking_back import Asking, Client, Filling, Lender
 from .memory import Memory
 from .message_expiry import is_over
 from .pressure import Pressure
@@ -37,6 +38,10 @@ from .waiting import Waiting
 
 #: Bytes of a session's messages above which what comes stays in the store only, or is dropped if there is none.
 MAX_MEMORY = 4 << 20
+#: Bytes of memory that a message takes until it is stored, besides its own.
+DELIVERY = 200
+#: No place: nothing of a queue is in memory.
+AWAY = -1
 
 SENT: tuple[InFlight, ...] = ((0, 0, 0), (0, AWAITS_PUBACK, 0), (0, AWAITS_PUBREC, 0))
 
@@ -57,12 +62,42 @@ class Shared:
     now: Callable[[], float]  #: the date
 
 
+class InMemory(Filling, Protocol):
+    """A queue of which all that waits is in memory."""
+
+    size: int  #: bytes of what waits
+    fills_up: bool  #: does it hold publishers back?
+
+
+def may_wait(shared: Shared, queue: InMemory, more: int, waiting: Waiting, holds_back: bool) -> bool:
+    """May so many bytes more wait? From half of what may wait on, publishers are held back, if the queue `holds_back`;
+    as long as they are, a little more than that may come: what was on its way."""
+    limits = shared.limits
+    size = queue.size + more
+    memory = shared.memory
+    if size > limits.max_queued_bytes or (waiting and size > memory.most_in_queue) or memory.queues.full(more):
+        return False
+    count = 2 * len(waiting)
+    if count < limits.max_memory_queue and size * 2 <= MAX_MEMORY:
+        return True
+    queue.fills_up = holds_back
+    held = holds_back and shared.pressure.fills_up(queue)
+    if held:
+        shared.turn.account.until = 0  # who publishes it has had enough of this turn
+    return held or not waiting or (count < 2 * limits.max_memory_queue and size <= MAX_MEMORY)
+
+
+def has_caught_up(limits: Limits, size: int, waiting: Waiting) -> bool:
+    """Need such a queue hold back publishers no more?"""
+    return len(waiting) * 4 < limits.max_memory_queue and size * 4 <= MAX_MEMORY
+
+
 class Queue(Lending):
     """What a session with CleanSession = 1 is to receive at QoS 1 and 2."""
 
     __slots__ = (
-        "_congested", "_dropped", "_fills_up", "_inflight", "_limits", "_open", "_pumped", "_session",
-        "_shared", "_turn", "_waiting", "next_seq", "size",
+        "_congested", "_dropped", "_inflight", "_limits", "_open", "_pumped", "_session", "_shared", "_turn",
+        "_waiting", "fills_up", "next_seq", "size",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, session: Session) -> None:
@@ -82,7 +117,7 @@ class Queue(Lending):
         self.lent: dict[int, tuple[Lender, int]] | None = (
             None  #: by Packet Identifier: whose it is, and its place there
         )
-        self._fills_up = False  # does it hold publishers back?
+        self.fills_up = False  #: does it hold publishers back?
         self._inflight: dict[int, InFlight] = {}  # by Packet Identifier
         self._waiting: Waiting | None = None
 
@@ -139,21 +174,7 @@ class Queue(Lending):
         Queue.deliver(self, message, 1)
 
     def _may_wait(self, more: int, waiting: Waiting) -> bool:
-        """May so many bytes more wait? From half of what may wait on, publishers are held back; as long as they are, a
-        little more than that may come: what was on its way."""
-        limits = self._limits
-        size = self.size + more
-        memory = self._shared.memory
-        if size > limits.max_queued_bytes or (waiting and size > memory.most_in_queue) or memory.queues.full(more):
-            return False
-        count = 2 * len(waiting)
-        if count < limits.max_memory_queue and size * 2 <= MAX_MEMORY:
-            return True
-        self._fills_up = self._session.connection is not None
-        held = self._fills_up and self._shared.pressure.fills_up(self)
-        if held:
-            self._turn.account.until = 0  # who publishes it has had enough of this turn
-        return held or not waiting or (count < 2 * limits.max_memory_queue and size <= MAX_MEMORY)
+        return may_wait(self._shared, self, more, waiting, self._session.connection is not None)
 
     def _makes_room(self, more: int, waiting: Waiting) -> bool:
         """May they wait, if what has waited longest and has expired is dropped?"""
@@ -176,9 +197,8 @@ class Queue(Lending):
 
     def _catch_up(self) -> None:
         """Does it still hold publishers back?"""
-        waiting = self._waiting
-        if not waiting or (len(waiting) * 4 < self._limits.max_memory_queue and self.size * 4 <= MAX_MEMORY):
-            self._fills_up = False
+        if not self._waiting or has_caught_up(self._limits, self.size, self._waiting):
+            self.fills_up = False
             self._shared.pressure.caught_up(self)
 
     def discard(self) -> None:
@@ -318,7 +338,7 @@ class Queue(Lending):
         if not waiting or not self._open:
             return
         self._send(waiting)
-        if self._fills_up:
+        if self.fills_up:
             self._catch_up()
         if not waiting:
             self._drained()

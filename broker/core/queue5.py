@@ -11,8 +11,8 @@ from ..wire.message import Message
 from .lending import AWAITS_PUBACK, IDENTIFIERS
 from .looking_back import Client
 from .message_expiry import is_over, seconds_left
-from .queue import SENT, Queue
-from .stored_queue import DELIVERY, StoredQueue
+from .queue import DELIVERY, SENT, Queue
+from .stored_queue import StoredQueue
 from .waiting import Waiting
 
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 from ..wire.encoder import pubrel
 from ..wire.message import Message
 from .lending import AWAITS_PUBACK, AWAITS_PUBCOMP, IDENTIFIERS, InFlight
-from .loading import AWAY, Loading
+from .loading import Loading
 from .message_expiry import is_over
-from .queue import MAX_MEMORY
+from .queue import AWAY, DELIVERY, MAX_MEMORY
 from .waiting import Waiting
-
-#: Bytes of memory that a message takes until it is stored, besides its own.
-DELIVERY = 200
 
 
 class StoredQueue(Loading):

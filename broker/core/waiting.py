@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections import deque
 
+from ..wire.message import Message
 from .memory import Part
 from .ports import QueuedMessage
 
 #: Bytes that a place takes, and a message beside its topic and payload: measured in CPython 3.11.
 PLACE = 100
 MESSAGE = 300
+
+
+def hold(part: Part, message: Message) -> None:
+    """The message has one more place."""
+    part.size += PLACE if message.holders else PLACE + MESSAGE + message.size
+    message.holders += 1
+
+
+def let_go(part: Part, message: Message) -> None:
+    """It has one less."""
+    message.holders -= 1
+    part.size -= PLACE if message.holders else PLACE + MESSAGE + message.size
 
 
 class Waiting(deque[QueuedMessage]):
@@ -27,22 +40,16 @@ class Waiting(deque[QueuedMessage]):
 
     def put(self, queued: QueuedMessage) -> None:
         self.append(queued)
-        message = queued[1]
-        self._part.size += PLACE if message.holders else PLACE + MESSAGE + message.size
-        message.holders += 1
+        hold(self._part, queued[1])
 
     def put_back(self, queued: QueuedMessage) -> None:
         """In front of all others."""
         self.appendleft(queued)
-        message = queued[1]
-        self._part.size += PLACE if message.holders else PLACE + MESSAGE + message.size
-        message.holders += 1
+        hold(self._part, queued[1])
 
     def take(self) -> QueuedMessage:
         queued = self.popleft()
-        message = queued[1]
-        message.holders -= 1
-        self._part.size -= PLACE if message.holders else PLACE + MESSAGE + message.size
+        let_go(self._part, queued[1])
         return queued
 
     def clear(self) -> None:

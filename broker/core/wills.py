@@ -22,9 +22,10 @@ from ..wire.message import Message
 from ..wire.packets import Will
 from . import bridges
 from .denials import Denials
-from .expiry import EXACT, Expiry
+from .expiry import Expiry
 from .journal import Journal
 from .memory import Memory
+from .message_expiry import EXACT
 from .ports import Log, RetainedRecord, Scheduler, WillRecord
 from .pressure import Pressure
 from .publishing import Publishing
@@ -58,6 +59,14 @@ class _Kept:
     @property
     def size(self) -> int:
         return size(self.record)
+
+    def detach(self) -> None:
+        """Its session knows it no more, and it does not wait for its delay."""
+        if self.session.will == self.id:
+            self.session.will = 0
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 def size(will: Will | WillRecord) -> int:
@@ -202,11 +211,7 @@ class Wills:
 
     def _let_go(self, will: _Kept) -> None:
         """It is due [MQTT-3.1.2-8] [MQTT5-3.1.2-8]: publish it, or where many are, in its turn."""
-        if will.session.will == will.id:
-            will.session.will = 0  # from now on nothing keeps it back
-        if will.timer is not None:
-            will.timer.cancel()
-            will.timer = None
+        will.detach()  # from now on nothing keeps it back
         if self._due or self._turn.crowded or self._journal.full:
             if not self._due:
                 self._later()
@@ -275,11 +280,7 @@ class Wills:
         del self._wills[will.id]
         self._memory.size -= will.size
         self._held -= will.size
-        if will.session.will == will.id:
-            will.session.will = 0
-        if will.timer is not None:
-            will.timer.cancel()
-            will.timer = None
+        will.detach()
         if will.stored:
             self._journal.forget_will(will.id)
 

@@ -55,6 +55,10 @@ class ReturnCode(IntEnum):
     NOT_AUTHORIZED = 5
 
 
+#: The first reason code that tells of a failure.
+FAILURE = 0x80
+
+
 class ReasonCode(IntEnum):
     """How something ended (MQTT 5.0, table 2-6): 0x80 and above are failures.
 

@@ -112,14 +112,7 @@ class Decoder(Version5):
                 pos = next_pos
         except ProtocolError as error:
             return self._fail(error, data, pos, packets)
-        if pos == size:
-            self._data = b""
-            self._pos = 0
-        elif len(packets) < limit:
-            self._data = data[pos:]  # a few bytes of the next packet shall not keep the whole block
-            self._pos = 0
-        else:
-            self._pos = pos
+        self._keep(data, pos, len(packets) < limit)
         return packets
 
     def _decode_any(self, packets: list[Packet], data: bytes, pos: int) -> int | None:

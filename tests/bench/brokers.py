@@ -45,7 +45,9 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=path)
 
 
-class Mosquitto:
+class Program:
+    """A broker that is installed."""
+
     def __init__(self, name: str, program: str, version: str) -> None:
         self.name = name
         self.program = program
@@ -54,6 +56,8 @@ class Mosquitto:
     def version(self) -> str:
         return self._version
 
+
+class Mosquitto(Program):
     def settings(self) -> str:
         return (
             f"set_tcp_nodelay true, max_inflight_messages {IN_FLIGHT}, max_queued_messages 0 (no limit), no log; "
@@ -95,16 +99,8 @@ class Mosquitto:
                 yield broker
 
 
-class FlashMQ:
+class FlashMQ(Program):
     MOST_QUEUED = 65535  # messages; its option takes no more
-
-    def __init__(self, name: str, program: str, version: str) -> None:
-        self.name = name
-        self.program = program
-        self._version = version
-
-    def version(self) -> str:
-        return self._version
 
     def settings(self) -> str:
         return (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any, SupportsIndex
 
 import pytest
@@ -30,6 +29,7 @@ from tests.vectors import (
     string,
     subscribe,
 )
+from tests.wire.streams import CUTS, split, streams
 
 #: Larger than any packet can be.
 NO_LIMIT = MAX_REMAINING_LENGTH + 5
@@ -181,37 +181,9 @@ def test_after_an_error_nothing_more_is_decoded() -> None:
 # --- any bytes, in any pieces ------------------------------------------------------------------------------------
 
 
-@st.composite
-def streams(draw: st.DrawFn) -> bytes:
-    """Packets, most of them right, one behind the other, and sometimes with a byte changed, lost or too much."""
-    rows = draw(st.lists(st.sampled_from(SMALL), min_size=1, max_size=6))
-    data = bytearray(b"".join(row.data for row in rows))
-    for _ in range(draw(st.integers(0, 2))):
-        if data:
-            at = draw(st.integers(0, len(data) - 1))
-            how = draw(st.sampled_from(("change", "lose", "add", "cut")))
-            if how == "change":
-                data[at] = draw(st.integers(0, 255))
-            elif how == "lose":
-                del data[at]
-            elif how == "add":
-                data.insert(at, draw(st.integers(0, 255)))
-            else:
-                del data[at:]
-    return bytes(data)
-
-
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    return [data[a:b] for a, b in pairwise(places)]
-
-
-CUTS = st.lists(st.integers(0, 10_000), max_size=12)
-
-
-@settings(deadline=None, max_examples=120, derandomize=True)
+@settings(deadline=None, max_examples=300, derandomize=True)
 @given(
-    st.one_of(st.binary(max_size=60), streams()),
+    st.one_of(st.binary(max_size=60), streams(SMALL)),
     CUTS,
     st.sampled_from((MQTT_3_1_1, MQTT_3_1)),
     st.integers(1, 4),
@@ -228,7 +200,7 @@ def test_pieces_make_no_difference(data: bytes, cuts: list[int], version: int, l
 PAYLOADS = st.integers(0, 30_000).map(lambda size: b"x" * size)
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.lists(PAYLOADS, min_size=1, max_size=4), st.lists(st.integers(0, 120_000), max_size=12), st.integers(1, 3))
 def test_pieces_make_no_difference_to_long_packets(payloads: list[bytes], cuts: list[int], limit: int) -> None:
     sent = [publish(b"t", payload, qos=1, packet_id=i + 1) for i, payload in enumerate(payloads)]
@@ -239,7 +211,7 @@ def test_pieces_make_no_difference_to_long_packets(payloads: list[bytes], cuts: 
     assert decode(split(b"".join(sent), cuts), limit=limit) == (packets, None)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=100, derandomize=True)
 @given(
     st.text("a/é€😀", min_size=1, max_size=20).map(str.encode),
     st.binary(max_size=200),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterable
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from broker.wire.packets import Filters, Packet
 from broker.wire.topics import check_topic_name
 from tests.vectors import NOT_UTF_8, PINGREQ, UTF_8, WITH_NUL, connect, connect_3_1, length, packet, string
 from tests.vectors5 import VECTORS5, Vector5, connect5, publish5, subscribe5, user
+from tests.wire.streams import CUTS, split, streams
 
 NO_LIMIT = MAX_REMAINING_LENGTH + 5
 SMALL = [row for row in VECTORS5 if len(row.data) <= 600]
@@ -197,37 +197,17 @@ def test_the_topic_is_left_to_who_looks_it_up(topic: bytes) -> None:
 # --- any bytes, in any pieces ------------------------------------------------------------------------------------
 
 
-@st.composite
-def streams(draw: st.DrawFn) -> bytes:
-    rows = draw(st.lists(st.sampled_from(SMALL), min_size=1, max_size=6))
-    data = bytearray(b"".join(row.data for row in rows))
-    for _ in range(draw(st.integers(0, 2))):
-        if data:
-            at = draw(st.integers(0, len(data) - 1))
-            how = draw(st.sampled_from(("change", "lose", "add", "cut")))
-            if how == "change":
-                data[at] = draw(st.integers(0, 255))
-            elif how == "lose":
-                del data[at]
-            elif how == "add":
-                data.insert(at, draw(st.integers(0, 255)))
-            else:
-                del data[at:]
-    return bytes(data)
-
-
 @settings(deadline=None, max_examples=120, derandomize=True)
 @given(
-    st.one_of(st.binary(max_size=60), streams()),
-    st.lists(st.integers(0, 10_000), max_size=12),
+    st.one_of(st.binary(max_size=60), streams(SMALL)),
+    CUTS,
     st.sampled_from((MQTT_5, MQTT_3_1_1)),
     st.integers(1, 4),
     st.sampled_from((NO_LIMIT, 200, 130)),
 )
 def test_pieces_make_no_difference(data: bytes, cuts: list[int], version: int, limit: int, max_size: int) -> None:
     whole = decode([data], version, max_size=max_size)
-    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
-    assert decode([data[a:b] for a, b in pairwise(places)], version, limit=limit, max_size=max_size) == whole
+    assert decode(split(data, cuts), version, limit=limit, max_size=max_size) == whole
     assert decode(pieces_of(data, 1), version, max_size=max_size) == whole
 
 
