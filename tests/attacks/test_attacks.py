@@ -22,11 +22,15 @@ LEAST = 20
 
 KINDS = [
     "many_wildcards",
+    "wildcards_of_many_clients",
+    "topics_that_the_acl_refuses",
+    "one_deep_filter_again_and_again",
     "retained_that_nothing_matches",
     "pings",
     "fragments_of_nothing",
     "wills_all_at_once",
     "qos_2_floods",
+    "a_thousand_that_publish_at_qos_1",
     "connects_that_are_refused",
     "proxy_headers_that_drip",
     "ever_new_sections",
